@@ -1,0 +1,23 @@
+//! Compiles the .proto files with a pure Rust compiler: no protoc is needed to build Ferrite.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let files = [
+        "mvccpb/kv.proto",
+        "authpb/auth.proto",
+        "membershippb/membership.proto",
+        "leasepb/lease.proto",
+        "etcdserverpb/rpc.proto",
+        "etcdserverpb/raft_internal.proto",
+        "v3lockpb/v3lock.proto",
+        "v3electionpb/v3election.proto",
+        "health/health.proto",
+    ];
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(files, ["proto"])?;
+    tonic_prost_build::configure()
+        // Keys and values stay slices of the buffer that came from the socket or the log.
+        .bytes(".")
+        .build_transport(false)
+        .compile_fds(descriptors)?;
+    Ok(())
+}
