@@ -1,0 +1,190 @@
+//! How a client is set up.
+
+use std::time::Duration;
+
+use crate::endpoint::Target;
+use crate::{Error, retry};
+
+/// Go clients may send this much unless told otherwise; just above the server's own limit.
+const DEFAULT_MAX_SEND_BYTES: usize = 2 << 20;
+/// The most that one gRPC message can be.
+const DEFAULT_MAX_RECEIVE_BYTES: usize = i32::MAX as usize;
+/// Servers answer faster pings by closing the connection.
+const MIN_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Endpoints and options of a [`Client`](crate::Client).
+///
+/// ```
+/// use std::time::Duration;
+/// use ferrite_client::Config;
+///
+/// let config = Config::new(["http://127.0.0.1:2379", "unix:///run/etcd.sock"])
+///     .dial_timeout(Duration::from_secs(3))
+///     .keepalive(Duration::from_secs(10), Duration::from_secs(5));
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// `host:port`, `http://host:port`, `unix:path` or `unix:///path`. At least one.
+    pub endpoints: Vec<String>,
+    /// Bounds one attempt to connect, name resolution included. Default 20 s, as in gRPC.
+    pub dial_timeout: Duration,
+    /// An HTTP/2 ping goes out after this long without traffic while calls are open; below 10 s
+    /// is raised to 10 s, because servers refuse more. `None` sends no pings. Default 30 s.
+    ///
+    /// Deviation: etcd's client sends none by default, and so hangs for minutes on a dead peer.
+    pub keepalive_interval: Option<Duration>,
+    /// A ping unanswered for this long closes the connection. Default 10 s.
+    pub keepalive_timeout: Duration,
+    /// Pings also while no call is open. Default no.
+    pub keepalive_while_idle: bool,
+    /// Largest request that is sent, in bytes; `None` is 2 MiB.
+    pub max_send_bytes: Option<usize>,
+    /// Largest response that is accepted, in bytes; `None` is 2,147,483,647.
+    pub max_receive_bytes: Option<usize>,
+    /// Attempts of one call whose failure is known to be safe to repeat. Default 100.
+    pub max_attempts: u32,
+    /// Pause after each round of attempts over a quorum of the endpoints, ±10 %. Default 25 ms.
+    pub retry_interval: Duration,
+    /// Pause after a failed connection attempt; grows by the factor 1.6, ±20 %, up to
+    /// [`Config::max_reconnect_backoff`]. Default 1 s.
+    pub reconnect_backoff: Duration,
+    /// Longest pause between two connection attempts to one endpoint. Default 120 s.
+    pub max_reconnect_backoff: Duration,
+}
+
+impl Config {
+    /// The given endpoints and default options.
+    pub fn new<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> Config {
+        Config {
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            dial_timeout: Duration::from_secs(20),
+            keepalive_interval: Some(Duration::from_secs(30)),
+            keepalive_timeout: Duration::from_secs(10),
+            keepalive_while_idle: false,
+            max_send_bytes: None,
+            max_receive_bytes: None,
+            max_attempts: retry::MAX_ATTEMPTS,
+            retry_interval: retry::INTERVAL,
+            reconnect_backoff: Duration::from_secs(1),
+            max_reconnect_backoff: Duration::from_secs(120),
+        }
+    }
+
+    /// Sets [`Config::dial_timeout`].
+    #[must_use]
+    pub fn dial_timeout(mut self, timeout: Duration) -> Self {
+        self.dial_timeout = timeout;
+        self
+    }
+
+    /// Sets [`Config::keepalive_interval`] and [`Config::keepalive_timeout`].
+    #[must_use]
+    pub fn keepalive(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.keepalive_interval = Some(interval);
+        self.keepalive_timeout = timeout;
+        self
+    }
+
+    /// Sends no HTTP/2 pings.
+    #[must_use]
+    pub fn without_keepalive(mut self) -> Self {
+        self.keepalive_interval = None;
+        self
+    }
+
+    /// Sets [`Config::max_send_bytes`].
+    #[must_use]
+    pub fn max_send_bytes(mut self, bytes: usize) -> Self {
+        self.max_send_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets [`Config::max_receive_bytes`].
+    #[must_use]
+    pub fn max_receive_bytes(mut self, bytes: usize) -> Self {
+        self.max_receive_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets [`Config::max_attempts`]; 0 counts as 1.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = attempts;
+        self
+    }
+
+    /// Sets [`Config::reconnect_backoff`] and [`Config::max_reconnect_backoff`].
+    #[must_use]
+    pub fn reconnect_backoff(mut self, first: Duration, max: Duration) -> Self {
+        self.reconnect_backoff = first;
+        self.max_reconnect_backoff = max;
+        self
+    }
+
+    pub(crate) fn send_limit(&self) -> usize {
+        self.max_send_bytes.unwrap_or(DEFAULT_MAX_SEND_BYTES)
+    }
+
+    pub(crate) fn receive_limit(&self) -> usize {
+        self.max_receive_bytes.unwrap_or(DEFAULT_MAX_RECEIVE_BYTES)
+    }
+
+    pub(crate) fn ping_interval(&self) -> Option<Duration> {
+        self.keepalive_interval
+            .map(|interval| interval.max(MIN_KEEPALIVE_INTERVAL))
+    }
+
+    /// Everything that can be refused without a packet.
+    pub(crate) fn check(&self) -> Result<Vec<Target>, Error> {
+        if self.endpoints.is_empty() {
+            return Err(Error::NoEndpoints);
+        }
+        // Only an explicit send limit is compared: a small receive limit alone is allowed.
+        if let (Some(send), Some(receive)) = (self.max_send_bytes, self.max_receive_bytes)
+            && send > receive
+        {
+            return Err(Error::InvalidConfig(format!(
+                "gRPC message recv limit ({receive} bytes) must be greater than send limit ({send} bytes)"
+            )));
+        }
+        self.endpoints
+            .iter()
+            .map(|endpoint| Target::parse(endpoint))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_configurations_are_refused() {
+        let none: [&str; 0] = [];
+        let error = Config::new(none).check().expect_err("no endpoints");
+        assert_eq!(error.to_string(), "etcdclient: no available endpoints");
+
+        let error = Config::new(["a:1"])
+            .max_send_bytes(20)
+            .max_receive_bytes(10)
+            .check()
+            .expect_err("limits");
+        assert_eq!(
+            error.to_string(),
+            "gRPC message recv limit (10 bytes) must be greater than send limit (20 bytes)"
+        );
+        let small = Config::new(["a:1"]).max_receive_bytes(10);
+        assert_eq!(small.check().expect("allowed").len(), 1);
+    }
+
+    #[test]
+    fn pings_are_never_faster_than_servers_allow() {
+        let config = Config::new(["a:1"]).keepalive(Duration::from_secs(2), Duration::from_secs(6));
+        assert_eq!(config.ping_interval(), Some(Duration::from_secs(10)));
+        assert_eq!(
+            Config::new(["a:1"]).without_keepalive().ping_interval(),
+            None
+        );
+    }
+}

@@ -1,0 +1,170 @@
+//! An async client for etcd v3 clusters (and so for Ferrite).
+//!
+//! ```no_run
+//! use ferrite_client::{Client, Compare, CompareOp, Config, GetOptions, PutOptions, Txn, TxnOp};
+//!
+//! # async fn example() -> Result<(), ferrite_client::Error> {
+//! let client = Client::connect(Config::new(["10.0.0.1:2379", "10.0.0.2:2379", "10.0.0.3:2379"])).await?;
+//!
+//! client.put("config/a", "1", PutOptions::new()).await?;
+//! let page = client.get("config/", GetOptions::new().prefix().limit(100)).await?;
+//! println!("{} of {} keys at revision {}", page.kvs.len(), page.count, page.header.unwrap_or_default().revision);
+//!
+//! let taken = client
+//!     .txn(
+//!         Txn::new()
+//!             .when([Compare::create_revision("lock", CompareOp::Equal, 0)])
+//!             .and_then([TxnOp::put("lock", "me", PutOptions::new())])
+//!             .or_else([TxnOp::get("lock", GetOptions::new())]),
+//!     )
+//!     .await?;
+//! println!("lock taken: {}", taken.succeeded);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What it promises:
+//!
+//! * One HTTP/2 connection per endpoint, kept up in the background; every call takes the next
+//!   connected endpoint (round robin). A call made while nothing is connected **waits**, as long
+//!   as its deadline allows: see [`Client::with_timeout`].
+//! * Calls that only read are repeated when a member is unavailable. **A write whose outcome is
+//!   unknown is never repeated**: [`Error::may_have_been_applied`] tells the two kinds of failure
+//!   apart. The table is in [`Policy`] and `spec/client.md` section 4.
+//! * Errors of the etcd API arrive as [`Error::Etcd`], recognised by their text as every etcd
+//!   client does; everything else keeps its gRPC status.
+//! * Handles are `&self`, cheap to clone, and share their connections. Dropping a future cancels
+//!   its call; whether a cancelled write was applied is unknown.
+//!
+//! Left out for now: TLS, authentication, watch, leases, endpoint sync. Each is a module of its
+//! own beside [`kv`].
+
+pub mod cluster;
+pub mod kv;
+pub mod maintenance;
+pub mod range;
+pub mod txn;
+
+mod balancer;
+mod call;
+mod config;
+mod connection;
+mod endpoint;
+mod error;
+mod retry;
+mod rpc;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use cluster::Cluster;
+pub use config::Config;
+pub use error::Error;
+/// The errors of the etcd API, as [`Error::Etcd`] carries them.
+pub use ferrite_api::Error as EtcdError;
+/// The messages of the API, as calls return them.
+pub use ferrite_api::pb;
+pub use ferrite_api::types::LeaseId;
+pub use kv::{
+    CompactOptions, DeleteOptions, GetOptions, PutOptions, RangeStream, SortOrder, SortTarget,
+};
+pub use maintenance::Maintenance;
+pub use range::prefix_end;
+pub use retry::Policy;
+pub use txn::{Compare, CompareOp, Txn, TxnOp};
+
+use balancer::Balancer;
+use call::{Limit, Scope};
+use endpoint::Target;
+
+/// A handle on a cluster: the key-value calls, and the way to the other groups of calls.
+///
+/// Clones share the connections; the last clone (or open stream) that is dropped closes them.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+    scope: Scope,
+}
+
+/// What all clones of a client share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) balancer: Balancer,
+}
+
+impl Client {
+    /// Checks the configuration and starts connecting to every endpoint in the background.
+    ///
+    /// Returns without waiting for a connection: the first call waits for one. Must run inside a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoEndpoints`], [`Error::InvalidEndpoint`], [`Error::TlsNotSupported`] and
+    /// [`Error::InvalidConfig`], all before any packet is sent.
+    pub async fn connect(config: Config) -> Result<Client, Error> {
+        let targets = config.check()?;
+        let balancer = Balancer::start(targets, &config);
+        Ok(Client {
+            shared: Arc::new(Shared { config, balancer }),
+            scope: Scope::default(),
+        })
+    }
+
+    /// The endpoints the client was given, in their configured spelling.
+    pub fn endpoints(&self) -> &[String] {
+        &self.shared.config.endpoints
+    }
+
+    /// The same client, each of whose calls fails with [`Error::DeadlineExceeded`] when it took
+    /// longer than `timeout`, waiting for a connection and repeats included.
+    ///
+    /// The default is no limit at all: a call waits until a member answers it.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Client {
+        let mut client = self.clone();
+        client.scope.limit = Limit::PerCall(timeout);
+        client
+    }
+
+    /// The same client, all of whose calls end at `deadline`: one budget for several calls.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Instant) -> Client {
+        let mut client = self.clone();
+        client.scope.limit = Limit::At(deadline.into());
+        client
+    }
+
+    /// The same client, whose calls are refused by a member that knows no leader
+    /// ([`EtcdError::NoLeader`]) instead of waiting there. Sends metadata `hasleader: true`.
+    #[must_use]
+    pub fn with_require_leader(&self) -> Client {
+        let mut client = self.clone();
+        client.scope.require_leader = true;
+        client
+    }
+
+    /// Calls about the members of the cluster.
+    pub fn cluster(&self) -> Cluster {
+        Cluster::new(self.clone())
+    }
+
+    /// Calls about single members: status, hashes, alarms.
+    pub fn maintenance(&self) -> Maintenance {
+        Maintenance::new(self.clone())
+    }
+
+    /// A client of this one endpoint only, with the same settings and scope: what maintenance
+    /// calls that name a member use to bypass the balancer.
+    pub(crate) fn pinned_to(&self, endpoint: &str) -> Result<Client, Error> {
+        let mut config = self.shared.config.clone();
+        config.endpoints = vec![endpoint.to_owned()];
+        let targets: Vec<Target> = config.check()?;
+        let balancer = Balancer::start(targets, &config);
+        Ok(Client {
+            shared: Arc::new(Shared { config, balancer }),
+            scope: self.scope,
+        })
+    }
+}
