@@ -1,0 +1,195 @@
+//! What a call sends and what comes back.
+
+use std::time::Duration;
+
+use ferrite_client::{
+    Client, CompactOptions, Config, DeleteOptions, Error, EtcdError, GetOptions, PutOptions, Txn,
+};
+use tonic::Status;
+
+use crate::fake::Fake;
+
+async fn client_of(fake: &Fake) -> Client {
+    Client::connect(Config::new([fake.endpoint()]))
+        .await
+        .expect("a valid configuration")
+}
+
+#[tokio::test]
+async fn every_call_says_its_api_version() {
+    let fake = Fake::start(1);
+    let client = client_of(&fake).await;
+    let endpoint = fake.endpoint();
+    client.get("k", GetOptions::new()).await.expect("get");
+    client.put("k", "v", PutOptions::new()).await.expect("put");
+    client
+        .delete("k", DeleteOptions::new())
+        .await
+        .expect("delete");
+    client.txn(Txn::new()).await.expect("txn");
+    client
+        .compact(1, CompactOptions::new())
+        .await
+        .expect("compact");
+    client
+        .range_stream("k", GetOptions::new())
+        .await
+        .expect("stream");
+    client.cluster().member_list().await.expect("members");
+    client.maintenance().alarm_list().await.expect("alarms");
+    client
+        .maintenance()
+        .status(&endpoint)
+        .await
+        .expect("status");
+    client
+        .maintenance()
+        .hash_kv(&endpoint, 0)
+        .await
+        .expect("hash");
+
+    let seen = fake.take_seen();
+    let methods: Vec<_> = seen.iter().map(|seen| seen.method).collect();
+    assert_eq!(
+        methods,
+        [
+            "Range",
+            "Put",
+            "DeleteRange",
+            "Txn",
+            "Compact",
+            "RangeStream",
+            "MemberList",
+            "Alarm",
+            "Status",
+            "HashKV"
+        ]
+    );
+    for seen in seen {
+        assert_eq!(
+            seen.metadata.get("client-api-version").expect("sent"),
+            "3.7"
+        );
+        assert!(seen.metadata.get("hasleader").is_none());
+        assert!(seen.metadata.get("grpc-timeout").is_none());
+    }
+}
+
+#[tokio::test]
+async fn leader_and_deadline_are_asked_for_on_demand() {
+    let fake = Fake::start(1);
+    let client = client_of(&fake).await;
+    let strict = client
+        .with_require_leader()
+        .with_timeout(Duration::from_secs(60));
+    strict.get("k", GetOptions::new()).await.expect("get");
+    client.get("k", GetOptions::new()).await.expect("get");
+
+    let seen = fake.take_seen();
+    assert_eq!(seen[0].metadata.get("hasleader").expect("sent"), "true");
+    assert!(seen[0].metadata.get("grpc-timeout").is_some());
+    assert!(seen[1].metadata.get("hasleader").is_none());
+    assert!(seen[1].metadata.get("grpc-timeout").is_none());
+}
+
+#[tokio::test]
+async fn a_streamed_range_collects_to_the_unary_answer() {
+    let fake = Fake::start(7);
+    let client = client_of(&fake).await;
+    let stream = client
+        .range_stream("", GetOptions::new().prefix())
+        .await
+        .expect("stream");
+    // The stream keeps the connection up by itself.
+    drop(client);
+    let whole = stream.collect().await.expect("all pieces");
+    let keys: Vec<_> = whole.kvs.iter().map(|kv| kv.key.clone()).collect();
+    assert_eq!(keys, ["a", "b", "c"]);
+    assert_eq!((whole.more, whole.count), (true, 9));
+    assert_eq!(whole.header.expect("a header").member_id, 7);
+}
+
+#[tokio::test]
+async fn a_server_without_the_stream_says_so_in_a_typed_error() {
+    let fake = Fake::start(1);
+    let client = client_of(&fake).await;
+    fake.fail_with([Status::unimplemented("unknown method RangeStream")]);
+    let error = match client.range_stream("k", GetOptions::new()).await {
+        Ok(mut stream) => stream.next().await.expect_err("refused"),
+        Err(error) => error,
+    };
+    assert_eq!(error.code(), Some(tonic::Code::Unimplemented));
+}
+
+#[tokio::test]
+async fn etcd_errors_are_typed_and_others_keep_their_status() {
+    let fake = Fake::start(1);
+    let client = client_of(&fake).await;
+    fake.fail_with([
+        EtcdError::Compacted.into(),
+        Status::unknown("etcdserver: too many requests"),
+        Status::internal("disk on fire"),
+    ]);
+    let mut next = async || {
+        client
+            .put("k", "v", PutOptions::new())
+            .await
+            .expect_err("scripted")
+    };
+    assert!(matches!(next().await, Error::Etcd(EtcdError::Compacted)));
+    assert!(matches!(
+        next().await,
+        Error::Etcd(EtcdError::RequestTooManyRequests)
+    ));
+    let error = next().await;
+    assert!(matches!(error, Error::Status(_)));
+    assert_eq!(
+        error.to_string(),
+        "rpc error: code = Internal desc = disk on fire"
+    );
+}
+
+#[tokio::test]
+async fn size_limits_hold_in_both_directions() {
+    let fake = Fake::start(1);
+    let config = Config::new([fake.endpoint()])
+        .max_send_bytes(32)
+        .max_receive_bytes(32);
+    let client = Client::connect(config).await.expect("valid");
+    let error = client
+        .put("k", vec![0u8; 100], PutOptions::new())
+        .await
+        .expect_err("too large to send");
+    assert_eq!(
+        error.to_string(),
+        "rpc error: code = ResourceExhausted desc = trying to send message larger than max (105 vs. 32)"
+    );
+    assert!(fake.take_seen().is_empty());
+
+    let error = client
+        .get(vec![b'k'; 20], GetOptions::new())
+        .await
+        .expect_err("too large to receive");
+    assert!(
+        error.to_string().starts_with(
+            "rpc error: code = ResourceExhausted desc = grpc: received message larger than max ("
+        ),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn futures_can_be_spawned() {
+    let fake = Fake::start(1);
+    let client = client_of(&fake).await;
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.put("k", "v", PutOptions::new()).await })
+        })
+        .collect();
+    for call in calls {
+        call.await.expect("no panic").expect("put");
+    }
+    assert_eq!(fake.take_seen().len(), 20);
+}
