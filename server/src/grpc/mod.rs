@@ -1,0 +1,302 @@
+//! The gRPC services on the client port.
+//!
+//! [`Server`] is all of them, as one function from an HTTP/2 request to its response. Unary calls
+//! are served here directly (`unary`): decoding from hyper's frames and a prepared reply cost a
+//! third less than going through tonic. Streams are tonic's (`stream`). Both take their messages
+//! from the same reader (`message`) and their admission, deadlines and counting from the same
+//! place (`call`), so they behave alike on the wire; `tests/it/wire_*.rs` hold them to it.
+//!
+//! Validation of the requests themselves is in [`crate::validate`], behind [`Kv`].
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ferrite_api::pb::etcdserverpb as pb;
+use http::{Request, Response};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Error;
+use crate::handle::{Handle, RangeReply};
+use crate::metrics::{Method, Metrics};
+
+mod body;
+mod call;
+mod health;
+mod message;
+mod methods;
+mod range_reply;
+mod reply;
+mod status;
+mod stream;
+mod unary;
+
+pub use body::Body;
+pub use methods::not_built;
+
+use call::Call;
+use methods::Route;
+
+/// How deep Txns from the wire can be nested: prost stops decoding at 100 messages inside one
+/// another, and each level is two (TxnRequest and RequestOp) on top of the innermost.
+///
+/// Deviation: etcd decodes 10,000 levels and is bounded by `--max-txn-ops` alone.
+pub const MAX_NESTED_TXNS: usize = 50;
+
+/// What a request may be longer than `--max-request-bytes` by, in bytes: etcd's allowance for what
+/// is around the request proper.
+const REQUEST_OVERHEAD: usize = 512 * 1024;
+
+/// Checks in a row without a leader after which a stream that insists on one ends.
+const MAX_LEADERLESS_CHECKS: u32 = 3;
+
+/// What the services ask of a member; [`Handle`] in production.
+pub trait Kv: Clone + Send + Sync + 'static {
+    /// KV.Range.
+    fn range(
+        &self,
+        request: pb::RangeRequest,
+    ) -> impl Future<Output = Result<RangeReply, Error>> + Send;
+    /// KV.Put.
+    fn put(
+        &self,
+        request: pb::PutRequest,
+    ) -> impl Future<Output = Result<pb::PutResponse, Error>> + Send;
+    /// KV.DeleteRange.
+    fn delete_range(
+        &self,
+        request: pb::DeleteRangeRequest,
+    ) -> impl Future<Output = Result<pb::DeleteRangeResponse, Error>> + Send;
+    /// KV.Txn.
+    fn txn(
+        &self,
+        request: pb::TxnRequest,
+    ) -> impl Future<Output = Result<pb::TxnResponse, Error>> + Send;
+    /// KV.Compact.
+    fn compact(
+        &self,
+        request: pb::CompactionRequest,
+    ) -> impl Future<Output = Result<pb::CompactionResponse, Error>> + Send;
+    /// Cluster.MemberList.
+    fn member_list(
+        &self,
+        request: pb::MemberListRequest,
+    ) -> impl Future<Output = Result<pb::MemberListResponse, Error>> + Send;
+    /// Maintenance.Status.
+    fn status(&self) -> pb::StatusResponse;
+    /// The leader that this member knows; 0 = none.
+    fn leader(&self) -> u64;
+    /// Whether this member is a learner.
+    fn is_learner(&self) -> bool;
+}
+
+impl Kv for Handle {
+    fn range(
+        &self,
+        request: pb::RangeRequest,
+    ) -> impl Future<Output = Result<RangeReply, Error>> + Send {
+        Handle::range(self, request)
+    }
+    fn put(
+        &self,
+        request: pb::PutRequest,
+    ) -> impl Future<Output = Result<pb::PutResponse, Error>> + Send {
+        Handle::put(self, request)
+    }
+    fn delete_range(
+        &self,
+        request: pb::DeleteRangeRequest,
+    ) -> impl Future<Output = Result<pb::DeleteRangeResponse, Error>> + Send {
+        Handle::delete_range(self, request)
+    }
+    fn txn(
+        &self,
+        request: pb::TxnRequest,
+    ) -> impl Future<Output = Result<pb::TxnResponse, Error>> + Send {
+        Handle::txn(self, request)
+    }
+    fn compact(
+        &self,
+        request: pb::CompactionRequest,
+    ) -> impl Future<Output = Result<pb::CompactionResponse, Error>> + Send {
+        Handle::compact(self, request)
+    }
+    fn member_list(
+        &self,
+        request: pb::MemberListRequest,
+    ) -> impl Future<Output = Result<pb::MemberListResponse, Error>> + Send {
+        Handle::member_list(self, request)
+    }
+    fn status(&self) -> pb::StatusResponse {
+        Handle::status(self)
+    }
+    fn leader(&self) -> u64 {
+        Handle::leader(self)
+    }
+    fn is_learner(&self) -> bool {
+        Handle::is_learner(self)
+    }
+}
+
+/// The gRPC services of one member. Cheap to clone.
+#[derive(Debug)]
+pub struct Server<K> {
+    inner: Arc<Inner<K>>,
+}
+
+#[derive(Debug)]
+struct Inner<K> {
+    kv: K,
+    metrics: Arc<Metrics>,
+    /// Longest request message, in bytes.
+    max_message_bytes: usize,
+    stopping: CancellationToken,
+    /// Ends the streams that insist on a leader; replaced when it was used. A mutex: taken once per
+    /// such stream and per loss of the leader, never across an await.
+    leaderless: Mutex<CancellationToken>,
+}
+
+impl<K> Clone for Server<K> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+        }
+    }
+}
+
+impl<K: Kv> Server<K> {
+    /// The services of the member `kv`. `max_request_bytes` is `--max-request-bytes`; cancelling
+    /// `stopping` ends all streams (unary calls finish).
+    pub fn new(
+        kv: K,
+        metrics: Arc<Metrics>,
+        max_request_bytes: usize,
+        stopping: CancellationToken,
+    ) -> Self {
+        let max_message_bytes = max_request_bytes.saturating_add(REQUEST_OVERHEAD);
+        let leaderless = Mutex::new(CancellationToken::new());
+        Self {
+            inner: Arc::new(Inner {
+                kv,
+                metrics,
+                max_message_bytes,
+                stopping,
+                leaderless,
+            }),
+        }
+    }
+
+    /// Whether a request of an HTTP/2 connection is for these services: by content type, or, to
+    /// refuse a wrong content type in gRPC's way, by path.
+    pub fn accepts<B>(request: &Request<B>) -> bool {
+        let content_type = request.headers().get(http::header::CONTENT_TYPE);
+        content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+            || methods::is_service_path(request.uri().path())
+    }
+
+    /// Serves one call. Never fails: errors are responses.
+    ///
+    /// Cancel safety: dropping the future abandons the call; what it proposed may still happen.
+    pub async fn call<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+    {
+        let (parts, body) = request.into_parts();
+        let call = match Call::read(&parts) {
+            Ok(call) => call,
+            Err(response) => return *response,
+        };
+        let method = match call.route {
+            Route::Built(method) => method,
+            Route::NotBuilt(service, name, method) => {
+                return self.refuse_not_built(service, name, method);
+            }
+        };
+        let headers = &parts.headers;
+        match method {
+            Method::KvPut => self.unary::<unary::Put, B>(call, headers, body).await,
+            Method::KvRange => self.unary::<unary::Range, B>(call, headers, body).await,
+            Method::KvTxn => self.unary::<unary::Txn, B>(call, headers, body).await,
+            Method::KvDeleteRange => {
+                self.unary::<unary::DeleteRange, B>(call, headers, body)
+                    .await
+            }
+            Method::KvCompact => self.unary::<unary::Compact, B>(call, headers, body).await,
+            Method::ClusterMemberList => {
+                self.unary::<unary::MemberList, B>(call, headers, body)
+                    .await
+            }
+            Method::MaintenanceStatus => self.unary::<unary::Status, B>(call, headers, body).await,
+            Method::HealthCheck => self.unary::<health::Check, B>(call, headers, body).await,
+            Method::HealthList => self.unary::<health::List, B>(call, headers, body).await,
+            Method::HealthWatch => {
+                // Boxed: a stream's state shall not make every unary call's future larger.
+                let request = Request::from_parts(parts, body);
+                Box::pin(self.server_stream::<health::Watch, B>(call, request)).await
+            }
+            // `methods` routes nothing else to `Built`; its test lists them.
+            other => self.refuse_not_built(other.service(), other.name(), Some(other)),
+        }
+    }
+
+    /// Watches the leader for the streams that insist on one, until the server stops: after
+    /// [`MAX_LEADERLESS_CHECKS`] in a row without, one per `election_timeout`, they end.
+    pub async fn watch_leader(&self, election_timeout: Duration) {
+        let mut checks = 0;
+        loop {
+            tokio::select! {
+                () = self.inner.stopping.cancelled() => return,
+                () = tokio::time::sleep(election_timeout) => self.check_leader(&mut checks),
+            }
+        }
+    }
+
+    /// One check; `checks` counts those in a row without a leader.
+    fn check_leader(&self, checks: &mut u32) {
+        *checks = if self.inner.kv.leader() == 0 {
+            checks.saturating_add(1)
+        } else {
+            0
+        };
+        if *checks >= MAX_LEADERLESS_CHECKS {
+            let used = std::mem::take(&mut *self.inner.leaderless.lock());
+            used.cancel();
+        }
+    }
+
+    fn refuse_not_built(
+        &self,
+        service: &str,
+        name: &str,
+        method: Option<Method>,
+    ) -> Response<Body> {
+        let error = methods::not_built_error(service, name);
+        if let Some(method) = method {
+            call::Account::begin(&self.inner.metrics, method, None).end(error.code());
+        }
+        status::refuse(&error)
+    }
+
+    fn kv(&self) -> &K {
+        &self.inner.kv
+    }
+
+    fn metrics(&self) -> &Arc<Metrics> {
+        &self.inner.metrics
+    }
+
+    fn max_message_bytes(&self) -> usize {
+        self.inner.max_message_bytes
+    }
+
+    fn stopping(&self) -> &CancellationToken {
+        &self.inner.stopping
+    }
+
+    /// Cancelled when the leader has been lost for too long, counted from now.
+    fn leaderless(&self) -> CancellationToken {
+        self.inner.leaderless.lock().clone()
+    }
+}
