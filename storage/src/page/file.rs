@@ -1,0 +1,344 @@
+//! [`PageFile`]: creating, opening, committing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ferrite_disk::Disk;
+use parking_lot::{Mutex, RwLock};
+use redb::{Builder, Database, ReadableDatabase};
+
+use super::backend::{Backend, Pages, is_full};
+use super::batch::{Batch, Initial};
+use super::error::Error;
+use super::guard::{self, Mode};
+use super::layout;
+use super::meta::{FORMAT_VERSION, Meta};
+use super::reader::Reader;
+use super::space;
+use super::tables;
+use super::write;
+
+/// How a page file is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of pages that redb keeps in memory. While a commit runs, up to half of it holds pages
+    /// to be written. Default: 64 MiB.
+    pub cache_bytes: usize,
+    /// Bytes to keep reserved beyond the end of the file, so that commits go on for a while when
+    /// the disk is full (compaction above all, which gives space back). A commit that may need more
+    /// reserves more, or is refused. Default: 64 MiB.
+    pub headroom_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { cache_bytes: 64 << 20, headroom_bytes: 64 << 20 }
+    }
+}
+
+/// How large a page file is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sizes {
+    /// Bytes that the file has, all of them really allocated; etcd's `dbSize`. Grows in steps (up
+    /// to twice the content below 16 MiB, then by 16 MiB) and shrinks when the end becomes free.
+    pub allocated: u64,
+    /// Bytes of rows and their keys, without the tree around them; etcd's `dbSizeInUse`.
+    pub in_use: u64,
+    /// Bytes reserved on the disk beyond [`Sizes::allocated`], for commits to come. 0 where the
+    /// file system cannot reserve.
+    pub headroom: u64,
+}
+
+/// The durable B-tree under the store; see the [module documentation](super). Shared as
+/// `Arc<PageFile>`: commits exclude each other, and nothing else blocks on them.
+#[derive(Debug)]
+pub struct PageFile {
+    shared: Arc<Shared>,
+}
+
+/// What a page file and its readers share; the file is closed when the last of them goes.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// `None` only while being dropped.
+    database: Option<Database>,
+    pages: Arc<Pages>,
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    options: Options,
+    /// As of the last commit. Held only to copy.
+    meta: RwLock<Meta>,
+    /// Held during a commit: one at a time. Taken before `meta`.
+    commit: Mutex<()>,
+    /// The first failure that made the file unusable.
+    poison: RwLock<Option<String>>,
+}
+
+impl PageFile {
+    /// Creates a page file at `path`, replacing what is there. It is built under a temporary name
+    /// in the same directory, synced, renamed, and the directory synced: a crash leaves either no
+    /// file (or the old one) or the complete new one.
+    ///
+    /// An open page file does not care about its name: it may be renamed afterwards.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::Io`]; [`Error::Invalid`] when `path` has no directory.
+    pub fn create(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        options: Options,
+        initial: &Initial,
+    ) -> Result<Self, Error> {
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Error::Invalid { what: format!("path {} has no name", path.display()) });
+        };
+        let mut temporary = name.to_owned();
+        temporary.push(".tmp");
+        let temporary = directory.join(temporary);
+        if disk.exists(&temporary).map_err(Error::io("look for an old temporary file"))? {
+            disk.remove(&temporary).map_err(Error::io("remove an old temporary file"))?;
+        }
+        let file = disk.create(&temporary).map_err(|error| match is_full(&error) {
+            true => Error::NoSpace { needed: layout::PAGE, reserved: 0 },
+            false => Error::Io { what: "create the file", source: error },
+        })?;
+        let built = Self::build(disk, directory, file, options, initial);
+        let page_file = match built {
+            Ok(page_file) => page_file,
+            Err(error) => {
+                // Best effort: the next create removes it too, and the first error is the answer.
+                let _ = disk.remove(&temporary);
+                return Err(error);
+            }
+        };
+        disk.rename(&temporary, path).map_err(Error::io("rename the new file"))?;
+        disk.sync_dir(directory).map_err(Error::io("sync the directory"))?;
+        Ok(page_file)
+    }
+
+    fn build(
+        disk: &Arc<dyn Disk>,
+        directory: &Path,
+        file: Arc<dyn ferrite_disk::DiskFile>,
+        options: Options,
+        initial: &Initial,
+    ) -> Result<Self, Error> {
+        let batch = Batch {
+            tables: initial.tables.clone(),
+            meta: initial.meta.clone(),
+            ..Batch::default()
+        };
+        // redb starts with 18 pages and a header, and grows from there.
+        const FIRST_PAGES: u64 = 19;
+        let need = space::need(&batch, FIRST_PAGES);
+        let len = layout::file_len(layout::grown(FIRST_PAGES, need.pages, need.largest));
+        let pages = Pages::create(file, disk, directory, len)?;
+        let shared = Shared::start(disk, directory, pages, options, |_| {
+            Ok(Meta::new(initial.cluster_id, initial.member_id))
+        })?;
+        let page_file = Self { shared };
+        page_file.commit(&batch)?;
+        page_file.shared.pages.sync_all().map_err(Error::io("sync the new file"))?;
+        Ok(page_file)
+    }
+
+    /// Opens the page file at `path`. Fast after a crash too: nothing is scanned or repaired.
+    ///
+    /// What comes out is the state of one commit, the last that was durable. The caller checks
+    /// [`Meta::consistent_index`] against its log: the log must reach back to it.
+    ///
+    /// # Errors
+    /// [`Error::Io`], of kind `NotFound` when there is no file; [`Error::Corrupt`] when header,
+    /// tree or meta record are damaged where opening has to read them; [`Error::Unsupported`].
+    pub fn open(disk: &Arc<dyn Disk>, path: &Path, options: Options) -> Result<Self, Error> {
+        let file = disk.open(path).map_err(Error::io("open the file"))?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let pages = Pages::open(file)?;
+        let shared = Shared::start(disk, directory, pages, options, read_meta)?;
+        let format = shared.meta.read().format_version;
+        if format != FORMAT_VERSION {
+            let what = format!("format {format}, this build reads {FORMAT_VERSION}");
+            return Err(Error::Unsupported { what });
+        }
+        shared.top_up();
+        Ok(Self { shared })
+    }
+
+    /// The meta record as of the last commit.
+    pub fn meta(&self) -> Meta {
+        self.shared.meta.read().clone()
+    }
+
+    /// Sizes as of now; costs nothing.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            allocated: self.shared.pages.file_len(),
+            in_use: self.shared.meta.read().live_bytes,
+            headroom: self.shared.pages.headroom(),
+        }
+    }
+
+    /// Starts reading the state as of the last commit. While a reader lives, pages that later
+    /// commits replace are not reused and the file grows: keep it under a second.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::Corrupt`], [`Error::Io`].
+    pub fn reader(&self) -> Result<Reader, Error> {
+        Reader::new(&self.shared)
+    }
+
+    /// Makes `batch` durable, all of it or nothing, and returns the new meta record.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] and [`Error::Invalid`] change nothing, and the file works on. After any
+    /// other error the batch may or may not be there when the file is opened again, and this
+    /// `PageFile` refuses every later call.
+    pub fn commit(&self, batch: &Batch) -> Result<Meta, Error> {
+        let shared = &self.shared;
+        let _one_at_a_time = shared.commit.lock();
+        shared.usable()?;
+        write::check(batch)?;
+        let need = space::need(batch, shared.pages.pages());
+        shared.make_room(need)?;
+        let old = shared.meta.read().clone();
+        let result = guard::run(Mode::Fail, "page tree", || {
+            write::transact(shared.database(), batch, old)
+        });
+        let meta = match result {
+            Ok(meta) => meta,
+            Err(error) => return Err(shared.fail(error)),
+        };
+        *shared.meta.write() = meta.clone();
+        shared.top_up();
+        Ok(meta)
+    }
+
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+impl Shared {
+    fn start(
+        disk: &Arc<dyn Disk>,
+        directory: &Path,
+        pages: Arc<Pages>,
+        options: Options,
+        meta: impl FnOnce(&Database) -> Result<Meta, Error>,
+    ) -> Result<Arc<Self>, Error> {
+        let opened = guard::run(Mode::Fail, "page tree", || {
+            let mut builder = Builder::new();
+            builder.set_cache_size(options.cache_bytes).set_repair_callback(|_| {
+                // Every commit of ours records what a repair would find out.
+                tracing::warn!("page file was not left by one of our commits; checking all of it");
+            });
+            let database = builder.create_with_backend(Backend(pages.clone()))?;
+            let meta = meta(&database)?;
+            Ok((database, meta))
+        });
+        let (database, meta) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                pages.fence();
+                return Err(pages.explain(error));
+            }
+        };
+        Ok(Arc::new(Self {
+            database: Some(database),
+            pages,
+            disk: disk.clone(),
+            directory: directory.to_owned(),
+            options,
+            meta: RwLock::new(meta),
+            commit: Mutex::new(()),
+            poison: RwLock::new(None),
+        }))
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        self.database.as_ref().expect("taken only by drop")
+    }
+
+    /// Fails if an earlier failure made the file unusable.
+    pub(super) fn usable(&self) -> Result<(), Error> {
+        match &*self.poison.read() {
+            None => Ok(()),
+            Some(reason) => Err(Error::Poisoned { reason: reason.clone() }),
+        }
+    }
+
+    /// Notes a failure after which the file is unusable, and returns it.
+    pub(super) fn fail(&self, error: Error) -> Error {
+        let error = self.pages.explain(error);
+        if matches!(error, Error::Invalid { .. } | Error::NoSpace { .. } | Error::Missing { .. }) {
+            return error;
+        }
+        self.poison.write().get_or_insert_with(|| error.to_string());
+        error
+    }
+
+    /// Notes a failure of the disk, and returns any error as it is. For reads, which leave nothing
+    /// behind when they fail otherwise.
+    pub(super) fn fail_io(&self, error: Error) -> Error {
+        match error {
+            Error::Io { .. } => self.fail(error),
+            error => error,
+        }
+    }
+
+    /// Reserves what a commit may need, or refuses it.
+    fn make_room(&self, need: space::Need) -> Result<(), Error> {
+        let pages = self.pages.pages();
+        let len = layout::file_len(layout::grown(pages, need.pages, need.largest));
+        if self.pages.ensure(len, &*self.disk, &self.directory)? {
+            return Ok(());
+        }
+        let needed = len - self.pages.file_len();
+        Err(Error::NoSpace { needed, reserved: self.pages.headroom() })
+    }
+
+    /// Restores the headroom, if the disk has plenty of room.
+    fn top_up(&self) {
+        let len = self.pages.file_len() + self.options.headroom_bytes;
+        self.pages.top_up(len, &*self.disk, &self.directory);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.pages.fence();
+        let database = self.database.take();
+        // The closing commit is refused by the fence. Should redb panic about that, it must not
+        // take the thread with it.
+        let _ = guard::run(Mode::Fail, "page tree", || {
+            drop(database);
+            Ok(())
+        });
+    }
+}
+
+fn read_meta(database: &Database) -> Result<Meta, Error> {
+    let transaction = database.begin_read()?;
+    tables::load_meta(&transaction)
+}
+
+macro_rules! from_redb {
+    ($($kind:ident),*) => {$(
+        impl From<redb::$kind> for Error {
+            fn from(error: redb::$kind) -> Self {
+                redb::Error::from(error).into()
+            }
+        }
+    )*};
+}
+
+from_redb!(DatabaseError, TransactionError, TableError, StorageError, CommitError);
+
+impl From<redb::Error> for Error {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Io(source) => Self::Io { what: "access the file", source },
+            error => Self::corrupt("page tree", error.to_string()),
+        }
+    }
+}
