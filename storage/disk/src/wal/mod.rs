@@ -121,6 +121,9 @@ pub const MAX_PAYLOAD_BYTES: u64 = 64 << 20;
 /// Largest batch of one append, headers and the segment's head included, in bytes.
 pub const MAX_BATCH_BYTES: u64 = 1 << 30;
 
+/// Largest segment, in bytes: so large that nobody wants it, so small that its records can be counted in 32 bits.
+const MAX_SEGMENT_BYTES: u64 = 1 << 36;
+
 /// The kind that marks take; owners use the others.
 pub const KIND_MARK: u8 = 255;
 
@@ -130,7 +133,8 @@ const PAGE_BYTES: u64 = 4096;
 /// How large the log's files are and how many are kept for reuse.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Size of a segment file in bytes, header included; rounded up to whole pages of 4 KiB. Default 64,000,000, as etcd's.
+    /// Size of a segment file in bytes, header included; rounded up to whole pages of 4 KiB, at most 64 GiB.
+    /// Default 64,000,000, as etcd's.
     /// May differ from what the existing segments have.
     pub segment_bytes: u64,
     /// How many segment files to keep ready for reuse. Default 1.
@@ -149,7 +153,7 @@ impl Default for Options {
 impl Options {
     /// The size that segment files really get.
     fn file_bytes(&self) -> u64 {
-        format::round_up(self.segment_bytes.min(1 << 40), PAGE_BYTES).max(PAGE_BYTES)
+        format::round_up(self.segment_bytes.min(MAX_SEGMENT_BYTES), PAGE_BYTES).max(PAGE_BYTES)
     }
 }
 
