@@ -1,0 +1,239 @@
+//! Configuration: etcd's flags, environment variables and file, with etcd's precedence, rules and
+//! error texts (spec/server-flags.md).
+//!
+//! Two steps. [`RawConfig`] is what was asked for, parsed and nothing more: from the command line
+//! ([`cli`]), the environment ([`env`]) or a file ([`file`]). [`resolve`] turns it into a
+//! [`Config`], whose values are typed, in effect (a 0 that means "default" is gone) and checked
+//! against each other, or into all problems at once. One table ([`flags::FLAGS`]) describes every
+//! flag of etcd; what is not built is refused by name, never ignored.
+//!
+//! [`load`] does both steps for the program; an embedding program starts from
+//! [`Config::default`] and sets fields. Rules that count only for a member without data are in
+//! [`Config::bootstrap_cluster`]. Nothing reads the environment later.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub mod bootstrap;
+pub mod cli;
+mod env;
+mod error;
+mod file;
+pub mod flags;
+pub mod gates;
+mod help;
+mod load;
+mod note;
+mod raw;
+mod resolve;
+pub mod urls;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{Error, Problems};
+pub use help::{USAGE, flags as help_flags, version};
+pub use load::{Exit, Loaded, Outcome, load};
+pub use note::Note;
+pub use raw::RawConfig;
+pub use resolve::{Source, resolve};
+pub use urls::{Scheme, Url, UrlsMap};
+pub use value::GoDuration;
+
+use crate::{logging, metrics};
+
+/// What the server runs with. The default is etcd's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `--name`, `ETCD_NAME`. Default `default`.
+    pub name: String,
+    /// `--data-dir`, `ETCD_DATA_DIR`. Default `<name>.etcd`.
+    pub data_dir: PathBuf,
+    /// `--wal-dir`, `ETCD_WAL_DIR`. Default none: inside the data directory. See
+    /// [`Config::wal_path`].
+    pub wal_dir: Option<PathBuf>,
+    /// `--snapshot-count`, `ETCD_SNAPSHOT_COUNT`. Applied entries between two snapshots of the
+    /// raft log, above 0. Default 10000.
+    pub snapshot_count: u64,
+    /// `--snapshot-catchup-entries`, `ETCD_SNAPSHOT_CATCHUP_ENTRIES`. Raft entries kept behind a
+    /// snapshot, above 0. Default 5000.
+    pub snapshot_catchup_entries: u64,
+    /// `--heartbeat-interval`, `ETCD_HEARTBEAT_INTERVAL`. One raft tick; whole milliseconds, above
+    /// 0. Default 100 ms.
+    pub heartbeat_interval: Duration,
+    /// `--election-timeout`, `ETCD_ELECTION_TIMEOUT`. Whole milliseconds, at least 5 heartbeats,
+    /// at most 50 s. Default 1 s. See [`Config::election_ticks`].
+    pub election_timeout: Duration,
+    /// `--initial-election-tick-advance`, `ETCD_INITIAL_ELECTION_TICK_ADVANCE`. Default true.
+    pub initial_election_tick_advance: bool,
+    /// `--pre-vote`, `ETCD_PRE_VOTE`. Default true.
+    pub pre_vote: bool,
+    /// `--strict-reconfig-check`, `ETCD_STRICT_RECONFIG_CHECK`. Default true.
+    pub strict_reconfig_check: bool,
+    /// `--listen-peer-urls`, `ETCD_LISTEN_PEER_URLS`. Not empty. Default `http://localhost:2380`.
+    pub listen_peer_urls: Vec<Url>,
+    /// `--listen-client-urls`, `ETCD_LISTEN_CLIENT_URLS`. gRPC, and HTTP unless
+    /// `listen_client_http_urls` has any. Not empty. Default `http://localhost:2379`.
+    pub listen_client_urls: Vec<Url>,
+    /// `--listen-client-http-urls`, `ETCD_LISTEN_CLIENT_HTTP_URLS`. HTTP only. Default none.
+    pub listen_client_http_urls: Vec<Url>,
+    /// `--listen-metrics-urls`, `ETCD_LISTEN_METRICS_URLS`. Metrics and health only. Default none.
+    pub listen_metrics_urls: Vec<Url>,
+    /// `--initial-advertise-peer-urls`, `ETCD_INITIAL_ADVERTISE_PEER_URLS`. Sorted, not empty.
+    /// Default `http://localhost:2380`; with a peer listener on `0.0.0.0`, the host is this
+    /// machine's.
+    pub advertise_peer_urls: Vec<Url>,
+    /// `--advertise-client-urls`, `ETCD_ADVERTISE_CLIENT_URLS`. Sorted. Default
+    /// `http://localhost:2379`; with a client listener on `0.0.0.0`, the host is this machine's.
+    pub advertise_client_urls: Vec<Url>,
+    /// `--initial-cluster`, `ETCD_INITIAL_CLUSTER`. As given; read by
+    /// [`Config::bootstrap_cluster`]. Default `<name>=<advertise_peer_urls>`.
+    pub initial_cluster: String,
+    /// `--initial-cluster-state new`, `ETCD_INITIAL_CLUSTER_STATE`. Default true.
+    pub new_cluster: bool,
+    /// `--initial-cluster-token`, `ETCD_INITIAL_CLUSTER_TOKEN`. Part of member and cluster ids.
+    /// Default `etcd-cluster`.
+    pub initial_cluster_token: String,
+    /// `--quota-backend-bytes`, `ETCD_QUOTA_BACKEND_BYTES`. Bytes, the value in effect and in the
+    /// metric; negative means none. Default 2 GiB. See [`Config::quota`].
+    pub quota_backend_bytes: i64,
+    /// `--max-request-bytes`, `ETCD_MAX_REQUEST_BYTES`. Bytes of one proposal; gRPC receives
+    /// [`Config::grpc_receive_limit`]. Default 1572864.
+    pub max_request_bytes: u64,
+    /// `--max-txn-ops`, `ETCD_MAX_TXN_OPS`. Operations in each part of a Txn. Default 128.
+    pub max_txn_ops: u64,
+    /// `--max-concurrent-streams`, `ETCD_MAX_CONCURRENT_STREAMS`. HTTP/2 streams of one client
+    /// connection. Default 2^32 - 1.
+    pub max_concurrent_streams: u32,
+    /// `--grpc-keepalive-min-time`, `ETCD_GRPC_KEEPALIVE_MIN_TIME`. Shortest time between a
+    /// client's pings; 0 for no rule. Default 5 s.
+    pub grpc_keepalive_min_time: Duration,
+    /// `--grpc-keepalive-interval`, `ETCD_GRPC_KEEPALIVE_INTERVAL`. Time between the server's
+    /// pings; 0 for none. Default 2 h.
+    pub grpc_keepalive_interval: Duration,
+    /// `--grpc-keepalive-timeout`, `ETCD_GRPC_KEEPALIVE_TIMEOUT`. Wait for the answer to a ping; 0
+    /// for no pings. Default 20 s.
+    pub grpc_keepalive_timeout: Duration,
+    /// `--socket-reuse-port`, `ETCD_SOCKET_REUSE_PORT`. Default false.
+    pub socket_reuse_port: bool,
+    /// `--socket-reuse-address`, `ETCD_SOCKET_REUSE_ADDRESS`. Default false.
+    pub socket_reuse_address: bool,
+    /// `--cors`, `ETCD_CORS`. Origins, or `*`. Default `*`.
+    pub cors: Vec<String>,
+    /// `--host-whitelist`, `ETCD_HOST_WHITELIST`. Host names, or `*`. Default `*`.
+    pub host_whitelist: Vec<String>,
+    /// `--log-level`, `--log-format`, `--log-outputs` and their variables. Default info, json,
+    /// stderr.
+    pub log: logging::Options,
+    /// `--metrics extensive`, `ETCD_METRICS`. Default false.
+    pub extensive_metrics: bool,
+    /// `--warning-apply-duration`, `ETCD_WARNING_APPLY_DURATION`. Slower applies are warned about.
+    /// Default 100 ms.
+    pub warning_apply_duration: Duration,
+    /// `--warning-unary-request-duration`, `ETCD_WARNING_UNARY_REQUEST_DURATION`. Slower calls are
+    /// warned about. Default 300 ms.
+    pub warning_unary_request_duration: Duration,
+    /// `--compaction-batch-limit`, `ETCD_COMPACTION_BATCH_LIMIT`. Revisions removed at a time,
+    /// above 0. Default 1000.
+    pub compaction_batch_limit: u64,
+    /// `--compaction-sleep-interval`, `ETCD_COMPACTION_SLEEP_INTERVAL`. Pause between two batches.
+    /// Default 10 ms.
+    pub compaction_sleep_interval: Duration,
+    /// `--unsafe-no-fsync`, `ETCD_UNSAFE_NO_FSYNC`. Nothing waits for the disk: a crash of the
+    /// machine loses acknowledged writes. Default false.
+    pub unsafe_no_fsync: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let (config, _) = resolve(&RawConfig::default(), Source::File, &|| None)
+            .expect("the defaults of the table obey every rule");
+        config
+    }
+}
+
+impl Config {
+    /// Election timeout in ticks, rounded down as etcd does; at least 5.
+    pub fn election_ticks(&self) -> u64 {
+        let ticks = self.election_timeout.as_millis() / self.heartbeat_interval.as_millis().max(1);
+        u64::try_from(ticks).unwrap_or(u64::MAX)
+    }
+
+    /// How long a request may take: 5 s and two election timeouts.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5) + 2 * self.election_timeout
+    }
+
+    /// Most bytes of one received gRPC message: a proposal and 512 KiB for everything around it.
+    pub fn grpc_receive_limit(&self) -> u64 {
+        self.max_request_bytes.saturating_add(512 * 1024)
+    }
+
+    /// The quota in bytes, if there is one.
+    pub fn quota(&self) -> Option<u64> {
+        u64::try_from(self.quota_backend_bytes).ok()
+    }
+
+    /// `<data-dir>/member`.
+    pub fn member_path(&self) -> PathBuf {
+        self.data_dir.join("member")
+    }
+
+    /// The write-ahead log: `--wal-dir` or `<data-dir>/member/wal`.
+    pub fn wal_path(&self) -> PathBuf {
+        match &self.wal_dir {
+            Some(dir) => dir.clone(),
+            None => self.member_path().join("wal"),
+        }
+    }
+
+    /// `<data-dir>/member/snap`, the directory of the page file.
+    pub fn snap_path(&self) -> PathBuf {
+        self.member_path().join("snap")
+    }
+
+    /// What the registry measures.
+    pub fn metrics_options(&self) -> metrics::Options {
+        metrics::Options {
+            extensive: self.extensive_metrics,
+        }
+    }
+}
+
+/// The address by which this machine reaches others, if it has a default route. Asks the routing
+/// table by connecting a datagram socket; nothing is sent.
+fn default_host() -> Option<IpAddr> {
+    let via = |local: &str, remote: &str| {
+        let socket = UdpSocket::bind(local).ok()?;
+        socket.connect(remote).ok()?;
+        let ip = socket.local_addr().ok()?.ip();
+        (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
+    };
+    // Addresses of the documentation ranges: every default route covers them.
+    via("0.0.0.0:0", "192.0.2.1:9").or_else(|| via("[::]:0", "[2001:db8::1]:9"))
+}
+
+/// The addresses of a host name, from the system's resolver.
+///
+/// # Errors
+/// When the name does not resolve.
+pub fn lookup_host(host: &str) -> std::io::Result<Vec<IpAddr>> {
+    Ok((host, 0)
+        .to_socket_addrs()?
+        .map(|address: SocketAddr| address.ip())
+        .collect())
+}
+
+/// Reads a configuration file; the error is Go's text for it.
+fn read_file(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let reason = match error.kind() {
+            std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+            std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+            _ => error.to_string(),
+        };
+        format!("open {}: {reason}", path.display())
+    })
+}

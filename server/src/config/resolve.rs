@@ -1,0 +1,545 @@
+//! From what was asked for to what the server runs with: defaults, cross-field rules in etcd's
+//! order, and the refusal of what is not built (spec/server-flags.md section 6).
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::{Error, Problems};
+use super::flags::{FLAGS, Flag, Status, Value};
+use super::note::Note;
+use super::raw::RawConfig;
+use super::urls::{Url, join};
+use super::value::GoDuration;
+use super::{Config, gates};
+use crate::logging;
+
+/// Where the values came from: some of etcd's rules look at that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Flags and variables.
+    CommandLine,
+    /// `--config-file`.
+    File,
+}
+
+/// The longest election timeout, in milliseconds.
+const MAX_ELECTION_MS: u64 = 50_000;
+/// A larger quota is warned about.
+const RECOMMENDED_QUOTA: i64 = 8 << 30;
+/// The quota when the flag is 0.
+const DEFAULT_QUOTA: i64 = 2 << 30;
+/// A larger request limit is warned about.
+const RECOMMENDED_REQUEST_BYTES: u64 = 10 << 20;
+/// Both peer timeouts are at least this.
+const MIN_PEER_TIMEOUT: GoDuration = GoDuration::from_nanos(5_000_000_000);
+const DEFAULT_PEER_URL: &str = "http://localhost:2380";
+const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
+
+/// Reads typed values out of a [`RawConfig`]. Each getter panics on a row of another type, which a
+/// test that resolves an empty configuration would show.
+struct Reader<'a>(&'a RawConfig);
+
+macro_rules! getters {
+    ($($getter:ident: $variant:ident -> $type:ty),* $(,)?) => {
+        $(fn $getter(&self, name: &str) -> $type {
+            match self.0.value(name) {
+                Value::$variant(value) => value,
+                other => unreachable!("--{name} holds {other:?}"),
+            }
+        })*
+    };
+}
+
+impl Reader<'_> {
+    getters! {
+        bool: Bool -> bool,
+        uint: Uint -> u64,
+        int: Int -> i64,
+        duration: Duration -> GoDuration,
+        text: Text -> String,
+        urls: Urls -> Vec<Url>,
+        list: List -> Vec<String>,
+    }
+
+    /// Zero means `otherwise`; negative means none.
+    fn duration_or(&self, name: &str, otherwise: Duration) -> Duration {
+        match self.duration(name) {
+            zero if zero.nanos() == 0 => otherwise,
+            given => given.clamped(),
+        }
+    }
+
+    fn uint_or(&self, name: &str, otherwise: u64) -> u64 {
+        match self.uint(name) {
+            0 => otherwise,
+            given => given,
+        }
+    }
+}
+
+/// Applies the rules. `default_host` tells the address by which this machine reaches others; it is
+/// asked only when the advertised host must be found out.
+///
+/// # Errors
+/// Every problem at once, in etcd's order.
+pub fn resolve(
+    raw: &RawConfig,
+    source: Source,
+    default_host: &dyn Fn() -> Option<IpAddr>,
+) -> Result<(Config, Vec<Note>), Problems> {
+    let read = Reader(raw);
+    let mut notes = Vec::new();
+    let mut problems = Vec::new();
+
+    if source == Source::CommandLine && read.text("discovery-fallback") == "proxy" {
+        problems.push(Error::DiscoveryFallback);
+    }
+    let log = log_options(&read, &mut problems);
+    check_urls(&read, &mut problems, &mut notes);
+    check_bootstrap(&read, raw, source, &mut problems);
+    check_timing(&read, &mut problems);
+    // Only flags and variables take the default away; a file keeps it.
+    if source == Source::CommandLine
+        && raw.is_given("listen-client-urls")
+        && !raw.is_given("advertise-client-urls")
+    {
+        problems.push(Error::UnsetAdvertiseClient);
+    }
+    check_compaction(&read, &mut problems);
+    check_tracing(&read, &mut problems);
+    check_gates(&read, &mut problems);
+    let hash_check = read.duration("compact-hash-check-time");
+    if hash_check.nanos() <= 0 {
+        problems.push(Error::CompactHashCheckTime(hash_check));
+    }
+    if read.text("name") == "default" {
+        notes.push(Note::DefaultName {
+            name: "default".to_owned(),
+        });
+    }
+    check_tls(&read, &mut problems);
+    check_listeners(&read, &mut problems);
+    refuse(raw, source, &mut problems, &mut notes);
+
+    match log {
+        Some(log) if problems.is_empty() => {
+            let (config, more) = build(&read, log, default_host);
+            notes.extend(more);
+            Ok((config, notes))
+        }
+        _ => Err(Problems(problems)),
+    }
+}
+
+/// Step 1: logging. `None` when something is wrong with it.
+fn log_options(read: &Reader<'_>, problems: &mut Vec<Error>) -> Option<logging::Options> {
+    let before = problems.len();
+    match read.text("logger").as_str() {
+        "zap" => {}
+        "capnslog" => problems.push(Error::Capnslog),
+        other => problems.push(Error::Logger(other.to_owned())),
+    }
+    let outputs = read.list("log-outputs");
+    if outputs.len() > 1 && outputs.iter().any(|output| output == "default") {
+        problems.push(Error::MixedDefaultOutput);
+    }
+    if outputs.iter().any(|output| output == "systemd/journal") {
+        problems.push(Error::NotBuilt {
+            flag: "log-outputs",
+            value: outputs.join(","),
+            reason: "writing to the journal is not built yet",
+            default: "default",
+        });
+    }
+    let level = read.text("log-level");
+    let parsed_level = logging::Level::parse(&level);
+    if parsed_level.is_none() {
+        problems.push(Error::LogLevel(level));
+    }
+    let format = read.text("log-format");
+    let parsed_format = logging::Format::parse(&format);
+    if parsed_format.is_none() {
+        problems.push(Error::LogFormat(format));
+    }
+    (problems.len() == before).then_some(())?;
+    Some(logging::Options {
+        level: parsed_level?,
+        format: parsed_format?,
+        outputs: logging::Output::parse_all(&outputs),
+    })
+}
+
+/// Steps 2 and 3: listen URLs are addresses, advertised ones have hosts.
+fn check_urls(read: &Reader<'_>, problems: &mut Vec<Error>, notes: &mut Vec<Note>) {
+    for flag in [
+        "listen-peer-urls",
+        "listen-client-urls",
+        "listen-client-http-urls",
+        "listen-metrics-urls",
+    ] {
+        let bad = read
+            .urls(flag)
+            .iter()
+            .find_map(|url| url.check_bindable().err());
+        problems.extend(bad.map(Error::Bind));
+    }
+    if read.urls("listen-client-http-urls").is_empty() {
+        notes.push(Note::SinglePort);
+    }
+    let peers = read.urls("initial-advertise-peer-urls");
+    if let Some(reason) = peers.iter().find_map(|url| url.check_host().err()) {
+        let urls = join(&peers);
+        problems.push(Error::AdvertisePeer { urls, reason });
+    }
+    let clients = read.urls("advertise-client-urls");
+    if let Some(reason) = clients.iter().find_map(|url| url.check_host().err()) {
+        let urls = join(&clients);
+        problems.push(Error::AdvertiseClient { urls, reason });
+    }
+}
+
+/// Steps 4 to 6: one way to find the cluster.
+fn check_bootstrap(read: &Reader<'_>, raw: &RawConfig, source: Source, problems: &mut Vec<Error>) {
+    let state = read.text("initial-cluster-state");
+    if state != "new" && state != "existing" {
+        problems.push(Error::ClusterState(state));
+    }
+    let endpoints = read.list("discovery-endpoints");
+    let srv = !read.text("discovery-srv").is_empty();
+    let srv_name = source == Source::CommandLine && !read.text("discovery-srv-name").is_empty();
+    let discovers = srv || srv_name || !endpoints.is_empty();
+    let cluster =
+        !read.text("initial-cluster").is_empty() && (raw.is_given("initial-cluster") || !discovers);
+    if [cluster, srv, !endpoints.is_empty()]
+        .iter()
+        .filter(|set| **set)
+        .count()
+        > 1
+    {
+        problems.push(Error::ConflictingBootstrap);
+    }
+    if read.text("discovery-token").is_empty() != endpoints.is_empty() {
+        problems.push(Error::HalfDiscovery);
+    }
+    if endpoints.iter().any(|endpoint| endpoint.trim().is_empty()) {
+        problems.push(Error::EmptyDiscoveryEndpoint);
+    }
+}
+
+/// Step 7: heartbeats and elections.
+fn check_timing(read: &Reader<'_>, problems: &mut Vec<Error>) {
+    let heartbeat = read.uint("heartbeat-interval");
+    let election = read.uint("election-timeout");
+    if heartbeat == 0 {
+        problems.push(Error::ZeroHeartbeat);
+    }
+    if election == 0 {
+        problems.push(Error::ZeroElection);
+    } else if heartbeat.saturating_mul(5) > election {
+        problems.push(Error::ShortElection {
+            election,
+            heartbeat,
+        });
+    }
+    if election > MAX_ELECTION_MS {
+        problems.push(Error::LongElection {
+            election,
+            limit: MAX_ELECTION_MS,
+        });
+    }
+}
+
+/// Step 9, and the later parsing of the retention.
+fn check_compaction(read: &Reader<'_>, problems: &mut Vec<Error>) {
+    match read.text("auto-compaction-mode").as_str() {
+        "periodic" | "revision" => {}
+        "" => problems.push(Error::NoCompactionMode),
+        other => problems.push(Error::CompactionMode(other.to_owned())),
+    }
+    let retention = read.text("auto-compaction-retention");
+    let whole = retention.parse::<i64>().is_ok_and(|number| number >= 0);
+    if !retention.is_empty()
+        && !whole
+        && let Err(reason) = GoDuration::parse(&retention)
+    {
+        problems.push(Error::CompactionRetention(reason));
+    }
+    let batch = read.int("compaction-batch-limit");
+    if batch < 0 {
+        problems.push(Error::CompactionBatch(batch));
+    }
+}
+
+/// Step 10.
+fn check_tracing(read: &Reader<'_>, problems: &mut Vec<Error>) {
+    if !read.bool("enable-distributed-tracing") {
+        return;
+    }
+    match read.int("distributed-tracing-sampling-rate") {
+        ..0 => problems.push(Error::SamplingRate("positive")),
+        0..=1_000_000 => {}
+        _ => problems.push(Error::SamplingRate("less than 1000000")),
+    }
+}
+
+/// Step 11, and that no gate asks for what is not built.
+fn check_gates(read: &Reader<'_>, problems: &mut Vec<Error>) {
+    let text = read.text("feature-gates");
+    // Checked where it was read.
+    let values = gates::parse(&text).unwrap_or_default();
+    let enabled = |name: &str| values.iter().any(|(gate, on)| gate.name == name && *on);
+    if enabled("LeaseCheckpointPersist") && !enabled("LeaseCheckpoint") {
+        problems.push(Error::PersistWithoutCheckpoint);
+    }
+    // AllAlpha and AllBeta show in the gates that they switch.
+    let changed = values
+        .iter()
+        .any(|(gate, on)| gate.default != *on && !gate.name.starts_with("All"));
+    if changed {
+        problems.push(Error::NotBuilt {
+            flag: "feature-gates",
+            value: text,
+            reason: "switching features is not built yet",
+            default: "",
+        });
+    }
+}
+
+/// Step 13.
+fn check_tls(read: &Reader<'_>, problems: &mut Vec<Error>) {
+    let version = |flag: &str| {
+        let text = read.text(flag);
+        match text.as_str() {
+            "" => Ok(None),
+            "TLS1.2" => Ok(Some((12, text))),
+            "TLS1.3" => Ok(Some((13, text))),
+            _ => Err(Error::TlsVersion(text)),
+        }
+    };
+    match (version("tls-min-version"), version("tls-max-version")) {
+        (Err(error), _) | (_, Err(error)) => problems.push(error),
+        (Ok(min), Ok(max)) => {
+            if let (Some((13, _)), false) = (&min, read.list("cipher-suites").is_empty()) {
+                problems.push(Error::CipherSuites);
+            }
+            if let (Some((low, min)), Some((high, max))) = (min, max)
+                && low > high
+            {
+                problems.push(Error::TlsVersions { min, max });
+            }
+        }
+    }
+}
+
+/// What etcd finds while it opens its listeners.
+fn check_listeners(read: &Reader<'_>, problems: &mut Vec<Error>) {
+    let tls = |flag: &str| {
+        let urls = read.urls(flag);
+        urls.into_iter().find(|url| url.scheme().is_tls())
+    };
+    if let Some(url) = tls("listen-peer-urls") {
+        problems.push(Error::PeerTlsWithoutCert(url.address().to_owned()));
+    }
+    let client = tls("listen-client-urls").or_else(|| tls("listen-client-http-urls"));
+    if let Some(url) = client {
+        problems.push(Error::ClientTlsWithoutCert(url.to_string()));
+    }
+    if tls("listen-metrics-urls").is_some() {
+        problems.push(Error::MetricsTlsWithoutCert);
+    }
+    let clients = read.urls("listen-client-urls");
+    let shared = read
+        .urls("listen-client-http-urls")
+        .into_iter()
+        .find(|http| clients.iter().any(|url| url.address() == http.address()));
+    if let Some(url) = shared {
+        problems.push(Error::SameClientUrl(url.to_string()));
+    }
+}
+
+/// Everything that was given and is not built, or that will go away.
+fn refuse(raw: &RawConfig, source: Source, problems: &mut Vec<Error>, notes: &mut Vec<Note>) {
+    for flag in FLAGS.iter().filter(|flag| raw.is_given(flag.name)) {
+        let value = raw.value(flag.name);
+        match flag.name {
+            "max-snapshots" => notes.push(Note::Deprecated(
+                "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8.",
+            )),
+            "v2-deprecation" => notes.push(Note::Deprecated(
+                "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input.",
+            )),
+            "raft-read-timeout" | "raft-write-timeout" => {
+                if source == Source::CommandLine
+                    && matches!(&value, Value::Duration(given) if *given < MIN_PEER_TIMEOUT)
+                {
+                    notes.push(Note::PeerTimeoutRaised {
+                        flag: flag.name,
+                        minimum: MIN_PEER_TIMEOUT,
+                    });
+                    continue;
+                }
+            }
+            "enable-grpc-gateway" => {
+                if value == Value::Bool(true) {
+                    problems.push(Error::NotBuilt {
+                        flag: flag.name,
+                        value: value.to_string(),
+                        reason: "the JSON gateway is not built yet",
+                        default: "false",
+                    });
+                }
+                continue;
+            }
+            _ => {}
+        }
+        if let Status::Refused { reason, harmless } = flag.status
+            && value != flag.default_value()
+            && !means_default(flag, harmless, &value)
+        {
+            problems.push(Error::NotBuilt {
+                flag: flag.name,
+                value: shown(flag, &value),
+                reason,
+                default: flag.default,
+            });
+        }
+    }
+    if !raw.is_given("enable-grpc-gateway") {
+        notes.push(Note::GatewayOff);
+    }
+}
+
+/// Whether a value is one of those that mean the same as the default.
+fn means_default(flag: &Flag, harmless: &[&str], value: &Value) -> bool {
+    harmless
+        .iter()
+        .any(|text| flag.kind.parse(text).as_ref() == Ok(value))
+}
+
+/// A value as the error shows it; never a password.
+fn shown(flag: &Flag, value: &Value) -> String {
+    if flag.name.ends_with("password") {
+        "...".to_owned()
+    } else {
+        value.to_string()
+    }
+}
+
+/// The typed configuration of valid values, and the notes that come with it.
+fn build(
+    read: &Reader<'_>,
+    log: logging::Options,
+    default_host: &dyn Fn() -> Option<IpAddr>,
+) -> (Config, Vec<Note>) {
+    let mut notes = Vec::new();
+    let name = read.text("name");
+    let listen_peer_urls = read.urls("listen-peer-urls");
+    let listen_client_urls = read.urls("listen-client-urls");
+    let mut advertise_peer_urls = read.urls("initial-advertise-peer-urls");
+    let mut advertise_client_urls = read.urls("advertise-client-urls");
+
+    let wildcard = |urls: &[Url]| urls.first().is_some_and(|url| url.host() == "0.0.0.0");
+    let is_default = |urls: &[Url], default: &str| urls.len() == 1 && urls[0].as_str() == default;
+    let peers_open =
+        is_default(&advertise_peer_urls, DEFAULT_PEER_URL) && wildcard(&listen_peer_urls);
+    let clients_open =
+        is_default(&advertise_client_urls, DEFAULT_CLIENT_URL) && wildcard(&listen_client_urls);
+    if (peers_open || clients_open)
+        && let Some(host) = default_host()
+    {
+        // The scheme of the default, the port of the listener.
+        if peers_open {
+            advertise_peer_urls = vec![listen_peer_urls[0].with_host(host)];
+        }
+        if clients_open {
+            advertise_client_urls = vec![listen_client_urls[0].with_host(host)];
+        }
+        notes.push(Note::DefaultHost {
+            host: host.to_string(),
+        });
+    }
+    let mut initial_cluster = read.text("initial-cluster");
+    if name != "default" && initial_cluster == format!("default={DEFAULT_PEER_URL}") {
+        let own = if name.is_empty() { "default" } else { &name };
+        let pairs: Vec<String> = advertise_peer_urls
+            .iter()
+            .map(|url| format!("{own}={url}"))
+            .collect();
+        initial_cluster = pairs.join(",");
+    }
+    let mut data_dir = read.text("data-dir");
+    if data_dir.is_empty() {
+        data_dir = format!("{name}.etcd");
+        notes.push(Note::DefaultDataDir {
+            data_dir: data_dir.clone(),
+        });
+    }
+    let wal_dir = read.text("wal-dir");
+
+    let quota = read.int("quota-backend-bytes");
+    if quota > RECOMMENDED_QUOTA {
+        notes.push(Note::LargeQuota {
+            quota,
+            recommended: RECOMMENDED_QUOTA,
+        });
+    }
+    let max_request_bytes = read.uint("max-request-bytes");
+    if max_request_bytes > RECOMMENDED_REQUEST_BYTES {
+        notes.push(Note::LargeRequests {
+            limit: max_request_bytes,
+            recommended: RECOMMENDED_REQUEST_BYTES,
+        });
+    }
+    let unsafe_no_fsync = read.bool("unsafe-no-fsync");
+    if unsafe_no_fsync {
+        notes.push(Note::NoFsync);
+    }
+
+    let config = Config {
+        name,
+        data_dir: PathBuf::from(data_dir),
+        wal_dir: (!wal_dir.is_empty()).then(|| PathBuf::from(wal_dir)),
+        snapshot_count: read.uint_or("snapshot-count", 10_000),
+        snapshot_catchup_entries: read.uint_or("snapshot-catchup-entries", 5_000),
+        heartbeat_interval: Duration::from_millis(read.uint("heartbeat-interval")),
+        election_timeout: Duration::from_millis(read.uint("election-timeout")),
+        initial_election_tick_advance: read.bool("initial-election-tick-advance"),
+        pre_vote: read.bool("pre-vote"),
+        strict_reconfig_check: read.bool("strict-reconfig-check"),
+        listen_peer_urls,
+        listen_client_urls,
+        listen_client_http_urls: read.urls("listen-client-http-urls"),
+        listen_metrics_urls: read.urls("listen-metrics-urls"),
+        advertise_peer_urls,
+        advertise_client_urls,
+        initial_cluster,
+        new_cluster: read.text("initial-cluster-state") == "new",
+        initial_cluster_token: read.text("initial-cluster-token"),
+        quota_backend_bytes: if quota == 0 { DEFAULT_QUOTA } else { quota },
+        max_request_bytes,
+        max_txn_ops: read.uint("max-txn-ops"),
+        max_concurrent_streams: u32::try_from(read.uint("max-concurrent-streams"))
+            .unwrap_or(u32::MAX),
+        grpc_keepalive_min_time: read.duration("grpc-keepalive-min-time").clamped(),
+        grpc_keepalive_interval: read.duration("grpc-keepalive-interval").clamped(),
+        grpc_keepalive_timeout: read.duration("grpc-keepalive-timeout").clamped(),
+        socket_reuse_port: read.bool("socket-reuse-port"),
+        socket_reuse_address: read.bool("socket-reuse-address"),
+        cors: read.list("cors"),
+        host_whitelist: read.list("host-whitelist"),
+        log,
+        extensive_metrics: read.text("metrics") == "extensive",
+        warning_apply_duration: read.duration("warning-apply-duration").clamped(),
+        warning_unary_request_duration: read
+            .duration_or("warning-unary-request-duration", Duration::from_millis(300)),
+        compaction_batch_limit: match u64::try_from(read.int("compaction-batch-limit")) {
+            Ok(given) if given > 0 => given,
+            _ => 1_000,
+        },
+        compaction_sleep_interval: read
+            .duration_or("compaction-sleep-interval", Duration::from_millis(10)),
+        unsafe_no_fsync,
+    };
+    (config, notes)
+}

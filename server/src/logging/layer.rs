@@ -1,0 +1,227 @@
+//! The `tracing` layer that writes lines, and the handle that changes its level.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+
+use super::line::{Line, level_of};
+use super::{Error, Format, Level, Options, Output};
+
+/// Libraries of the HTTP stack, whose events below warn say nothing to an operator.
+const NOISY: [&str; 7] = [
+    "h2",
+    "hyper",
+    "hyper_util",
+    "mio",
+    "rustls",
+    "tonic",
+    "tower",
+];
+
+/// A writer and its state; taken for one line at a time, never while formatting.
+struct Sinks {
+    writers: Vec<Box<dyn Write + Send>>,
+    sampler: Sampler,
+}
+
+struct Shared {
+    level: AtomicU8,
+    format: Format,
+    clock: fn() -> SystemTime,
+    sinks: Mutex<Sinks>,
+}
+
+impl Shared {
+    fn level(&self) -> Level {
+        let raw = self.level.load(Ordering::Relaxed);
+        Level::ALL
+            .into_iter()
+            .find(|level| *level as u8 == raw)
+            .unwrap_or(Level::Info)
+    }
+
+    /// Whether an event of this callsite can be printed at the present level. An error event may
+    /// turn out to be a fatal one, so it passes here at every level.
+    fn admits(&self, metadata: &Metadata<'_>) -> bool {
+        let Some(level) = level_of(metadata) else {
+            return false;
+        };
+        let quiet = level < Level::Warn && NOISY.contains(&crate_of(metadata.target()));
+        !quiet && (level == Level::Error || level >= self.level())
+    }
+}
+
+fn crate_of(target: &str) -> &str {
+    target.split("::").next().unwrap_or(target)
+}
+
+/// Prints events as zap does; see the module.
+pub struct ZapLayer {
+    shared: Arc<Shared>,
+}
+
+/// Changes a running log. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// The level in effect.
+    pub fn level(&self) -> Level {
+        self.shared.level()
+    }
+
+    /// Drops what is less severe from now on.
+    pub fn set_level(&self, level: Level) {
+        self.shared.level.store(level as u8, Ordering::Relaxed);
+        // Callsites remember whether they are of interest.
+        tracing::callsite::rebuild_interest_cache();
+    }
+}
+
+impl ZapLayer {
+    /// A layer that writes to the given outputs.
+    ///
+    /// # Errors
+    /// When a file cannot be opened.
+    pub fn new(options: &Options) -> Result<(ZapLayer, Handle), Error> {
+        let mut writers: Vec<Box<dyn Write + Send>> = Vec::new();
+        for output in &options.outputs {
+            match output {
+                Output::Stderr => writers.push(Box::new(std::io::stderr())),
+                Output::Stdout => writers.push(Box::new(std::io::stdout())),
+                Output::Discard => {}
+                Output::File(path) => {
+                    let file = OpenOptions::new()
+                        .append(true)
+                        .create(true)
+                        .open(path)
+                        .map_err(|error| Error::Open {
+                            path: path.clone(),
+                            error,
+                        })?;
+                    writers.push(Box::new(file));
+                }
+            }
+        }
+        Ok(Self::with_writers(
+            options.level,
+            options.format,
+            writers,
+            SystemTime::now,
+        ))
+    }
+
+    /// The same over any writers and any clock.
+    pub(super) fn with_writers(
+        level: Level,
+        format: Format,
+        writers: Vec<Box<dyn Write + Send>>,
+        clock: fn() -> SystemTime,
+    ) -> (ZapLayer, Handle) {
+        let shared = Arc::new(Shared {
+            level: AtomicU8::new(level as u8),
+            format,
+            clock,
+            sinks: Mutex::new(Sinks {
+                writers,
+                sampler: Sampler::default(),
+            }),
+        });
+        let handle = Handle {
+            shared: shared.clone(),
+        };
+        (ZapLayer { shared }, handle)
+    }
+}
+
+impl<S: Subscriber> Layer<S> for ZapLayer {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.shared.admits(metadata) {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        self.shared.admits(metadata)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(match self.shared.level() {
+            Level::Debug => LevelFilter::DEBUG,
+            Level::Info => LevelFilter::INFO,
+            Level::Warn => LevelFilter::WARN,
+            _ => LevelFilter::ERROR,
+        })
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        let Some(level) = level_of(metadata) else {
+            return;
+        };
+        let line = Line::new(event, level);
+        if line.level < self.shared.level() {
+            return;
+        }
+        let now = (self.shared.clock)();
+        let text = line.format(metadata, now, self.shared.format);
+        let mut sinks = self.shared.sinks.lock();
+        if !sinks.sampler.admits(&line, now) {
+            return;
+        }
+        for writer in &mut sinks.writers {
+            // A log that cannot be written must not stop the server, and there is nowhere to say it.
+            let _ = writer.write_all(text.as_bytes());
+            let _ = writer.flush();
+        }
+    }
+}
+
+/// Identical messages printed in a second before sampling begins, and one of how many after that.
+const SAMPLE_FIRST: u64 = 100;
+const SAMPLE_EACH: u64 = 100;
+/// Different messages remembered; then all counts begin anew, which prints more, never less.
+const SAMPLE_MESSAGES: usize = 4096;
+
+/// Keeps a message that is logged in a storm from filling the disk.
+#[derive(Default)]
+struct Sampler {
+    /// By hash of level and message: when the second ends, and how often it was seen in it.
+    windows: HashMap<u64, (SystemTime, u64)>,
+}
+
+impl Sampler {
+    fn admits(&mut self, line: &Line, now: SystemTime) -> bool {
+        let mut hasher = DefaultHasher::new();
+        (line.level as u8, &line.message).hash(&mut hasher);
+        if self.windows.len() >= SAMPLE_MESSAGES {
+            self.windows.clear();
+        }
+        let second = Duration::from_secs(1);
+        let (ends, seen) = self
+            .windows
+            .entry(hasher.finish())
+            .or_insert((now + second, 0));
+        // A clock that was set back must not keep a window open for long.
+        if *ends <= now || *ends > now + second {
+            (*ends, *seen) = (now + second, 0);
+        }
+        *seen += 1;
+        *seen <= SAMPLE_FIRST || (*seen - SAMPLE_FIRST).is_multiple_of(SAMPLE_EACH)
+    }
+}
