@@ -1,0 +1,104 @@
+//! Who may send plain requests to the client listeners: host names against DNS rebinding, and
+//! origins of browsers (spec/http.md section 4).
+
+use axum::response::Response;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, HOST,
+    ORIGIN,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tracing::warn;
+
+use super::reply;
+use crate::config::urls::split_host_port;
+
+/// A set of names, or everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Allowed {
+    All,
+    Only(Vec<String>),
+}
+
+impl Allowed {
+    fn new(values: &[String]) -> Self {
+        if values.is_empty() || values.iter().any(|value| value == "*") {
+            Allowed::All
+        } else {
+            Allowed::Only(values.to_vec())
+        }
+    }
+}
+
+/// `--host-whitelist` and `--cors`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    hosts: Allowed,
+    origins: Allowed,
+}
+
+impl Access {
+    /// From the values of the flags. An empty list, or `*` in it, allows all.
+    pub fn new(cors: &[String], host_whitelist: &[String]) -> Self {
+        Self {
+            hosts: Allowed::new(host_whitelist),
+            origins: Allowed::new(cors),
+        }
+    }
+
+    /// Refuses a request whose `Host` (the authority in HTTP/2) is not listed. For connections
+    /// without TLS only: with TLS a foreign page cannot have a name's certificate.
+    pub(super) fn check_host(&self, request: &Parts) -> Result<(), Response> {
+        let Allowed::Only(hosts) = &self.hosts else {
+            return Ok(());
+        };
+        let header = request
+            .headers
+            .get(HOST)
+            .and_then(|value| value.to_str().ok());
+        let authority = header
+            .or_else(|| request.uri.authority().map(|authority| authority.as_str()))
+            .unwrap_or_default();
+        let host = split_host_port(authority).map_or(authority, |(host, _)| host);
+        if hosts.iter().any(|allowed| allowed == host) {
+            return Ok(());
+        }
+        warn!(
+            host,
+            "rejecting HTTP request to prevent DNS rebinding attacks"
+        );
+        let text = format!(
+            "\nThe request reached etcd, but its Host header was unrecognized.\n\n\
+             To have it served, either:\n\
+             - use TLS: then every host name is served; or\n\
+             - allow the host name: etcd --host-whitelist {host:?}\n\n\
+             The check protects against DNS rebinding (CVE-2018-5702).\n"
+        );
+        Err(reply::error(StatusCode::MISDIRECTED_REQUEST, &text))
+    }
+
+    /// Adds the headers that let a browser's page see the response, if its origin is allowed.
+    pub(super) fn add_cors(&self, request: &HeaderMap, response: &mut HeaderMap) {
+        let origin = match &self.origins {
+            Allowed::All => HeaderValue::from_static("*"),
+            Allowed::Only(origins) => {
+                let Some(origin) = request.get(ORIGIN) else {
+                    return;
+                };
+                if !origins.iter().any(|allowed| origin == allowed.as_str()) {
+                    return;
+                }
+                origin.clone()
+            }
+        };
+        response.insert(
+            ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE"),
+        );
+        response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        response.insert(
+            ACCESS_CONTROL_ALLOW_HEADERS,
+            HeaderValue::from_static("accept, content-type, authorization"),
+        );
+    }
+}
