@@ -98,6 +98,11 @@ impl Faults {
         self.rate = (rate.clamp(0.0, 1.0) * f64::from(u32::MAX)) as u32;
     }
 
+    /// Whether anything here looks at paths.
+    pub(super) fn need_paths(&self) -> bool {
+        !self.by_predicate.is_empty()
+    }
+
     pub(super) fn clear(&mut self) {
         self.by_number.clear();
         self.by_predicate.clear();

@@ -191,7 +191,8 @@ impl SimDisk {
         self.core.lock().faults.arm_number(number, fault);
     }
 
-    /// Every operation that matches meets `fault`, until [`SimDisk::clear_faults`]. Also reads.
+    /// Every operation that matches meets `fault`, until [`SimDisk::clear_faults`]. Also reads. Paths are absolute,
+    /// and those that the files have at that moment, whatever name they were opened by.
     /// The predicate must not use the disk.
     pub fn fail_when(
         &self,
@@ -281,7 +282,7 @@ impl SimDisk {
             data: data.into(),
         };
         core.ops += 1;
-        core.carry_out(OpKind::Damage, path, op);
+        core.carry_out(OpKind::Damage, &Core::absolute(path), op);
         Ok(())
     }
 
@@ -333,6 +334,7 @@ impl Disk for SimDisk {
                 (Some(_), None) => return Err(io::ErrorKind::NotADirectory.into()),
             }
         }
+        let from = &Core::absolute(from);
         core.begin(OpKind::Rename, from)?;
         let op = DirOp::Rename {
             from: (from_dir, from_name),
@@ -351,6 +353,7 @@ impl Disk for SimDisk {
         if core.state.dir(node).is_some_and(|dir| !dir.live.is_empty()) {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
+        let path = &Core::absolute(path);
         core.begin(OpKind::Remove, path)?;
         let op = DirOp::Unlink { dir, name, node };
         core.carry_out(OpKind::Remove, path, Op::Dir(op));
@@ -394,6 +397,7 @@ impl Disk for SimDisk {
         if core.state.dir(node).is_none() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
+        let dir = &Core::absolute(dir);
         core.begin(OpKind::SyncDir, dir)?;
         core.carry_out(OpKind::SyncDir, dir, Op::SyncDir(node));
         core.forget_unreachable();
@@ -430,6 +434,12 @@ impl Disk for SimDisk {
 }
 
 impl Core {
+    /// The path as faults and histories show it.
+    fn absolute(path: &Path) -> PathBuf {
+        let names = Self::names(path).unwrap_or_default();
+        Path::new("/").join(names.iter().collect::<PathBuf>())
+    }
+
     /// The names along a path. Absolute and relative paths are the same: there is one root and no working directory.
     fn names(path: &Path) -> io::Result<Vec<&str>> {
         let mut names = Vec::new();
@@ -501,6 +511,15 @@ impl Core {
         }
     }
 
+    /// The absolute path by which a file can be reached now; `opened` if it has no name any more.
+    fn path_of(&self, node: NodeId, opened: &Arc<Path>) -> Arc<Path> {
+        if self.recording.is_none() && !self.faults.need_paths() {
+            return opened.clone();
+        }
+        let path = self.state.live_path(node);
+        path.map_or_else(|| opened.clone(), Arc::from)
+    }
+
     /// Gives the operation its number and the fault it meets. What fails without effect fails here.
     fn begin(&mut self, kind: OpKind, path: &Path) -> io::Result<Option<Fault>> {
         let number = self.ops;
@@ -534,6 +553,7 @@ impl Core {
         if self.resolve(path).is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        let path = &Self::absolute(path);
         self.begin(kind, path)?;
         let node = self.state.next_node;
         let op = Op::Create {
@@ -552,7 +572,7 @@ impl Core {
             core: core.clone(),
             process: self.process,
             node,
-            path: path.into(),
+            path: Self::absolute(path).into(),
         })
     }
 
@@ -568,7 +588,7 @@ struct SimFile {
     core: Arc<Mutex<Core>>,
     process: u64,
     node: NodeId,
-    /// The name it was opened by, for faults and histories.
+    /// The absolute path it was opened by.
     path: Arc<Path>,
 }
 
@@ -583,15 +603,16 @@ impl SimFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut core = self.enter()?;
-        let op = match core.begin(OpKind::Sync, &self.path) {
+        let path = &core.path_of(self.node, &self.path);
+        let op = match core.begin(OpKind::Sync, path) {
             Ok(Some(Fault::Lost)) => Op::Nothing,
             Ok(_) => Op::SyncFile(self.node),
             Err(error) => {
-                core.carry_out(OpKind::Sync, &self.path, Op::DropDirty(self.node));
+                core.carry_out(OpKind::Sync, path, Op::DropDirty(self.node));
                 return Err(error);
             }
         };
-        core.carry_out(OpKind::Sync, &self.path, op);
+        core.carry_out(OpKind::Sync, path, op);
         Ok(())
     }
 }
@@ -599,7 +620,8 @@ impl SimFile {
 impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let mut core = self.enter()?;
-        match core.faults.meet(None, &self.path, OpKind::Read) {
+        let path = &core.path_of(self.node, &self.path);
+        match core.faults.meet(None, path, OpKind::Read) {
             None | Some(Fault::Lost | Fault::Misdirected(_)) => {}
             Some(_) => return Err(eio()),
         }
@@ -609,10 +631,11 @@ impl DiskFile for SimFile {
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         let mut core = self.enter()?;
         check_bounds(offset, buf.len() as u64)?;
+        let path = &core.path_of(self.node, &self.path);
         let (mut offset, mut data, mut result) = (offset, buf, Ok(()));
-        match core.begin(OpKind::Write, &self.path)? {
+        match core.begin(OpKind::Write, path)? {
             Some(Fault::Lost) => {
-                core.carry_out(OpKind::Write, &self.path, Op::Nothing);
+                core.carry_out(OpKind::Write, path, Op::Nothing);
                 return Ok(());
             }
             Some(Fault::Short(bytes)) => {
@@ -640,7 +663,7 @@ impl DiskFile for SimFile {
             let data = data.into();
             Op::File(self.node, FileOp::Write { offset, data })
         };
-        core.carry_out(OpKind::Write, &self.path, op);
+        core.carry_out(OpKind::Write, path, op);
         result
     }
 
@@ -651,23 +674,25 @@ impl DiskFile for SimFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut core = self.enter()?;
         check_bounds(len, 0)?;
-        core.begin(OpKind::SetLen, &self.path)?;
+        let path = &core.path_of(self.node, &self.path);
+        core.begin(OpKind::SetLen, path)?;
         let op = Op::File(self.node, FileOp::SetLen(len));
-        core.carry_out(OpKind::SetLen, &self.path, op);
+        core.carry_out(OpKind::SetLen, path, op);
         Ok(())
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         let mut core = self.enter()?;
         check_bounds(len, 0)?;
-        core.begin(OpKind::Allocate, &self.path)?;
+        let path = &core.path_of(self.node, &self.path);
+        core.begin(OpKind::Allocate, path)?;
         let missing = core.file(self.node)?.live.missing_for_reserve(len) * PAGE_BYTES;
         if missing > core.free_bytes() {
-            core.carry_out(OpKind::Allocate, &self.path, Op::Nothing);
+            core.carry_out(OpKind::Allocate, path, Op::Nothing);
             return Err(enospc());
         }
         let op = Op::File(self.node, FileOp::Reserve(len));
-        core.carry_out(OpKind::Allocate, &self.path, op);
+        core.carry_out(OpKind::Allocate, path, op);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The whole file system at one moment: what programs see, what the platter holds, and what lies between.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::image::Image;
@@ -288,6 +289,22 @@ impl State {
         }
         self.nodes
             .retain(|node, _| named.contains(node) || is_open(*node));
+    }
+
+    /// A path by which programs can reach the node.
+    pub(super) fn live_path(&self, node: NodeId) -> Option<PathBuf> {
+        let mut todo = vec![(ROOT, PathBuf::from("/"))];
+        while let Some((dir, path)) = todo.pop() {
+            for (name, &child) in &self.dir(dir)?.live {
+                if child == node {
+                    return Some(path.join(name));
+                }
+                if self.dir(child).is_some() {
+                    todo.push((child, path.join(name)));
+                }
+            }
+        }
+        None
     }
 
     /// Nodes that programs can reach by a path.

@@ -54,6 +54,7 @@ pub(super) fn recover(
         report: Report::default(),
         last_lsn: first.first_lsn - 1,
         last_crc: first.prev_crc,
+        last_owned_lsn: first.first_lsn - 1,
         announced_lsn: first.first_lsn - 1,
         unsynced: VecDeque::new(),
         head: Vec::new(),
@@ -68,6 +69,7 @@ pub(super) fn recover(
         end,
         last_lsn: replay.last_lsn,
         last_crc: replay.last_crc,
+        last_owned_lsn: replay.last_owned_lsn,
         synced_lsn: replay.last_lsn,
         announced_lsn: replay.announced_lsn,
         filled: replay.filled,
@@ -113,6 +115,8 @@ struct Replay<'a, 'v> {
     report: Report,
     last_lsn: u64,
     last_crc: u32,
+    /// LSN of the last record that is not a mark.
+    last_owned_lsn: u64,
     /// Greatest LSN that a record so far says was synced.
     announced_lsn: u64,
     /// LSN and offset of the newest segment's records above that.
@@ -200,6 +204,7 @@ impl Replay<'_, '_> {
             self.unsynced.clear();
             self.last_lsn = header.first_lsn - 1;
             self.last_crc = header.prev_crc;
+            self.last_owned_lsn = self.last_lsn;
             end = HEADER_BYTES as u64;
         }
         if end > HEADER_BYTES as u64 {
@@ -272,6 +277,7 @@ impl Replay<'_, '_> {
         if header.kind == KIND_MARK {
             return Ok(());
         }
+        self.last_owned_lsn = header.lsn;
         let position = Position {
             segment: segment.number,
             offset,

@@ -61,6 +61,8 @@ pub(super) struct Tail {
     pub(super) last_lsn: u64,
     /// CRC of the last record, 0 if there never was one.
     pub(super) last_crc: u32,
+    /// LSN of the last record that is not a mark.
+    pub(super) last_owned_lsn: u64,
     /// Greatest LSN known to be synced.
     pub(super) synced_lsn: u64,
     /// Greatest synced LSN that a written record names.
@@ -106,6 +108,7 @@ impl Wal {
             end: HEADER_BYTES as u64,
             last_lsn: 0,
             last_crc: 0,
+            last_owned_lsn: 0,
             synced_lsn: 0,
             announced_lsn: 0,
             filled: 0,
@@ -283,7 +286,9 @@ impl Wal {
     /// As [`Wal::append`].
     pub fn mark_synced(&mut self) -> Result<bool, Error> {
         self.check_usable()?;
-        let nothing_new = self.tail.announced_lsn >= self.tail.synced_lsn;
+        // Nobody needs to hear that a mark was synced.
+        let worth_saying = self.tail.synced_lsn.min(self.tail.last_owned_lsn);
+        let nothing_new = self.tail.announced_lsn >= worth_saying;
         if nothing_new || self.active.len - self.tail.end < record_bytes(0) {
             return Ok(false);
         }
@@ -492,6 +497,9 @@ fn encode_batch(
             });
         }
         tail.last_lsn += 1;
+        if record.kind != KIND_MARK {
+            tail.last_owned_lsn = tail.last_lsn;
+        }
         let unsynced = u32::try_from(tail.last_lsn - tail.synced_lsn)
             .expect("a cut syncs, and no segment has room for 2^32 records");
         let header = RecordHeader {

@@ -1,0 +1,10 @@
+//! Tests of the disks and the write-ahead log through their public API.
+
+mod real;
+mod sim;
+mod support;
+mod wal_basic;
+mod wal_damage;
+mod wal_full;
+mod wal_model;
+mod wal_power;
