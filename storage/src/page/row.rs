@@ -4,10 +4,11 @@
 //! part (u16, big-endian), so that bytes order as positions do. A value is the CRC-32C of key and
 //! chunk (4 bytes, little-endian), then the chunk.
 //!
-//! A record is split into chunks of exactly [`CHUNK_BYTES`] and a last one that is shorter, empty
-//! if need be. So the end of a record is known by its last chunk, no total has to be stored, and a
-//! part that is missing anywhere is noticed: after a full chunk there must be the next part. The
-//! checksum covers the part number through the key, so parts cannot be exchanged either.
+//! A record is split into chunks: of [`LARGE_BYTES`] while at least [`LARGE_FROM_BYTES`] are left,
+//! then of [`SMALL_BYTES`], then a last one that is shorter than that, empty if need be. So the end
+//! of a record is known by its last chunk, no total has to be stored, and a part that is missing
+//! anywhere is noticed: after a full chunk there must be the next part. The checksum covers the part
+//! number through the key, so parts cannot be exchanged either.
 
 use bytes::{Bytes, BytesMut};
 use ferrite_api::types::Revision;
@@ -21,18 +22,27 @@ pub const REVISIONS: &str = "revisions";
 /// Length of a row key in bytes.
 pub(super) const KEY_BYTES: usize = 15;
 
-/// Bytes of a record in every part but the last.
+/// Bytes of a record in each of its small parts but the last.
 ///
-/// Two such parts fill a 4 KiB leaf page. redb gives a value that does not fit a page a run of 2^k
-/// pages to itself, which costs more file the unluckier the size; see the table in the
-/// [module documentation](super).
-pub(super) const CHUNK_BYTES: usize = 2000;
+/// Three such parts fill a 4 KiB leaf page. redb gives a value that does not fit a page a run of 2^k
+/// pages to itself, so 10 KiB in one piece would cost 16; with small parts most records cost 4 to
+/// 20 % more than their size. See the table in the [module documentation](super).
+pub(super) const SMALL_BYTES: usize = 1341;
+
+/// Bytes of a record in each of its large parts: these fill a run of 4 pages.
+pub(super) const LARGE_BYTES: usize = 16_357;
+
+/// How much of a record must be left for the next part to be large. A large part in the middle
+/// leaves some 2 KiB of the leaf before it empty, and saves 11 small parts of 2 to 5 us each.
+pub(super) const LARGE_FROM_BYTES: usize = 32 << 10;
 
 /// Length of the checksum before each chunk.
 pub(super) const CRC_BYTES: usize = 4;
 
-/// The longest record that can be stored, in bytes.
-pub const MAX_RECORD_BYTES: usize = CHUNK_BYTES * (u16::MAX as usize + 1) - 1;
+/// The longest record that can be stored, in bytes: far below 65,536 large parts.
+pub const MAX_RECORD_BYTES: usize = 1 << 29;
+
+const _: () = assert!(MAX_RECORD_BYTES / LARGE_BYTES + LARGE_FROM_BYTES / SMALL_BYTES < 60_000);
 
 /// An encoded row key.
 pub(super) type Key = [u8; KEY_BYTES];
@@ -95,8 +105,21 @@ pub(super) fn describe(key: &Key) -> String {
 
 /// The chunks of a record, at least one; see the [module documentation](self).
 pub(super) fn chunks(record: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let ends_full = record.len().is_multiple_of(CHUNK_BYTES);
-    record.chunks(CHUNK_BYTES).chain(ends_full.then_some(&[][..]))
+    let mut rest = Some(record);
+    std::iter::from_fn(move || {
+        let left = rest?;
+        let size = match left.len() {
+            LARGE_FROM_BYTES.. => LARGE_BYTES,
+            SMALL_BYTES.. => SMALL_BYTES,
+            _ => {
+                rest = None;
+                return Some(left);
+            }
+        };
+        let (chunk, after) = left.split_at(size);
+        rest = Some(after);
+        Some(chunk)
+    })
 }
 
 /// Makes `out` the value of a part, and returns its checksum. Small tables use the same form.
@@ -167,6 +190,7 @@ pub(super) struct Sequence {
 /// What a complete row adds to the counters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Summary {
+    pub(super) id: RowId,
     pub(super) digest: u64,
     /// Bytes of keys and values of all its parts.
     pub(super) stored_bytes: u64,
@@ -182,13 +206,16 @@ impl Sequence {
         }
         self.crc = crc32c::crc32c_append(self.crc, chunk);
         self.stored_bytes += (KEY_BYTES + CRC_BYTES + chunk.len()) as u64;
-        if chunk.len() >= CHUNK_BYTES {
+        if chunk.len() >= SMALL_BYTES {
+            if chunk.len() != SMALL_BYTES && chunk.len() != LARGE_BYTES {
+                return Err(format!("a part of {} bytes", chunk.len()));
+            }
             let next = part.part.checked_add(1).ok_or("a row with too many parts")?;
             self.expected = Some(Part { part: next, ..part });
             return Ok(None);
         }
         let Self { crc, stored_bytes, .. } = std::mem::take(self);
-        Ok(Some(Summary { digest: digest(part.id, crc), stored_bytes }))
+        Ok(Some(Summary { id: part.id, digest: digest(part.id, crc), stored_bytes }))
     }
 
     /// No part follows.
@@ -261,12 +288,17 @@ mod tests {
 
     #[test]
     fn a_record_is_its_chunks_and_the_last_one_is_short() {
-        for len in [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES, 70_000] {
+        const SMALL: usize = SMALL_BYTES;
+        let around = [SMALL, 2 * SMALL, 3 * SMALL, LARGE_BYTES, LARGE_FROM_BYTES]
+            .into_iter()
+            .flat_map(|len| len - 1..=len + 1);
+        for len in around.chain([0, 1, 70_000, LARGE_FROM_BYTES + 3 * LARGE_BYTES, 3 << 20]) {
             let record: Vec<u8> = (0..len).map(|at| at as u8).collect();
             let parts: Vec<_> = chunks(&record).collect();
             let (last, full) = parts.split_last().unwrap();
-            assert!(full.iter().all(|chunk| chunk.len() == CHUNK_BYTES));
-            assert!(last.len() < CHUNK_BYTES);
+            let large = full.iter().take_while(|chunk| chunk.len() == LARGE_BYTES).count();
+            assert!(full[large..].iter().all(|chunk| chunk.len() == SMALL));
+            assert!(last.len() < SMALL);
             let (mut joiner, mut sequence) = (Joiner::default(), Sequence::default());
             let mut joined = None;
             for (part, chunk) in (0..).zip(&parts) {
@@ -303,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_missing_part_is_noticed_wherever_it_was() {
-        let full = [0; CHUNK_BYTES];
+        let full = [0; SMALL_BYTES];
         let part = |main, part| Part { id: id(main, 0, false), part };
         let steps = |parts: &[(Part, &[u8])]| {
             let mut sequence = Sequence::default();

@@ -1,0 +1,213 @@
+//! Apply: the pure state machine. `(state, entry) -> (state, response)`.
+//!
+//! Every member applies the same log, so every member must come to the same state: nothing here
+//! reads a clock, a configuration of the member, its disk usage, or the order of a hash map, and
+//! every check that can fail gives the same verdict everywhere. An error that is an *answer*
+//! (`ferrite_api::Error`) is part of that verdict; [`crate::Error`] means that this member's
+//! storage failed, and stops it.
+//!
+//! Apply changes memory only. What must be read to decide (compares, `ignore_value`) is read here;
+//! what is only shown to the client (prev_kv, ranges inside a transaction) is remembered as
+//! revisions and index roots in an [`outcome`], and fetched after apply, on another thread.
+//!
+//! The order of checks is that of spec validation.md sections 1.2 and 4.
+
+pub mod outcome;
+mod txn;
+
+use bytes::Bytes;
+use ferrite_api::pb::etcdserverpb::{
+    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest,
+};
+use ferrite_api::types::RequestId;
+use prost::Message;
+
+use crate::error::Error;
+use crate::mvcc::range::KeyRange;
+use crate::mvcc::store::WriteTxn;
+use crate::state::State;
+use outcome::{DeleteOutcome, PutOutcome, Response};
+
+pub use txn::read_only;
+
+/// What became of one entry.
+#[derive(Debug)]
+pub struct Applied {
+    /// The request that the entry carried, for whoever waits for it; 0 when there was none.
+    pub request: RequestId,
+    /// The answer.
+    pub result: Result<Response, ferrite_api::Error>,
+}
+
+/// Distinguishes the verdict (an answer, the same on every member) from this member's failure.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Answer(ferrite_api::Error),
+    Fatal(Error),
+}
+
+impl From<ferrite_api::Error> for Failure {
+    fn from(error: ferrite_api::Error) -> Self {
+        Failure::Answer(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Fatal(error)
+    }
+}
+
+impl State {
+    /// Applies the entry at `index`, which must be the one after the last applied. An empty entry
+    /// (a new term) only moves the applied index.
+    ///
+    /// # Errors
+    /// This member's storage failed or cannot apply the entry: it must stop. The state is then not
+    /// to be used any more.
+    pub fn apply(&mut self, index: u64, term: u64, data: &Bytes) -> Result<Option<Applied>, Error> {
+        assert!(
+            index == self.applied().get() + 1,
+            "apply gap: applied {}, entry {index} of term {term}",
+            self.applied()
+        );
+        let applied = if data.is_empty() {
+            None
+        } else {
+            Some(self.apply_request(index, data)?)
+        };
+        self.advance(index, term);
+        Ok(applied)
+    }
+
+    fn apply_request(&mut self, index: u64, data: &Bytes) -> Result<Applied, Error> {
+        let request = InternalRaftRequest::decode(data.clone()).map_err(|error| Error::Entry {
+            index,
+            why: format!("does not decode: {error}"),
+        })?;
+        let header_id = request.header.as_ref().map_or(0, |header| header.id);
+        let id = if request.id != 0 {
+            request.id
+        } else {
+            header_id
+        };
+        let result = match self.dispatch(index, request) {
+            Ok(response) => Ok(response),
+            Err(Failure::Answer(error)) => Err(error),
+            Err(Failure::Fatal(error)) => return Err(error),
+        };
+        Ok(Applied {
+            request: RequestId::new(id),
+            result,
+        })
+    }
+
+    fn dispatch(&mut self, index: u64, request: InternalRaftRequest) -> Result<Response, Failure> {
+        if let Some(put) = request.put {
+            return self.put(put);
+        }
+        if let Some(delete) = request.delete_range {
+            return Ok(self.delete_range(&delete));
+        }
+        if let Some(txn) = request.txn {
+            return txn::write(self.store_mut(), txn).map(Response::Txn);
+        }
+        if let Some(compaction) = request.compaction {
+            return self.compact(&compaction);
+        }
+        if let Some(version) = request.cluster_version_set {
+            self.set_cluster_version(version.ver);
+            return Ok(Response::Done);
+        }
+        if let Some(set) = request.cluster_member_attr_set {
+            self.set_member_attributes(set.member_id, set.member_attributes);
+            return Ok(Response::Done);
+        }
+        // Skipping an entry that other members apply would make the stores differ for ever.
+        let why = "carries a request that this build does not know".to_owned();
+        Err(Failure::Fatal(Error::Entry { index, why }))
+    }
+
+    fn put(&mut self, request: PutRequest) -> Result<Response, Failure> {
+        let mut txn = self.store_mut().begin(false);
+        check_put(&txn, &request)?;
+        let outcome = put(&mut txn, request)?;
+        txn.commit();
+        Ok(Response::Put(outcome))
+    }
+
+    fn delete_range(&mut self, request: &DeleteRangeRequest) -> Response {
+        let mut txn = self.store_mut().begin(false);
+        let outcome = delete_range(&mut txn, request);
+        txn.commit();
+        Response::DeleteRange(outcome)
+    }
+
+    fn compact(&mut self, request: &CompactionRequest) -> Result<Response, Failure> {
+        if request.revision <= self.store().compacted() {
+            return Err(ferrite_api::Error::Compacted.into());
+        }
+        if request.revision > self.store().revision() {
+            return Err(ferrite_api::Error::FutureRev.into());
+        }
+        self.schedule_compaction(request.revision);
+        Ok(Response::Compaction {
+            revision: request.revision,
+        })
+    }
+}
+
+/// The checks of a put that depend on the store: lease, then `ignore_value` and `ignore_lease`.
+fn check_put(txn: &WriteTxn<'_>, request: &PutRequest) -> Result<(), Failure> {
+    // No lease can exist before LeaseGrant is built, so every lease is an unknown one.
+    if request.lease != 0 {
+        return Err(ferrite_api::Error::LeaseNotFound.into());
+    }
+    if (request.ignore_value || request.ignore_lease) && txn.index().latest(&request.key).is_none()
+    {
+        return Err(ferrite_api::Error::KeyNotFound.into());
+    }
+    Ok(())
+}
+
+fn put(txn: &mut WriteTxn<'_>, request: PutRequest) -> Result<PutOutcome, Failure> {
+    let PutRequest {
+        key,
+        mut value,
+        mut lease,
+        prev_kv,
+        ignore_value,
+        ignore_lease,
+    } = request;
+    if ignore_value || ignore_lease {
+        let Some(meta) = txn.index().latest(&key) else {
+            return Err(ferrite_api::Error::KeyNotFound.into());
+        };
+        let current = txn.read(meta.modified)?;
+        if ignore_value {
+            value = current.value;
+        }
+        if ignore_lease {
+            lease = current.lease;
+        }
+    }
+    let previous = txn.put(key, value, lease);
+    Ok(PutOutcome {
+        revision: txn.revision(),
+        previous: previous.filter(|_| prev_kv).map(|meta| meta.modified),
+    })
+}
+
+fn delete_range(txn: &mut WriteTxn<'_>, request: &DeleteRangeRequest) -> DeleteOutcome {
+    let range = KeyRange::new(request.key.clone(), &request.range_end);
+    let deleted = txn.delete_range(&range);
+    DeleteOutcome {
+        revision: txn.revision(),
+        deleted: i64::try_from(deleted.len()).expect("keys in memory fit i64"),
+        previous: if request.prev_kv {
+            deleted.into_iter().map(|meta| meta.modified).collect()
+        } else {
+            Vec::new()
+        },
+    }
+}

@@ -1,0 +1,378 @@
+//! Checkpoints and compactions: how applied state reaches the page file, and how old revisions
+//! leave it.
+//!
+//! A checkpoint moves whole applied entries from memory into the page file in one transaction with
+//! the consistent index, the counters and all other tables. Apply never waits for one: the owner
+//! asks for a [`Job`], runs it on another thread (or inline, in simulation), and hands the
+//! [`Done`] back. At most one job is out at a time.
+//!
+//! A compaction takes effect at apply (reads below it fail at once). Its rows are removed later, in
+//! steps that ride in checkpoint transactions; the last step marks it finished in the same
+//! transaction. A restart in the middle begins it again, which removes what is left.
+//!
+//! ```text
+//!   schedule(R) ─▶ Collect (walk the index: which rows does R doom?) ─▶ Checkpoint + remove ≤ N rows
+//!                                                                          └─▶ ... ─▶ finished = R
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::mvcc::index::KeyIndex;
+use crate::mvcc::recent::RecentRows;
+use crate::page::{self, Batch, Meta, MetaUpdate, PageFile, RowId, RowWrite, TableWrite};
+use crate::state::State;
+
+/// When a checkpoint is due.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Bytes of recent rows that make a checkpoint due at once.
+    pub max_bytes: usize,
+    /// Rows that one checkpoint removes for a compaction, at most.
+    pub remove_rows: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            max_bytes: 32 << 20,
+            remove_rows: 2000,
+        }
+    }
+}
+
+/// Why the owner asks for a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Something changed: a job only if the policy says that one is due, or a compaction can go on.
+    Changed,
+    /// Time has passed since the last one: whatever is not checkpointed is due.
+    Aged,
+}
+
+/// What stands between the state and the page file.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// Whether an entry was applied since the last checkpoint job was made.
+    pub(crate) touched: bool,
+    /// Rows of small tables that changed since then, in order.
+    pub(crate) tables: Vec<TableWrite>,
+    /// The compaction under way.
+    pub(crate) compaction: Option<Compaction>,
+    /// Compactions that wait for it.
+    queued: VecDeque<i64>,
+    /// The last compaction scheduled and the last finished, as the page file is to know them.
+    scheduled: i64,
+    finished: i64,
+    running: bool,
+}
+
+/// A compaction under way.
+#[derive(Debug)]
+pub(crate) struct Compaction {
+    target: i64,
+    phase: Phase,
+    /// How many times more an aged checkpoint lets long readers below the target hold it up.
+    patience: u32,
+}
+
+/// With a checkpoint every 5 s, a reader in pieces has at least 10 s to get through.
+const PATIENCE: u32 = 2;
+
+#[derive(Debug)]
+enum Phase {
+    /// The doomed rows are not known yet.
+    Collect,
+    /// Doomed rows that are left, in revision order.
+    Remove(VecDeque<RowId>),
+    /// The rows are gone; the index still names them.
+    Prune { from: Vec<u8> },
+}
+
+impl Compaction {
+    pub(crate) fn new(target: i64) -> Self {
+        Self {
+            target,
+            phase: Phase::Collect,
+            patience: PATIENCE,
+        }
+    }
+}
+
+impl Progress {
+    pub(crate) fn new(meta: &Meta) -> Self {
+        Self {
+            touched: false,
+            tables: Vec::new(),
+            compaction: None,
+            queued: VecDeque::new(),
+            scheduled: meta.scheduled_compact,
+            finished: meta.finished_compact,
+            running: false,
+        }
+    }
+
+    pub(crate) fn schedule(&mut self, revision: i64) {
+        self.scheduled = revision;
+        match self.compaction {
+            None => self.compaction = Some(Compaction::new(revision)),
+            Some(_) => self.queued.push_back(revision),
+        }
+    }
+}
+
+/// Work for another thread. Owns everything that it needs.
+#[derive(Debug)]
+pub enum Job {
+    /// Find the rows that a compaction dooms.
+    Collect {
+        /// The index at or after the moment when the compaction took effect.
+        index: KeyIndex,
+        /// The revision compacted to.
+        target: i64,
+    },
+    /// Write a checkpoint.
+    Checkpoint(Checkpoint),
+}
+
+/// One checkpoint: everything applied up to an entry.
+#[derive(Debug)]
+pub struct Checkpoint {
+    page: Arc<PageFile>,
+    recent: RecentRows,
+    /// Rows with `after < main <= upto` are written.
+    after: i64,
+    upto: i64,
+    tables: Vec<TableWrite>,
+    remove: Vec<RowId>,
+    meta: MetaUpdate,
+}
+
+/// The result of a job.
+#[derive(Debug)]
+pub enum Done {
+    /// Of [`Job::Collect`]: doomed rows in revision order.
+    Collected(Vec<RowId>),
+    /// Of [`Job::Checkpoint`], with the job, whose contents are still due if it failed.
+    Checkpointed(Checkpoint, Result<Meta, page::Error>),
+}
+
+impl Job {
+    /// Does the work. Blocks for as long as the disk needs.
+    pub fn run(self) -> Done {
+        match self {
+            Job::Collect { index, target } => {
+                let mut doomed: Vec<_> = index
+                    .garbage(target)
+                    .map(|(_, garbage)| RowId {
+                        revision: garbage.revision,
+                        tombstone: garbage.tombstone,
+                    })
+                    .collect();
+                doomed.sort_unstable();
+                Done::Collected(doomed)
+            }
+            Job::Checkpoint(checkpoint) => {
+                let result = checkpoint.write();
+                Done::Checkpointed(checkpoint, result)
+            }
+        }
+    }
+}
+
+impl Checkpoint {
+    /// How many rows it writes.
+    pub fn rows(&self) -> usize {
+        self.recent.between(self.after, self.upto).count()
+    }
+
+    /// Whether it removes rows for a compaction.
+    pub fn removes(&self) -> bool {
+        !self.remove.is_empty()
+    }
+
+    fn write(&self) -> Result<Meta, page::Error> {
+        let rows = self
+            .recent
+            .between(self.after, self.upto)
+            .map(|row| RowWrite {
+                revision: row.revision,
+                tombstone: row.tombstone,
+                record: row.record.clone(),
+            })
+            .collect();
+        let batch = Batch {
+            rows,
+            remove: self.remove.clone(),
+            tables: self.tables.clone(),
+            meta: self.meta.clone(),
+        };
+        self.page.commit(&batch)
+    }
+}
+
+/// What a finished job means to the owner.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Finished {
+    /// The consistent index that is now durable in the page file.
+    pub consistent_index: Option<u64>,
+    /// A compaction whose rows are now all removed.
+    pub compacted: Option<i64>,
+}
+
+impl State {
+    /// The next job that is due, if none is running.
+    pub fn next_job(&mut self, policy: &Policy, reason: Reason) -> Option<Job> {
+        if self.checkpoint.running {
+            return None;
+        }
+        let due = match reason {
+            Reason::Changed => self.store().recent().bytes() >= policy.max_bytes,
+            Reason::Aged => self.checkpoint.touched,
+        };
+        let page = Arc::clone(self.store().page());
+        let after = page.meta().revision;
+        let mut remove = Vec::new();
+        let mut finishes = None;
+        let oldest_pin = self.store().pins().oldest();
+        if let Some(Compaction {
+            target,
+            phase,
+            patience,
+        }) = &mut self.checkpoint.compaction
+        {
+            let target = *target;
+            let awaited = oldest_pin.is_some_and(|pin| pin < target) && *patience > 0;
+            if awaited && reason == Reason::Aged {
+                *patience -= 1;
+            }
+            match phase {
+                Phase::Collect => {
+                    self.checkpoint.running = true;
+                    return Some(Job::Collect {
+                        index: self.store().index().clone(),
+                        target,
+                    });
+                }
+                // A long reader below the target still needs rows.
+                Phase::Remove(_) if awaited => {}
+                Phase::Remove(doomed) => {
+                    remove.extend(doomed.drain(..policy.remove_rows.min(doomed.len())));
+                    if doomed.is_empty() {
+                        finishes = Some(target);
+                    }
+                }
+                Phase::Prune { .. } => {}
+            }
+        }
+        let compacting = finishes.is_some() || !remove.is_empty();
+        if !due && !compacting {
+            return None;
+        }
+        self.checkpoint.running = true;
+        self.checkpoint.touched = false;
+        let finished = finishes.unwrap_or(self.checkpoint.finished);
+        let upto = self.store().revision();
+        Some(Job::Checkpoint(Checkpoint {
+            recent: self.store().recent().clone(),
+            page,
+            after,
+            upto,
+            tables: std::mem::take(&mut self.checkpoint.tables),
+            remove,
+            meta: MetaUpdate {
+                consistent_index: Some(self.applied().get()),
+                term: Some(self.applied_term().get()),
+                revision: Some(upto),
+                scheduled_compact: Some(self.checkpoint.scheduled),
+                finished_compact: Some(finished),
+                ..MetaUpdate::default()
+            },
+        }))
+    }
+
+    /// Takes the result of a job back.
+    ///
+    /// # Errors
+    /// A checkpoint failed. After [`page::Error::NoSpace`] the member goes on, refuses writes, and
+    /// asks for a job again later: nothing of the checkpoint is lost. Any other error is fatal.
+    pub fn finish_job(&mut self, done: Done) -> Result<Finished, page::Error> {
+        self.checkpoint.running = false;
+        let mut finished = Finished::default();
+        match done {
+            Done::Collected(doomed) => {
+                if let Some(compaction) = &mut self.checkpoint.compaction {
+                    compaction.phase = Phase::Remove(doomed.into());
+                }
+            }
+            Done::Checkpointed(checkpoint, Ok(meta)) => {
+                finished.consistent_index = Some(meta.consistent_index);
+                self.store_mut().checkpointed(checkpoint.upto);
+                if meta.finished_compact > self.checkpoint.finished {
+                    self.checkpoint.finished = meta.finished_compact;
+                    finished.compacted = Some(meta.finished_compact);
+                    if let Some(compaction) = &mut self.checkpoint.compaction {
+                        compaction.phase = Phase::Prune { from: Vec::new() };
+                    }
+                }
+            }
+            Done::Checkpointed(checkpoint, Err(error)) => {
+                self.checkpoint.touched = true;
+                let newer = std::mem::replace(&mut self.checkpoint.tables, checkpoint.tables);
+                self.checkpoint.tables.extend(newer);
+                if let Some(Compaction {
+                    phase: Phase::Remove(doomed),
+                    ..
+                }) = &mut self.checkpoint.compaction
+                {
+                    for row in checkpoint.remove.into_iter().rev() {
+                        doomed.push_front(row);
+                    }
+                }
+                return Err(error);
+            }
+        }
+        Ok(finished)
+    }
+
+    /// Drops compacted revisions from the index, a bounded piece per call. Returns whether there is
+    /// more to do.
+    pub fn prune_step(&mut self, max_keys: usize) -> bool {
+        let Some(Compaction {
+            target,
+            phase: Phase::Prune { from },
+            ..
+        }) = &mut self.checkpoint.compaction
+        else {
+            return false;
+        };
+        let (target, from) = (*target, std::mem::take(from));
+        match self.store_mut().prune_index(target, &from, max_keys) {
+            Some(next) => {
+                if let Some(compaction) = &mut self.checkpoint.compaction {
+                    compaction.phase = Phase::Prune { from: next };
+                }
+            }
+            None => {
+                let next = self.checkpoint.queued.pop_front();
+                self.checkpoint.compaction = next.map(Compaction::new);
+            }
+        }
+        self.checkpoint.compaction.is_some()
+    }
+
+    /// Whether rows or index entries of a compaction are still to be removed.
+    pub fn compacting(&self) -> bool {
+        self.checkpoint.compaction.is_some()
+    }
+
+    /// The last compaction whose rows are all removed from the page file; -1 before the first.
+    pub fn removed_through(&self) -> i64 {
+        self.checkpoint.finished
+    }
+
+    /// Bytes of rows that are in memory only.
+    pub fn recent_bytes(&self) -> usize {
+        self.store().recent().bytes()
+    }
+}

@@ -1,0 +1,16 @@
+//! The replicated state of a member: the multi-version key-value store, the members, and
+//! [`apply`], the pure state machine that turns log entries into new state.
+//!
+//! Nothing here knows Raft messages, gRPC, clocks, threads or randomness. Reading order: [`mvcc`]
+//! (what the data looks like), [`apply`] (how an entry changes it), [`checkpoint`] (how it reaches
+//! the page file in [`page`]).
+
+pub mod apply;
+pub mod checkpoint;
+pub mod error;
+pub mod members;
+pub mod mvcc;
+pub mod page;
+pub mod state;
+
+pub use error::Error;

@@ -1,0 +1,258 @@
+//! The whole replicated state of a member, in memory, with one owner.
+//!
+//! ```text
+//!   log entries ── apply ──▶ State ── checkpoint ──▶ page file
+//!                             │
+//!                             └── view() ──▶ readers
+//! ```
+//!
+//! Invariants:
+//! * `applied` is the index of the last entry whose effects are all in this state.
+//! * The page file's consistent index is at most `applied`; replaying the log from it gives this
+//!   state again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ferrite_api::pb::membershippb::Attributes;
+use ferrite_api::types::{ClusterId, MemberId, RaftIndex, Revision, Term};
+
+use crate::checkpoint::{self, Compaction};
+use crate::error::Error;
+use crate::members::Members;
+use crate::mvcc::decode_record;
+use crate::mvcc::index::{Builder, Row};
+use crate::mvcc::read::RangeError;
+use crate::mvcc::store::Store;
+use crate::mvcc::view::View;
+use crate::page::{self, Meta, PageFile, RowId, Table, TableWrite};
+
+/// The row of the `cluster` table that holds the cluster version, as text (`3.7.0`).
+pub const CLUSTER_VERSION: &[u8] = b"clusterVersion";
+/// The row of the `auth` table that says whether authentication is on: one byte, 0 or 1.
+pub const AUTH_ENABLED: &[u8] = b"authEnabled";
+
+/// The replicated state.
+#[derive(Debug)]
+pub struct State {
+    store: Store,
+    members: Members,
+    cluster_version: Option<String>,
+    /// Counts changes of `members` and `cluster_version`, so that they are published only then.
+    cluster_changes: u64,
+    cluster_id: ClusterId,
+    member_id: MemberId,
+    applied: RaftIndex,
+    applied_term: Term,
+    pub(crate) checkpoint: checkpoint::Progress,
+}
+
+impl State {
+    /// Restores the state from the page file: scans every row once, rebuilds the key index and
+    /// compares counters and digest with what the file says they are.
+    ///
+    /// # Errors
+    /// [`Error::Page`] and [`Error::Corrupt`] name what is damaged; [`Error::Unsupported`] when the
+    /// store needs something that this build does not serve (authentication).
+    pub fn restore(page: Arc<PageFile>) -> Result<Self, Error> {
+        let meta = page.meta();
+        let reader = page.reader()?;
+        if reader
+            .table(Table::Auth)?
+            .iter()
+            .any(|(key, value)| key == AUTH_ENABLED && value[..] == [1])
+        {
+            let what = "authentication is enabled, which this build does not serve yet".to_owned();
+            return Err(Error::Unsupported { what });
+        }
+        if let Some((_, lease)) = reader.table(Table::Leases)?.first() {
+            let what = format!("it holds leases ({lease:?}), which this build does not serve yet");
+            return Err(Error::Unsupported { what });
+        }
+        let members = Members::load(&reader.table(Table::Members)?)?;
+        let cluster_version = reader
+            .table(Table::Cluster)?
+            .into_iter()
+            .find(|(key, _)| key == CLUSTER_VERSION)
+            .map(|(_, value)| String::from_utf8_lossy(&value).into_owned());
+        drop(reader);
+
+        let index = build_index(&page, &meta)?;
+        let compacted = meta.scheduled_compact.max(meta.finished_compact);
+        let store = Store::new(index, Arc::clone(&page), meta.revision, compacted);
+        let mut checkpoint = checkpoint::Progress::new(&meta);
+        if meta.scheduled_compact > meta.finished_compact {
+            checkpoint.compaction = Some(Compaction::new(meta.scheduled_compact));
+        }
+        Ok(Self {
+            store,
+            members,
+            cluster_version,
+            cluster_changes: 0,
+            cluster_id: ClusterId::new(meta.cluster_id),
+            member_id: MemberId::new(meta.member_id),
+            applied: RaftIndex::new(meta.consistent_index),
+            applied_term: Term::new(meta.term),
+            checkpoint,
+        })
+    }
+
+    /// The key-value store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    /// Pins the current state for readers.
+    pub fn view(&self) -> View {
+        self.store.view()
+    }
+
+    /// The members.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// The cluster version (`3.7.0`), once decided.
+    pub fn cluster_version(&self) -> Option<&str> {
+        self.cluster_version.as_deref()
+    }
+
+    /// How often members or cluster version have changed since the start.
+    pub fn cluster_changes(&self) -> u64 {
+        self.cluster_changes
+    }
+
+    /// The cluster that the state belongs to.
+    pub fn cluster_id(&self) -> ClusterId {
+        self.cluster_id
+    }
+
+    /// The member that the state belongs to.
+    pub fn member_id(&self) -> MemberId {
+        self.member_id
+    }
+
+    /// The last applied entry.
+    pub fn applied(&self) -> RaftIndex {
+        self.applied
+    }
+
+    /// The term of the last applied entry.
+    pub fn applied_term(&self) -> Term {
+        self.applied_term
+    }
+
+    pub(crate) fn advance(&mut self, index: u64, term: u64) {
+        self.applied = RaftIndex::new(index);
+        self.applied_term = Term::new(term);
+        self.checkpoint.touched = true;
+    }
+
+    pub(crate) fn set_cluster_version(&mut self, version: String) {
+        self.checkpoint.tables.push(TableWrite::Put {
+            table: Table::Cluster,
+            key: Bytes::from_static(CLUSTER_VERSION),
+            value: Bytes::from(version.clone()),
+        });
+        self.cluster_version = Some(version);
+        self.cluster_changes += 1;
+    }
+
+    pub(crate) fn set_member_attributes(&mut self, id: u64, own: Option<Attributes>) {
+        self.checkpoint
+            .tables
+            .extend(self.members.set_attributes(id, own));
+        self.cluster_changes += 1;
+    }
+
+    pub(crate) fn schedule_compaction(&mut self, revision: i64) {
+        self.store.compact(revision);
+        self.checkpoint.schedule(revision);
+    }
+
+    /// The digest of all rows, as the page file will hold it once everything is checkpointed:
+    /// equal states have equal digests. Costs a checkpointed state nothing, others a walk over the
+    /// recent rows.
+    pub fn digest(&self) -> u64 {
+        let meta = self.store.page().meta();
+        self.store
+            .recent()
+            .between(meta.revision, i64::MAX)
+            .fold(meta.digest, |digest, row| {
+                digest.wrapping_add(digest_of(row.revision, row.tombstone, &row.record))
+            })
+    }
+}
+
+fn digest_of(revision: Revision, tombstone: bool, record: &[u8]) -> u64 {
+    page::record_digest(
+        RowId {
+            revision,
+            tombstone,
+        },
+        record,
+    )
+    .expect("a revision that was applied or read from the file has a key")
+}
+
+fn build_index(page: &PageFile, meta: &Meta) -> Result<crate::mvcc::index::KeyIndex, Error> {
+    let mut builder = Builder::default();
+    let (mut rows, mut digest) = (0u64, 0u64);
+    let mut failure = None;
+    page.reader()?
+        .scan(Revision::default(), &mut |revision, tombstone, record| {
+            rows += 1;
+            digest = digest.wrapping_add(digest_of(revision, tombstone, &record));
+            match decode_record(revision, &record) {
+                Ok(kv) => {
+                    let row = if tombstone {
+                        Row::Tombstone
+                    } else {
+                        Row::Put {
+                            created: kv.create_revision,
+                            version: kv.version,
+                            record_len: u32::try_from(record.len()).unwrap_or(u32::MAX),
+                        }
+                    };
+                    builder.push(&kv.key, revision, row);
+                    std::ops::ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    std::ops::ControlFlow::Break(())
+                }
+            }
+        })?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    if (rows, digest) != (meta.rows, meta.digest) {
+        let what = format!(
+            "table revisions holds {rows} rows of digest {digest:016x}, its meta record says {} of {:016x}",
+            meta.rows, meta.digest
+        );
+        return Err(Error::Corrupt { what });
+    }
+    Ok(builder.finish())
+}
+
+/// The answer to a range read that failed although the view serves its revision: the compacted
+/// error if a compaction has overtaken the reader, else damage.
+///
+/// # Errors
+/// [`Error`]: this member's storage is damaged or failed.
+pub fn overtaken(error: RangeError, at: i64, compacted: i64) -> Result<ferrite_api::Error, Error> {
+    match error {
+        RangeError::Compacted { .. } => Ok(ferrite_api::Error::Compacted),
+        RangeError::Future { .. } => Ok(ferrite_api::Error::FutureRev),
+        RangeError::Missing(_) if at < compacted => Ok(ferrite_api::Error::Compacted),
+        RangeError::Missing(revision) => Err(Error::Corrupt {
+            what: format!("the index names row {revision}, the page file lacks it"),
+        }),
+        RangeError::Storage(error) => Err(error),
+    }
+}
