@@ -39,11 +39,12 @@ pub use methods::not_built;
 use call::Call;
 use methods::Route;
 
-/// How deep Txns from the wire can be nested: prost stops decoding at 100 messages inside one
-/// another, and each level is two (TxnRequest and RequestOp) on top of the innermost.
+/// How many Txns from the wire can be inside one another, inside the outermost: prost stops
+/// decoding at 100 messages inside one another, each level is two (RequestOp and TxnRequest), and
+/// the innermost wants an op.
 ///
-/// Deviation: etcd decodes 10,000 levels and is bounded by `--max-txn-ops` alone.
-pub const MAX_NESTED_TXNS: usize = 50;
+/// Deviation: etcd decodes 10,000 levels and is bounded by `--max-txn-ops` alone, which admits 127.
+pub const MAX_NESTED_TXNS: usize = 49;
 
 /// What a request may be longer than `--max-request-bytes` by, in bytes: etcd's allowance for what
 /// is around the request proper.
@@ -167,14 +168,9 @@ impl<K> Clone for Server<K> {
 }
 
 impl<K: Kv> Server<K> {
-    /// The services of the member `kv`. `max_request_bytes` is `--max-request-bytes`; cancelling
-    /// `stopping` ends all streams (unary calls finish).
-    pub fn new(
-        kv: K,
-        metrics: Arc<Metrics>,
-        max_request_bytes: usize,
-        stopping: CancellationToken,
-    ) -> Self {
+    /// The services of the member `kv`. `max_request_bytes` is `--max-request-bytes`.
+    pub fn new(kv: K, metrics: Arc<Metrics>, max_request_bytes: usize) -> Self {
+        let stopping = CancellationToken::new();
         let max_message_bytes = max_request_bytes.saturating_add(REQUEST_OVERHEAD);
         let leaderless = Mutex::new(CancellationToken::new());
         Self {
@@ -186,6 +182,11 @@ impl<K: Kv> Server<K> {
                 leaderless,
             }),
         }
+    }
+
+    /// Ends all streams, also those that begin later. Unary calls finish.
+    pub fn stop(&self) {
+        self.inner.stopping.cancel();
     }
 
     /// Whether a request of an HTTP/2 connection is for these services: by content type, or, to

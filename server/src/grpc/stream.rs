@@ -93,8 +93,10 @@ impl<K: Kv> Server<K> {
                 return status::refuse(&error);
             }
         };
-        if let Some(code) = status::read_code(response.headers()) {
-            account.end(code);
+        if let Some(error) = status::read(response.headers()) {
+            // Refused before the first message: headers only, without tonic's empty body behind.
+            account.end(error.code());
+            return status::refuse(&error);
         }
         response.map(|inner| {
             Body::stream(StreamBody {
@@ -310,9 +312,8 @@ impl StreamBody {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(Some(Ok(frame)))) => {
                 if let Some(trailers) = frame.trailers_ref() {
-                    self.account
-                        .end(status::read_code(trailers).unwrap_or(Code::Unknown));
-                    self.inner = None;
+                    let end = status::read(trailers).unwrap_or_else(call::panicked);
+                    return Poll::Ready(Some(self.end(&end)));
                 }
                 Poll::Ready(Some(frame))
             }
@@ -331,9 +332,13 @@ impl StreamBody {
         }
     }
 
-    fn end(&mut self, error: &Error) -> Frame<Bytes> {
+    /// Ends the stream with this status, which may be OK.
+    fn end(&mut self, status: &Error) -> Frame<Bytes> {
         self.inner = None;
-        self.account.end(error.code());
-        Frame::trailers(status::error_trailers(error))
+        self.account.end(status.code());
+        Frame::trailers(match status.code() {
+            Code::Ok => status::ok_trailers(),
+            _ => status::error_trailers(status),
+        })
     }
 }

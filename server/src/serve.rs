@@ -1,0 +1,398 @@
+//! The client port: listeners, one accept loop each, and connections that speak gRPC and plain HTTP
+//! on the same port (spec/wire.md section 2.1).
+//!
+//! HTTP/1 requests go to the HTTP router. HTTP/2 requests go to gRPC by their content type, the rest
+//! to the router as well. hyper's connection builder is used without tonic's server around it,
+//! because only it can bound the send buffer and raise the limit of resets.
+//!
+//! What a client may do is bounded per connection (windows, send buffer, header list); how many
+//! connections there are is bounded by the file descriptors: when those run out, accepting pauses
+//! instead of spinning. Client pings are answered and never punished, however frequent.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use crate::grpc::{self, Body, Kv};
+
+/// What a client may send ahead of what has been read, per stream, in bytes: most requests fit whole.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+
+/// The same per connection: two full streams.
+const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+
+/// What is buffered for a stream whose client reads slowly, in bytes, beyond the piece in hand.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Largest header block, in bytes: room for long tokens.
+const MAX_HEADER_LIST: u32 = 64 * 1024;
+
+/// Streams that the client may open and reset before they were accepted. Clients that cancel short
+/// streams reach the library's default of 20 and lose their connection.
+const MAX_PENDING_RESETS: usize = 8192;
+
+/// How long an HTTP/1 client may take to send the headers of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Silence after which TCP asks whether the client is still there, and the time between questions.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// First and longest pause after a failure to accept, such as no free file descriptor.
+const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Serves {
+    /// gRPC and HTTP.
+    #[default]
+    Both,
+    /// gRPC only: `--listen-client-urls` when there are `--listen-client-http-urls`.
+    Grpc,
+    /// HTTP only: `--listen-client-http-urls`.
+    Http,
+}
+
+/// Settings of all connections.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `--max-concurrent-streams`, per connection. Default: no limit.
+    pub max_concurrent_streams: u32,
+    /// `--grpc-keepalive-interval`: silence after which a client is pinged; none = never. Default 2 h.
+    pub keepalive_interval: Option<Duration>,
+    /// `--grpc-keepalive-timeout`: how long a ping may go unanswered. Default 20 s.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_concurrent_streams: u32::MAX,
+            keepalive_interval: Some(Duration::from_secs(2 * 60 * 60)),
+            keepalive_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A TCP address, the port resolved.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    address: Address,
+    serves: Serves,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Binds `host:port`. An empty host is every address, IPv6 and IPv4.
+    ///
+    /// # Errors
+    /// Those of the system, and of resolving a name.
+    pub async fn tcp(address: &str, serves: Serves) -> io::Result<Self> {
+        let socket = match address
+            .strip_prefix(':')
+            .and_then(|port| port.parse::<u16>().ok())
+        {
+            Some(port) => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+                Ok(socket) => socket,
+                // No IPv6 here.
+                Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?,
+            },
+            None => TcpListener::bind(address).await?,
+        };
+        let address = Address::Tcp(socket.local_addr()?);
+        Ok(Self {
+            socket: Socket::Tcp(socket),
+            address,
+            serves,
+        })
+    }
+
+    /// Binds a Unix socket. A socket file that nobody listens on, left by a process that died, is
+    /// replaced; the file is removed when the listener is dropped.
+    ///
+    /// # Errors
+    /// Those of the system; `AddrInUse` when somebody listens there.
+    pub async fn unix(path: &Path, serves: Serves) -> io::Result<Self> {
+        let socket = match UnixListener::bind(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                if tokio::net::UnixStream::connect(path).await.is_ok() {
+                    return Err(error);
+                }
+                std::fs::remove_file(path)?;
+                UnixListener::bind(path)?
+            }
+            bound => bound?,
+        };
+        let address = Address::Unix(path.to_owned());
+        Ok(Self {
+            socket: Socket::Unix(socket),
+            address,
+            serves,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Address::Unix(path) = &self.address {
+            // Best effort: the next start replaces a left-over.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// The running port. Dropping it does not stop it; [`Serving::shutdown`] does.
+#[derive(Debug)]
+pub struct Serving<K> {
+    addresses: Vec<Address>,
+    grpc: grpc::Server<K>,
+    draining: CancellationToken,
+    killing: CancellationToken,
+    connections: TaskTracker,
+    accepting: TaskTracker,
+}
+
+/// Serves `grpc` and `http` on the listeners, from now on, in tasks of the current runtime.
+pub fn serve<K: Kv>(
+    listeners: Vec<Listener>,
+    grpc: grpc::Server<K>,
+    http: axum::Router,
+    options: &Options,
+) -> Serving<K> {
+    let serving = Serving {
+        addresses: listeners
+            .iter()
+            .map(|listener| listener.address.clone())
+            .collect(),
+        grpc: grpc.clone(),
+        draining: CancellationToken::new(),
+        killing: CancellationToken::new(),
+        connections: TaskTracker::new(),
+        accepting: TaskTracker::new(),
+    };
+    for listener in listeners {
+        let port = Arc::new(Port {
+            builder: builder(options, listener.serves),
+            grpc: grpc.clone(),
+            http: http.clone(),
+            serves: listener.serves,
+            draining: serving.draining.clone(),
+            killing: serving.killing.clone(),
+            connections: serving.connections.clone(),
+        });
+        serving.accepting.spawn(port.accept_all(listener));
+    }
+    serving
+}
+
+impl<K: Kv> Serving<K> {
+    /// Where it listens, in the order of the listeners.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Stops: no new connections, GOAWAY on those that are open, streams end, and calls in flight
+    /// have `patience` to finish before their connections are closed. Returns whether all finished.
+    pub async fn shutdown(self, patience: Duration) -> bool {
+        self.draining.cancel();
+        self.accepting.close();
+        self.accepting.wait().await;
+        self.grpc.stop();
+        self.connections.close();
+        let finished = tokio::time::timeout(patience, self.connections.wait())
+            .await
+            .is_ok();
+        self.killing.cancel();
+        self.connections.wait().await;
+        finished
+    }
+}
+
+/// What the connections of one listener share.
+struct Port<K> {
+    builder: Builder<TokioExecutor>,
+    grpc: grpc::Server<K>,
+    http: axum::Router,
+    serves: Serves,
+    draining: CancellationToken,
+    killing: CancellationToken,
+    connections: TaskTracker,
+}
+
+impl<K: Kv> Port<K> {
+    /// Accepts until draining begins. Closes the listener then.
+    async fn accept_all(self: Arc<Self>, listener: Listener) {
+        let mut pause = ACCEPT_PAUSE.0;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.draining.cancelled() => return,
+                accepted = self.accept(&listener) => accepted,
+            };
+            match accepted {
+                Ok(()) => pause = ACCEPT_PAUSE.0,
+                Err(error) if is_about_one_connection(&error) => {}
+                Err(error) => {
+                    let address = &listener.address;
+                    tracing::warn!(%address, %error, ?pause, "cannot accept connections, pausing");
+                    tokio::select! {
+                        () = self.draining.cancelled() => return,
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(ACCEPT_PAUSE.1);
+                }
+            }
+        }
+    }
+
+    async fn accept(self: &Arc<Self>, listener: &Listener) -> io::Result<()> {
+        match &listener.socket {
+            Socket::Tcp(socket) => {
+                let (stream, _) = socket.accept().await?;
+                if let Err(error) = set_up(&stream) {
+                    // The client has gone already, or the system lacks an option: serve anyway.
+                    tracing::debug!(%error, "cannot set up a connection");
+                }
+                self.connections.spawn(self.clone().serve(stream));
+            }
+            Socket::Unix(socket) => {
+                let (stream, _) = socket.accept().await?;
+                self.connections.spawn(self.clone().serve(stream));
+            }
+        }
+        Ok(())
+    }
+
+    async fn serve<S>(self: Arc<Self>, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = service_fn(|request| {
+            let port = self.clone();
+            async move { Ok::<_, Infallible>(port.respond(request).await) }
+        });
+        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            () = self.draining.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    biased;
+                    ended = connection.as_mut() => ended,
+                    () = self.killing.cancelled() => return,
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error, "a client connection broke");
+        }
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> http::Response<Body> {
+        let to_grpc = match self.serves {
+            Serves::Both => {
+                request.version() == http::Version::HTTP_2 && grpc::Server::<K>::accepts(&request)
+            }
+            Serves::Grpc => true,
+            Serves::Http => false,
+        };
+        if to_grpc {
+            return self.grpc.call(request).await;
+        }
+        // Boxed: the router's state shall not make every gRPC call's future larger.
+        let response = Box::pin(self.http.clone().oneshot(request)).await;
+        response
+            .unwrap_or_else(|never| match never {})
+            .map(Body::from)
+    }
+}
+
+/// Whether a failed accept says nothing about the next one.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}
+
+fn set_up(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, TCP_KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(stream, TCP_KEEPALIVE)?;
+    Ok(())
+}
+
+fn builder(options: &Options, serves: Serves) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_concurrent_streams(options.max_concurrent_streams)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        // Streams that this side resets because of a client's mistake: refusing is not an attack.
+        .max_local_error_reset_streams(None)
+        .keep_alive_interval(options.keepalive_interval)
+        .keep_alive_timeout(options.keepalive_timeout)
+        // gRPC responses carry no date; nor is it worth its bytes.
+        .auto_date_header(false);
+    match serves {
+        Serves::Grpc => builder.http2_only(),
+        Serves::Both | Serves::Http => builder,
+    }
+}
