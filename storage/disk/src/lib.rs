@@ -77,6 +77,10 @@ pub trait Disk: Send + Sync + Debug + 'static {
 }
 
 /// An open file. All positions are given, so one handle serves any number of threads.
+#[allow(
+    clippy::len_without_is_empty,
+    reason = "the length of a file may fail, and nobody asks for emptiness"
+)]
 pub trait DiskFile: Send + Sync + Debug {
     /// Fills `buf` from `offset`; `UnexpectedEof` if the file ends before that.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
@@ -86,11 +90,6 @@ pub trait DiskFile: Send + Sync + Debug {
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
 
     /// Length in bytes.
-    // A length that may fail has no sensible `is_empty` beside it.
-    #[allow(
-        clippy::len_without_is_empty,
-        reason = "fallible length of a file, not of a collection"
-    )]
     fn len(&self) -> io::Result<u64>;
 
     /// Cuts the file, or extends it with zeros that take no space.

@@ -236,10 +236,10 @@ impl Spares {
 
     /// Does up to `max_bytes` of work towards a full set of spares; true when there is nothing left to do.
     pub(super) fn prepare(&mut self, max_bytes: u64) -> Result<bool, Error> {
-        if self.ready.len() < self.limit {
-            if let Some(spare) = self.advance(max_bytes)? {
-                self.ready.push(spare);
-            }
+        if self.ready.len() < self.limit
+            && let Some(spare) = self.advance(max_bytes)?
+        {
+            self.ready.push(spare);
         }
         Ok(self.ready.len() >= self.limit)
     }

@@ -349,7 +349,7 @@ impl Wal {
         }
     }
 
-    /// Bytes handed to the disk since the log was opened: batches with headers and padding; not the zeros of new segments.
+    /// Bytes of records appended since the log was opened, with their headers; neither paddings of pages nor new segments.
     pub fn bytes_written(&self) -> u64 {
         self.bytes_written
     }
@@ -427,7 +427,7 @@ impl Wal {
             self.buf.resize((page_end - begin) as usize, 0);
         }
         let result = self.active.file.write_at(&self.buf, begin);
-        self.bytes_written += self.buf.len() as u64;
+        self.bytes_written += tail.end - begin;
         if self.buf.capacity() > KEPT_BUFFER_BYTES {
             self.buf = Vec::new();
         }

@@ -1,5 +1,7 @@
 //! Tests of the disks and the write-ahead log through their public API.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod real;
 mod sim;
 mod support;

@@ -61,15 +61,11 @@ fn every_step_of_a_cut_may_find_the_disk_full() {
     let last = kinds.iter().rposition(|&kind| kind == OpKind::SyncDir);
     let last = last.unwrap();
     assert!(last >= 7, "{kinds:?}");
-    for k in 0..last {
+    for (k, kind) in kinds.iter().enumerate().take(last) {
         let (disk, mut wal) = setup();
         disk.fail_op(disk.op_count() + k as u64, Fault::NoSpace);
         let error = append(&mut wal, 1, 0, &[2000]).unwrap_err();
-        assert!(
-            matches!(error, Error::NoSpace { .. }),
-            "{:?}: {error}",
-            kinds[k]
-        );
+        assert!(matches!(error, Error::NoSpace { .. }), "{kind:?}: {error}");
         append(&mut wal, 1, 0, &[2000]).unwrap();
         wal.sync().unwrap();
         let after = disk.power_loss(PowerLoss::LoseAll);

@@ -149,8 +149,8 @@ impl Script {
 }
 
 fn promise_before(promises: &[Promise], k: usize) -> Promise {
-    let past = promises.iter().filter(|promise| promise.at <= k as u64);
-    *past.last().unwrap()
+    let past = promises.partition_point(|promise| promise.at <= k as u64);
+    promises[past - 1]
 }
 
 /// The entries that a crash before operation `k` may show: at least, and at most.
