@@ -1,0 +1,108 @@
+//! Appends that were handed out and are not durable yet.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::effects::Ticket;
+
+/// An append under way, and what waits for it.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) ticket: Ticket,
+    /// How many records it has.
+    pub(crate) records: usize,
+    /// Which of them holds the entry `first`; the others follow.
+    pub(crate) first_record: usize,
+    pub(crate) first: u64,
+    /// The last entry of this append that is still part of the log; below `first` if none is.
+    pub(crate) last: u64,
+    /// Whether it had entries when it was handed out.
+    pub(crate) has_entries: bool,
+    /// Whether it changes term or vote.
+    pub(crate) promises: bool,
+    /// From which segment on the log is needed once its truncation mark is in the WAL.
+    pub(crate) needed_from: Option<u64>,
+    /// Number of the last raft-rs `Ready` that is persisted once this append is.
+    pub(crate) ready: u64,
+    /// To be sent then.
+    pub(crate) messages: Vec<(u64, Bytes)>,
+}
+
+/// The appends under way, in the order in which they were handed out.
+///
+/// Invariant: entries up to `durable` are durable on this member and part of its log. raft-rs keeps such a number too
+/// (`RaftLog::persisted`), and hands out nothing for applying above it; this one is counted independently, so that the rule is
+/// asserted and not only believed.
+#[derive(Debug)]
+pub(crate) struct Appends {
+    queue: VecDeque<Pending>,
+    next_ticket: u64,
+    durable: u64,
+}
+
+impl Appends {
+    /// A recovered log is durable up to its last entry.
+    pub(crate) fn new(durable: u64) -> Appends {
+        Appends { queue: VecDeque::new(), next_ticket: 1, durable }
+    }
+
+    pub(crate) fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(crate) fn next_ticket(&mut self) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        ticket
+    }
+
+    /// Whether entries are on their way to the disk.
+    pub(crate) fn has_entries(&self) -> bool {
+        self.queue.iter().any(|pending| pending.has_entries)
+    }
+
+    /// Whether a term or a vote is on its way to the disk.
+    pub(crate) fn has_promises(&self) -> bool {
+        self.queue.iter().any(|pending| pending.promises)
+    }
+
+    /// Entries from `index` on are about to be replaced: what is under way for them will not count.
+    pub(crate) fn replaced_from(&mut self, index: u64) {
+        self.durable = self.durable.min(index - 1);
+        for pending in &mut self.queue {
+            pending.last = pending.last.min(index - 1);
+        }
+    }
+
+    pub(crate) fn push(&mut self, pending: Pending) {
+        self.queue.push_back(pending);
+    }
+
+    /// The last one handed out.
+    pub(crate) fn last_mut(&mut self) -> Option<&mut Pending> {
+        self.queue.back_mut()
+    }
+
+    /// The append of this ticket is durable, and so it is no longer under way.
+    pub(crate) fn finish(&mut self, ticket: Ticket) -> Pending {
+        let pending = self.queue.pop_front();
+        let expected = pending.as_ref().map(|pending| pending.ticket);
+        let pending = pending.filter(|pending| pending.ticket == ticket);
+        let pending = pending.unwrap_or_else(|| {
+            panic!("append {ticket:?} reported as durable, the oldest under way is {expected:?}")
+        });
+        if pending.first <= pending.last {
+            self.durable = self.durable.max(pending.last);
+        }
+        pending
+    }
+}

@@ -1,0 +1,145 @@
+//! What the driver asks its owner to do, and what it tells about itself.
+
+use bytes::Bytes;
+use ferrite_disk::wal::Record;
+
+use crate::conf::ConfChange;
+use crate::error::{Error, ReadError};
+use crate::log::Head;
+use crate::read_index::ReadToken;
+
+/// What is to be done now. Every field is to be carried out; in which order is free, as long as appends keep theirs. See the
+/// [driver](crate::driver) for what that means.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// To be written, and to be reported with [`Driver::persisted`](crate::Driver::persisted).
+    pub append: Option<Append>,
+    /// Receiver and message, to be sent in this order at any time from now on, whatever becomes of `append`.
+    pub send: Vec<(u64, Bytes)>,
+    /// To be applied in this order, at any time from now on; to be reported with [`Driver::applied`](crate::Driver::applied).
+    /// They follow the ones handed out before without a gap.
+    pub committed: Vec<Committed>,
+    /// Reads that ended: with the index that must be applied before they are served, or with the reason why not.
+    pub reads: Vec<(ReadToken, Result<u64, ReadError>)>,
+    /// Set when any of it changed.
+    pub leadership: Option<Leadership>,
+    /// Followers that need entries which the log has dropped: they wait for a snapshot.
+    pub snapshots_wanted: Vec<u64>,
+    /// The member cannot go on: an entry that must be applied cannot be read. Nothing comes after it.
+    pub failure: Option<Error>,
+}
+
+/// Names an [`Append`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub(crate) u64);
+
+/// Records for the WAL, one batch. Appends must be written in the order in which they were handed out; several may share one sync.
+#[derive(Debug)]
+pub struct Append {
+    /// To be given back when the records are durable.
+    pub ticket: Ticket,
+    /// The records; never empty.
+    pub records: Vec<Record>,
+    /// Whether a sync is needed before [`Driver::persisted`](crate::Driver::persisted) is called. If not, writing is enough.
+    pub must_sync: bool,
+    pub(crate) head: Head,
+}
+
+impl Append {
+    /// What must stand at the beginning of a segment that is begun with this batch: `wal.append(&append.records, &mut || append.head())`.
+    /// As of before this batch, whatever the driver has done since.
+    pub fn head(&self) -> Vec<Record> {
+        self.head.records()
+    }
+}
+
+/// A committed entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Its index.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// What it is.
+    pub kind: EntryKind,
+    /// What was proposed. Empty if a new leader began its term with it, or if it is a configuration change.
+    pub data: Bytes,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A proposal, opaque here, or the empty entry of a new term.
+    Normal,
+    /// A change of the configuration. The applier decides whether it takes effect, see
+    /// [`Driver::apply_conf_change`](crate::Driver::apply_conf_change).
+    ConfChange(ConfChange),
+}
+
+/// What this member is in its term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether it would be elected.
+    PreCandidate,
+    /// Asks to be elected.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// Who leads, as far as this member knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leadership {
+    /// The term.
+    pub term: u64,
+    /// The leader, 0 if none is known.
+    pub leader: u64,
+    /// This member's role.
+    pub role: Role,
+}
+
+/// The driver at a glance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// This member.
+    pub id: u64,
+    /// The term.
+    pub term: u64,
+    /// Whom it voted for in the term, 0 if nobody.
+    pub vote: u64,
+    /// The leader, 0 if none is known.
+    pub leader: u64,
+    /// Its role.
+    pub role: Role,
+    /// Entries up to here are committed.
+    pub commit: u64,
+    /// Entries up to here are durable on this member.
+    pub durable: u64,
+    /// Entries up to here were handed out for applying: at most `commit` and `durable`.
+    pub handed_out: u64,
+    /// Entries up to here were reported as applied.
+    pub applied: u64,
+    /// Index of the first entry in the log, or of the next one if there is none.
+    pub first_index: u64,
+    /// Index of the last entry in the log.
+    pub last_index: u64,
+    /// Entries in memory.
+    pub cached_entries: usize,
+    /// What they take, in bytes.
+    pub cached_bytes: usize,
+    /// Bytes of proposals that are not handed out for applying yet, on a leader.
+    pub uncommitted_bytes: usize,
+    /// Appends handed out and not reported as durable.
+    pub appends_pending: usize,
+    /// Reads that wait for their index.
+    pub reads_waiting: usize,
+    /// How often a read round was asked again because no answer had come, since the start.
+    pub reads_asked_again: u64,
+    /// Whether this member is the configuration's only voter, leader or not. Not the condition for serving reads:
+    /// that is [`Driver::sole_voter`](crate::Driver::sole_voter).
+    pub sole_voter: bool,
+    /// Whether this member was removed from the configuration.
+    pub removed: bool,
+}

@@ -1,0 +1,250 @@
+//! The records that the raft log keeps in the WAL, to the byte.
+//!
+//! All integers are little-endian. The WAL frames and checks every record, so a record that does not decode here was
+//! written by another program or another version: that is an error, never a torn tail.
+//!
+//! | Kind | Record | Payload |
+//! |---|---|---|
+//! | 1 | [`Metadata`] | 0..8 cluster id, 8..16 member id |
+//! | 2 | entry | 0..8 index, 8..16 term, 16 type (0 normal, 1 and 2 configuration change, as raft-rs numbers them), 17..20 zeros, 20..24 length of the context, then the context, then the data up to the end |
+//! | 3 | [`HardState`] | 0..8 term, 8..16 vote (0: none), 16..24 commit |
+//! | 4 | truncated ([`Mark`]) | 0..8 index, 8..16 term |
+//!
+//! Indices and terms of entries are at least 1; no index and no term is above [`MAX_NUMBER`], so that adding one to any
+//! of them never overflows.
+//!
+//! # Order
+//!
+//! Whatever prefix of the records survives a power loss must be a log that raft can start from. So one append holds, in
+//! this order: the hard state **with its old commit** if term or vote changed (no entry is ever newer than the hard
+//! state before it); the entries; the hard state again if the commit moved (no commit is ever beyond the entries before
+//! it); the truncation mark.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ferrite_disk::wal::{MAX_PAYLOAD_BYTES, Record};
+use raft::eraftpb::{Entry, EntryType};
+
+/// Largest index and term that Ferrite accepts from a disk or a peer.
+pub(crate) const MAX_NUMBER: u64 = u64::MAX >> 2;
+
+/// Largest `context.len() + data.len()` of an entry, in bytes: what fits into one record.
+pub const MAX_ENTRY_BYTES: usize = MAX_PAYLOAD_BYTES as usize - ENTRY_HEAD;
+
+const KIND_METADATA: u8 = 1;
+const KIND_ENTRY: u8 = 2;
+const KIND_HARD_STATE: u8 = 3;
+const KIND_TRUNCATED: u8 = 4;
+
+/// Bytes of an entry's record before its context.
+pub(crate) const ENTRY_HEAD: usize = 24;
+
+const TYPE_NORMAL: u8 = 0;
+const TYPE_CONF_CHANGE: u8 = 1;
+const TYPE_CONF_CHANGE_V2: u8 = 2;
+
+/// Whose log this is. The same in every segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metadata {
+    /// The cluster's id.
+    pub cluster_id: u64,
+    /// The id of the member that writes the log.
+    pub member_id: u64,
+}
+
+/// What raft must not forget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HardState {
+    /// The greatest term seen.
+    pub term: u64,
+    /// Whom this member voted for in that term; 0: nobody.
+    pub vote: u64,
+    /// Entries up to here are known to be committed. Not synced on its own, so it may lag behind.
+    pub commit: u64,
+}
+
+impl HardState {
+    /// Whether going from `self` to `next` is a promise to others, to be synced before anybody hears of it.
+    pub(crate) fn promises_differ(&self, next: &HardState) -> bool {
+        self.term != next.term || self.vote != next.vote
+    }
+}
+
+/// A place in the log: an index and the term of the entry there. As a record: entries up to and including it were
+/// dropped, because a checkpoint holds their effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mark {
+    /// Index of the last entry dropped, 0 if none was.
+    pub index: u64,
+    /// Its term, 0 if none was.
+    pub term: u64,
+}
+
+/// A record, decoded.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Decoded {
+    Metadata(Metadata),
+    Entry(Entry),
+    HardState(HardState),
+    Truncated(Mark),
+}
+
+/// Why a record does not decode.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadRecord {
+    /// No record of this kind is known.
+    #[error("unknown record kind {0}")]
+    Kind(u8),
+    /// The payload cannot have this length.
+    #[error("{what} record of {bytes} bytes")]
+    Length {
+        /// What kind of record it is.
+        what: &'static str,
+        /// Length of the payload.
+        bytes: usize,
+    },
+    /// The entry's type is none that is known.
+    #[error("entry of unknown type {0}")]
+    EntryType(u8),
+    /// A field has a value that it cannot have.
+    #[error("{what} is {value}")]
+    Value {
+        /// The field.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+    },
+}
+
+pub(crate) fn metadata(metadata: &Metadata) -> Record {
+    numbers(KIND_METADATA, &[metadata.cluster_id, metadata.member_id])
+}
+
+pub(crate) fn hard_state(state: &HardState) -> Record {
+    numbers(KIND_HARD_STATE, &[state.term, state.vote, state.commit])
+}
+
+pub(crate) fn truncated(mark: &Mark) -> Record {
+    numbers(KIND_TRUNCATED, &[mark.index, mark.term])
+}
+
+fn numbers(kind: u8, numbers: &[u64]) -> Record {
+    let mut payload = BytesMut::with_capacity(numbers.len() * 8);
+    for number in numbers {
+        payload.put_u64_le(*number);
+    }
+    Record { kind, payload: payload.freeze() }
+}
+
+/// Length of the payload of an entry's record.
+pub(crate) fn entry_bytes(entry: &Entry) -> usize {
+    ENTRY_HEAD + entry.context.len() + entry.data.len()
+}
+
+/// Appends the records of the entries to `records`: one buffer for all of them, one copy of each payload.
+pub(crate) fn entries(entries: &[Entry], records: &mut Vec<Record>) {
+    let bytes = entries.iter().map(entry_bytes).sum();
+    let mut buffer = BytesMut::with_capacity(bytes);
+    records.reserve(entries.len());
+    for entry in entries {
+        let kind = match entry.entry_type {
+            EntryType::EntryNormal => TYPE_NORMAL,
+            EntryType::EntryConfChange => TYPE_CONF_CHANGE,
+            EntryType::EntryConfChangeV2 => TYPE_CONF_CHANGE_V2,
+        };
+        buffer.put_u64_le(entry.index);
+        buffer.put_u64_le(entry.term);
+        buffer.put_u32_le(u32::from(kind));
+        let context = u32::try_from(entry.context.len());
+        buffer.put_u32_le(context.expect("entries above MAX_ENTRY_BYTES are refused before they are proposed or stepped"));
+        buffer.put_slice(&entry.context);
+        buffer.put_slice(&entry.data);
+        records.push(Record { kind: KIND_ENTRY, payload: buffer.split().freeze() });
+    }
+}
+
+/// Decodes a record. The context and the data of an entry share the payload's memory.
+pub(crate) fn decode(kind: u8, payload: Bytes) -> Result<Decoded, BadRecord> {
+    match kind {
+        KIND_METADATA => {
+            let [cluster_id, member_id] = decode_numbers("metadata", &payload)?;
+            Ok(Decoded::Metadata(Metadata { cluster_id, member_id }))
+        }
+        KIND_ENTRY => decode_entry(payload).map(Decoded::Entry),
+        KIND_HARD_STATE => {
+            let [term, vote, commit] = decode_numbers("hard state", &payload)?;
+            at_most("term", term)?;
+            at_most("commit", commit)?;
+            Ok(Decoded::HardState(HardState { term, vote, commit }))
+        }
+        KIND_TRUNCATED => {
+            let [index, term] = decode_numbers("truncated", &payload)?;
+            at_most("index", index)?;
+            at_most("term", term)?;
+            Ok(Decoded::Truncated(Mark { index, term }))
+        }
+        other => Err(BadRecord::Kind(other)),
+    }
+}
+
+/// As [`decode`], for a place where only an entry can be.
+pub(crate) fn decode_entry_record(kind: u8, payload: Bytes) -> Result<Entry, BadRecord> {
+    match kind {
+        KIND_ENTRY => decode_entry(payload),
+        other => Err(BadRecord::Kind(other)),
+    }
+}
+
+fn decode_numbers<const N: usize>(
+    what: &'static str,
+    mut payload: &[u8],
+) -> Result<[u64; N], BadRecord> {
+    let bytes = payload.len();
+    if bytes != N * 8 {
+        return Err(BadRecord::Length { what, bytes });
+    }
+    Ok(std::array::from_fn(|_| payload.get_u64_le()))
+}
+
+fn decode_entry(mut payload: Bytes) -> Result<Entry, BadRecord> {
+    let short = BadRecord::Length { what: "entry", bytes: payload.len() };
+    if payload.len() < ENTRY_HEAD {
+        return Err(short);
+    }
+    let index = payload.get_u64_le();
+    let term = payload.get_u64_le();
+    let kind = payload.get_u8();
+    let zeros = payload.get_uint_le(3);
+    let context = payload.get_u32_le() as usize;
+    for (what, value) in [("entry index", index), ("entry term", term)] {
+        if value == 0 {
+            return Err(BadRecord::Value { what, value });
+        }
+        at_most(what, value)?;
+    }
+    if zeros != 0 {
+        return Err(BadRecord::Value { what: "entry padding", value: zeros });
+    }
+    let entry_type = match kind {
+        TYPE_NORMAL => EntryType::EntryNormal,
+        TYPE_CONF_CHANGE => EntryType::EntryConfChange,
+        TYPE_CONF_CHANGE_V2 => EntryType::EntryConfChangeV2,
+        other => return Err(BadRecord::EntryType(other)),
+    };
+    if context > payload.len() {
+        return Err(short);
+    }
+    let mut entry = Entry::default();
+    entry.entry_type = entry_type;
+    entry.index = index;
+    entry.term = term;
+    entry.context = payload.split_to(context);
+    entry.data = payload;
+    Ok(entry)
+}
+
+fn at_most(what: &'static str, value: u64) -> Result<(), BadRecord> {
+    if value > MAX_NUMBER {
+        return Err(BadRecord::Value { what, value });
+    }
+    Ok(())
+}
