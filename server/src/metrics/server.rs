@@ -9,6 +9,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, I
 
 use super::ETCD_VERSION;
 use super::register::{Registrar, doubling};
+use crate::config::gates::GATES;
 
 macro_rules! request_kinds {
     ($($name:ident),* $(,)?) => {
@@ -149,21 +150,6 @@ pub enum CallKind {
     Stream,
 }
 
-/// The feature gates of etcd 3.7.1 and their stage (spec/versioning.md section 6). None is built.
-const FEATURE_GATES: &[(&str, &str)] = &[
-    ("AllAlpha", "ALPHA"),
-    ("AllBeta", "BETA"),
-    ("CompactHashCheck", "ALPHA"),
-    ("FastLeaseKeepAlive", "BETA"),
-    ("InitialCorruptCheck", "ALPHA"),
-    ("LeaseCheckpoint", "ALPHA"),
-    ("LeaseCheckpointPersist", "ALPHA"),
-    ("PriorityRequest", "ALPHA"),
-    ("SetMemberLocalAddr", "ALPHA"),
-    ("StopGRPCServiceOnDefrag", "ALPHA"),
-    ("TxnModeWriteWithSharedBuffer", "BETA"),
-];
-
 impl ServerMetrics {
     pub(super) fn new(r: &Registrar<'_>) -> Self {
         r.gauge_vec(
@@ -190,8 +176,11 @@ impl ServerMetrics {
             "1 for an enabled feature gate, 0 for a disabled one.",
             &["name", "stage"],
         );
-        for (name, stage) in FEATURE_GATES {
-            feature_enabled.with_label_values(&[*name, *stage]).set(0);
+        // Off, also those that are on by default in etcd: no gate's effect is built.
+        for gate in GATES {
+            feature_enabled
+                .with_label_values(&[gate.name, gate.stage.name()])
+                .set(0);
         }
         Self {
             has_leader: r.gauge(
@@ -353,9 +342,9 @@ impl ServerMetrics {
 
     /// Shows a feature gate of etcd's list as enabled or not; other names are ignored.
     pub fn set_feature(&self, name: &str, enabled: bool) {
-        if let Some((name, stage)) = FEATURE_GATES.iter().find(|(known, _)| *known == name) {
+        if let Some(gate) = GATES.iter().find(|gate| gate.name == name) {
             self.feature_enabled
-                .with_label_values(&[*name, *stage])
+                .with_label_values(&[gate.name, gate.stage.name()])
                 .set(i64::from(enabled));
         }
     }
