@@ -17,6 +17,7 @@
 
 pub mod real;
 pub mod sim;
+mod unsynced;
 pub mod wal;
 
 use std::fmt::Debug;
@@ -25,6 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use real::RealDisk;
+pub use unsynced::UnsyncedDisk;
 
 /// The unit a disk writes atomically, in bytes. Larger writes may be torn at multiples of it.
 pub const SECTOR_BYTES: usize = 512;

@@ -1,0 +1,14 @@
+//! The robustness suite: the real server code on simulated disks, crashed at every operation, and
+//! real processes killed under load.
+//!
+//! * [`sim`]: a member without threads, clock or network, on a simulated disk.
+//! * [`script`]: what a run does, from a seed, and what it must leave behind.
+//! * [`process`], [`ledger`], [`kill_loop`]: a real server, killed under load, and what must be left.
+//!
+//! The tests in `tests/it` put these together.
+
+pub mod kill_loop;
+pub mod ledger;
+pub mod process;
+pub mod script;
+pub mod sim;

@@ -1,0 +1,197 @@
+//! Scripts: writes from a seed, and the states that they must leave behind.
+//!
+//! [`Reference`] remembers the state after each write of an undisturbed run: the revision, the
+//! compaction, and every row ever written. A member that comes back after a crash must be in one of
+//! those states, at or after the last write it had acknowledged and not after the last proposed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use ferrite_api::pb::etcdserverpb::request_op::Request;
+use ferrite_api::pb::etcdserverpb::{
+    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest, RequestOp,
+    TxnRequest,
+};
+use ferrite_api::pb::mvccpb::KeyValue;
+use ferrite_storage::mvcc::range::KeyRange;
+use ferrite_storage::mvcc::recent::Row;
+use ferrite_storage::page::{RowId, record_digest};
+use ferrite_storage::state::State;
+use prost::Message;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+/// Writes from a seed: puts of all sizes, deletes, transactions, compactions.
+#[derive(Debug)]
+pub struct Script {
+    rng: StdRng,
+    keys: u32,
+}
+
+impl Script {
+    /// A script over `keys` different keys.
+    pub fn new(seed: u64, keys: u32) -> Self {
+        Self { rng: StdRng::seed_from_u64(seed), keys }
+    }
+
+    /// The next write, for a store at `revision`.
+    pub fn next(&mut self, revision: i64, compacted: i64) -> InternalRaftRequest {
+        let mut request = InternalRaftRequest::default();
+        match self.rng.random_range(0..100) {
+            0..60 => request.put = Some(self.put()),
+            60..75 => request.delete_range = Some(self.delete()),
+            75..92 => {
+                let ops = self.rng.random_range(1..6);
+                let success = (0..ops).map(|_| self.op()).collect();
+                request.txn = Some(TxnRequest { success, ..TxnRequest::default() });
+            }
+            _ => {
+                let revision = if revision > compacted.max(1) {
+                    self.rng.random_range(compacted.max(1)..=revision)
+                } else {
+                    revision
+                };
+                request.compaction = Some(CompactionRequest { revision, physical: false });
+            }
+        }
+        request
+    }
+
+    fn key(&mut self) -> Bytes {
+        Bytes::from(format!("/registry/{:04}", self.rng.random_range(0..self.keys)))
+    }
+
+    fn put(&mut self) -> PutRequest {
+        let length = match self.rng.random_range(0..20) {
+            0 => self.rng.random_range(2000..7000),
+            _ => self.rng.random_range(0..200),
+        };
+        let value: Vec<u8> = (0..length).map(|_| self.rng.random()).collect();
+        PutRequest { key: self.key(), value: Bytes::from(value), ..PutRequest::default() }
+    }
+
+    fn delete(&mut self) -> DeleteRangeRequest {
+        let key = self.key();
+        let range_end = if self.rng.random_bool(0.3) { self.key() } else { Bytes::new() };
+        DeleteRangeRequest { key, range_end, prev_kv: false }
+    }
+
+    fn op(&mut self) -> RequestOp {
+        let request = if self.rng.random_bool(0.7) {
+            Request::RequestPut(self.put())
+        } else {
+            Request::RequestDeleteRange(self.delete())
+        };
+        RequestOp { request: Some(request) }
+    }
+}
+
+/// The state after a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct After {
+    revision: i64,
+    compacted: i64,
+}
+
+/// The states of an undisturbed run.
+#[derive(Debug, Default)]
+pub struct Reference {
+    /// `after[n]` is the state after `n` writes.
+    after: Vec<After>,
+    rows: BTreeMap<(i64, i64), Row>,
+}
+
+impl Reference {
+    /// Remembers the state that an undisturbed member is in.
+    pub fn record(&mut self, state: &State) {
+        let revision = state.store().revision();
+        let known = self.after.last().map_or(0, |after| after.revision);
+        let view = state.view();
+        for (_, change) in view.index.changes(&KeyRange::all(), known, revision) {
+            let (revision, tombstone) = (change.revision, change.tombstone);
+            let row = view.recent.get(revision).cloned().unwrap_or_else(|| {
+                let reader = view.page.reader().expect("the undisturbed disk can be read");
+                let record = reader.row(revision, tombstone).expect("the row was just applied");
+                Row { revision, tombstone, record }
+            });
+            self.rows.insert((revision.main, revision.sub), row);
+        }
+        self.after.push(After { revision, compacted: state.store().compacted() });
+    }
+
+    /// How many writes are remembered.
+    pub fn writes(&self) -> usize {
+        self.after.len().saturating_sub(1)
+    }
+
+    /// Checks that `state` is the one after some number of writes in `least..=most`, to the byte,
+    /// at every revision that can still be read. Returns that number.
+    ///
+    /// # Panics
+    /// It is not.
+    pub fn check(&self, state: &State, least: usize, most: usize) -> usize {
+        let store = state.store();
+        let is = After { revision: store.revision(), compacted: store.compacted() };
+        let writes = (least..=most)
+            .find(|writes| self.after[*writes] == is)
+            .unwrap_or_else(|| panic!("{is:?} is not a state after {least} to {most} writes"));
+        store.index().check_invariants();
+        let view = state.view();
+        for revision in is.compacted.max(1)..=is.revision {
+            let all = Bytes::from_static(b"\0");
+            let request = RangeRequest {
+                key: all.clone(),
+                range_end: all,
+                revision,
+                ..RangeRequest::default()
+            };
+            let read = view.range(&request).unwrap_or_else(|error| {
+                panic!("revision {revision} cannot be read after {writes} writes: {error}")
+            });
+            assert_eq!(read.kvs, self.pairs(revision), "revision {revision} after {writes} writes");
+        }
+        writes
+    }
+
+    /// Checks the digest of a state whose compactions are finished.
+    ///
+    /// # Panics
+    /// It is not that of the rows which must be there.
+    pub fn check_digest(&self, state: &State) {
+        assert!(!state.compacting(), "the digest is known only when compactions are finished");
+        let (revision, compacted) = (state.store().revision(), state.store().compacted());
+        let kept = self.survivors(revision, compacted);
+        let digest = kept.iter().fold(0u64, |digest, row| {
+            let id = RowId { revision: row.revision, tombstone: row.tombstone };
+            digest.wrapping_add(record_digest(id, &row.record).expect("a revision has a key"))
+        });
+        assert_eq!(state.digest(), digest, "digest at {revision} compacted at {compacted}");
+    }
+
+    /// The encoded pairs at a revision, in key order.
+    fn pairs(&self, revision: i64) -> Vec<Bytes> {
+        let mut newest: BTreeMap<Bytes, &Row> = BTreeMap::new();
+        for row in self.rows.range(..(revision + 1, 0)).map(|(_, row)| row) {
+            newest.insert(key(row), row);
+        }
+        newest.into_values().filter(|row| !row.tombstone).map(|row| row.record.clone()).collect()
+    }
+
+    /// The rows that a compaction leaves (spec mvcc.md section 6).
+    fn survivors(&self, revision: i64, compacted: i64) -> Vec<&Row> {
+        let mut decided = BTreeSet::new();
+        let mut kept = Vec::new();
+        for ((main, _), row) in self.rows.range(..(revision + 1, 0)).rev() {
+            if *main > compacted {
+                kept.push(row);
+            } else if decided.insert(key(row)) && (!row.tombstone || *main == compacted) {
+                kept.push(row);
+            }
+        }
+        kept
+    }
+}
+
+fn key(row: &Row) -> Bytes {
+    KeyValue::decode(row.record.clone()).expect("a record that was just written decodes").key
+}

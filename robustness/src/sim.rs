@@ -1,0 +1,189 @@
+//! A member on a simulated disk: the production code from bootstrap to apply, driven by hand in one
+//! thread. What its shell does with threads happens here inline and in order.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ferrite_api::pb::etcdserverpb::{InternalRaftRequest, RequestHeader};
+use ferrite_api::types::MemberId;
+use ferrite_disk::sim::SimDisk;
+use ferrite_disk::wal::{self, Wal};
+use ferrite_disk::{Disk, DiskLock};
+use ferrite_server::bootstrap;
+use ferrite_server::member::{Effects, Fatal, Input, Member, Options, Published, Reply};
+use ferrite_server::request_id::RequestIds;
+use ferrite_storage::checkpoint::{Job, Policy};
+use ferrite_storage::page;
+use prost::Message;
+
+/// Small sizes, so that a short script sees every event.
+pub fn bootstrap_options() -> bootstrap::Options {
+    bootstrap::Options {
+        data_dir: PathBuf::from("/data/default.etcd"),
+        wal_dir: None,
+        peer_urls: vec!["http://localhost:2380".to_owned()],
+        token: "etcd-cluster".to_owned(),
+        election_ticks: 10,
+        pre_vote: true,
+        seed: 1,
+        page: page::Options { cache_bytes: 1 << 20, ..page::Options::default() },
+        wal: wal::Options { segment_bytes: 16 << 10, spare_segments: 1 },
+        entry_cache_bytes: 4 << 10,
+    }
+}
+
+/// Likewise.
+pub fn member_options() -> Options {
+    Options {
+        request_ticks: 70,
+        checkpoint_ticks: 3,
+        checkpoint: Policy { max_bytes: 8 << 10, remove_rows: 5 },
+        snapshot_count: 20,
+        catchup_entries: 5,
+        name: "default".to_owned(),
+        client_urls: vec!["http://localhost:2379".to_owned()],
+    }
+}
+
+/// Why a simulated member ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It could not start.
+    #[error(transparent)]
+    Boot(#[from] bootstrap::Error),
+    /// It could not go on.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+}
+
+/// A member and its shell in one thread.
+#[derive(Debug)]
+pub struct SimMember {
+    member: Member<u64>,
+    published: Arc<Published>,
+    wal: Wal,
+    ids: RequestIds,
+    next_waiter: u64,
+    replies: Vec<(u64, Reply)>,
+    /// A job that was handed out; it runs after everything else of a step, as a thread would.
+    job: Option<Job>,
+    _lock: Box<dyn DiskLock>,
+}
+
+impl SimMember {
+    /// Starts a member on `disk`, laying its data directory out if it is new. `incarnation` stands
+    /// for the time of the start: later starts need larger ones.
+    ///
+    /// # Errors
+    /// As a real member's start.
+    pub fn boot(disk: &SimDisk, incarnation: u64) -> Result<Self, Error> {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        let restored = bootstrap::restore(&disk, &bootstrap_options())?;
+        let id = restored.state.member_id();
+        // Ids of the member's own requests; the clients' are another range.
+        let own = Arc::new(RequestIds::new(id, incarnation));
+        let ids = RequestIds::new(MemberId::new(0xc11e), incarnation);
+        let (member, published) =
+            Member::new(restored.driver, restored.state, member_options(), own);
+        let mut sim = Self {
+            member,
+            published,
+            wal: restored.wal,
+            ids,
+            next_waiter: 0,
+            replies: Vec::new(),
+            job: None,
+            _lock: restored.lock,
+        };
+        sim.carry_out()?;
+        Ok(sim)
+    }
+
+    /// Proposes a request. Its reply comes under the number returned.
+    ///
+    /// # Errors
+    /// The member cannot go on.
+    pub fn propose(&mut self, mut request: InternalRaftRequest) -> Result<u64, Error> {
+        let id = self.ids.next();
+        request.header = Some(RequestHeader { id: id.get(), ..RequestHeader::default() });
+        let payload = Bytes::from(request.encode_to_vec());
+        self.next_waiter += 1;
+        let waiter = self.next_waiter;
+        self.member.step(Input::Propose { id, payload, waiter }).map_err(Error::from)?;
+        Ok(waiter)
+    }
+
+    /// Lets a heartbeat interval pass.
+    ///
+    /// # Errors
+    /// The member cannot go on.
+    pub fn tick(&mut self) -> Result<(), Error> {
+        self.member.step(Input::Tick)?;
+        self.carry_out()
+    }
+
+    /// Carries out everything that is to be done, the job last.
+    ///
+    /// # Errors
+    /// The member cannot go on.
+    pub fn carry_out(&mut self) -> Result<(), Error> {
+        loop {
+            self.effects()?;
+            if let Some(job) = self.job.take() {
+                let done = job.run();
+                self.member.step(Input::JobDone(done))?;
+            } else if !self.member.busy() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn effects(&mut self) -> Result<(), Error> {
+        loop {
+            let Effects { send, replies, job, append, release_before } = self.member.effects()?;
+            assert!(send.is_empty(), "a sole member has nobody to send to");
+            self.replies.extend(replies);
+            if job.is_some() {
+                self.job = job;
+            }
+            if let Some(segment) = release_before {
+                self.wal.release_before(segment).map_err(Fatal::from)?;
+            }
+            let Some(append) = append else { return Ok(()) };
+            match self.wal.append(&append.records, &mut || append.head()) {
+                Ok(positions) => {
+                    if append.must_sync {
+                        self.wal.sync().map_err(Fatal::from)?;
+                    }
+                    self.member.appended(append.ticket, &positions);
+                }
+                Err(error) if error.is_no_space() => {
+                    self.member.append_refused(append);
+                    return Ok(());
+                }
+                Err(error) => return Err(Fatal::from(error).into()),
+            }
+        }
+    }
+
+    /// Takes the replies that have come.
+    pub fn replies(&mut self) -> Vec<(u64, Reply)> {
+        std::mem::take(&mut self.replies)
+    }
+
+    /// The member.
+    pub fn member(&self) -> &Member<u64> {
+        &self.member
+    }
+
+    /// What it publishes.
+    pub fn published(&self) -> &Published {
+        &self.published
+    }
+
+    /// The log.
+    pub fn wal(&self) -> &Wal {
+        &self.wal
+    }
+}

@@ -1,0 +1,76 @@
+//! `etcd`: runs one member.
+
+use std::process::ExitCode;
+
+use ferrite_server::config::{self, Outcome};
+use ferrite_server::{Server, logging};
+use tokio::signal::unix::{SignalKind, signal};
+
+// Chosen by measurement: see ARCHITECTURE.md, "Allocator".
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let loaded = match config::load(std::env::args_os(), std::env::vars_os()) {
+        Outcome::Run(loaded) => loaded,
+        Outcome::Exit(exit) => {
+            if let Err(error) = logging::init(&logging::Options::default()) {
+                eprintln!("etcd: {error}");
+            }
+            return exit.finish();
+        }
+    };
+    if let Err(error) = logging::init(&loaded.config.log) {
+        eprintln!("etcd: {error}");
+        return ExitCode::FAILURE;
+    }
+    for note in &loaded.notes {
+        note.emit();
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(loaded.config)) {
+        Ok(signal) => end_by(signal),
+        Err(error) => {
+            tracing::error!(%error, "etcd failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs until a signal asks to stop, and returns that signal.
+async fn run(config: config::Config) -> Result<SignalKind, ferrite_server::server::Error> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ferrite_server::server::Error::Thread)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(ferrite_server::server::Error::Thread)?;
+    let starting = Server::start(config);
+    let mut server = tokio::select! {
+        server = starting => server?,
+        _ = interrupt.recv() => return Ok(SignalKind::interrupt()),
+        _ = terminate.recv() => return Ok(SignalKind::terminate()),
+    };
+    let (received, name) = tokio::select! {
+        error = server.failed() => return Err(error),
+        _ = interrupt.recv() => (SignalKind::interrupt(), "interrupt"),
+        _ = terminate.recv() => (SignalKind::terminate(), "terminated"),
+    };
+    tracing::info!(signal = name, "received signal; shutting down");
+    server.stop().await?;
+    Ok(received)
+}
+
+/// Ends the process as the signal would have: that is what supervisors look at. The first process
+/// of a container ends with 0, as etcd's does.
+fn end_by(signal: SignalKind) -> ExitCode {
+    if std::process::id() == 1 {
+        return ExitCode::SUCCESS;
+    }
+    if let Err(error) = signal_hook::low_level::emulate_default_handler(signal.as_raw_value()) {
+        tracing::error!(%error, "cannot end by the signal");
+    }
+    ExitCode::FAILURE
+}

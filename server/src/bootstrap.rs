@@ -1,0 +1,318 @@
+//! From a data directory to a member ready to run: a new one is laid out, an existing one is
+//! restored.
+//!
+//! ```text
+//! <data-dir>/member/lock        held while a process uses the directory
+//! <data-dir>/member/snap/db     the page file
+//! <wal-dir or <data-dir>/member/wal>/   the log
+//! ```
+//!
+//! A new member writes its page file first, as if a snapshot at index 1 of term 1 had been
+//! installed, and its log last: a crash in between leaves a page file at index 1 without a log,
+//! which is laid out again. All members of a static bootstrap derive the same ids and the same
+//! first state from the initial cluster.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ferrite_api::types::{ClusterId, MemberId};
+use ferrite_disk::wal::{self, Wal};
+use ferrite_disk::{Disk, DiskLock};
+use ferrite_raft::{Driver, Mark, Metadata, log};
+use ferrite_storage::members;
+use ferrite_storage::page::{self, ConfState, Initial, MetaUpdate, PageFile};
+use ferrite_storage::state::State;
+use sha1::{Digest, Sha1};
+
+/// The index and term at which every member's log begins: the initial members are in the state.
+const FIRST: u64 = 1;
+
+/// The storage schema that a new store is laid out in.
+const STORAGE_VERSION: &str = "3.7.0";
+
+/// What a member is made from.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// The log's directory, if it is not in the data directory.
+    pub wal_dir: Option<PathBuf>,
+    /// This member's peer URLs, as in the initial cluster.
+    pub peer_urls: Vec<String>,
+    /// Salt of the ids of a new cluster.
+    pub token: String,
+    /// Ticks without a leader before this member campaigns.
+    pub election_ticks: usize,
+    /// Whether a campaign asks first whether it could win.
+    pub pre_vote: bool,
+    /// Seed of the election timeouts.
+    pub seed: u64,
+    /// The page file's knobs.
+    pub page: page::Options,
+    /// The log's knobs.
+    pub wal: wal::Options,
+    /// Bytes of raft entries kept in memory.
+    pub entry_cache_bytes: usize,
+}
+
+/// A member's parts, restored.
+#[derive(Debug)]
+pub struct Restored {
+    /// Consensus, at the last index of the log.
+    pub driver: Driver,
+    /// The state, as of the consistent index.
+    pub state: State,
+    /// The log, ready to be appended to.
+    pub wal: Wal,
+    /// Held as long as the member lives.
+    pub lock: Box<dyn DiskLock>,
+}
+
+/// Why a member could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The directory cannot be used.
+    #[error("cannot use {}: {source}", path.display())]
+    Dir {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process uses the data directory.
+    #[error("data directory {} is in use by another process", path.display())]
+    Held {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The directory holds something that is not this program's.
+    #[error("{}: {what}", path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// What was found and what to do.
+        what: String,
+    },
+    /// The page file.
+    #[error("page file {}: {source}", path.display())]
+    Storage {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ferrite_storage::Error,
+    },
+    /// The log.
+    #[error("log {}: {source}", path.display())]
+    Log {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: ferrite_raft::Error,
+    },
+}
+
+/// The id of a member: the first 8 bytes of SHA-1 over its sorted peer URLs and the cluster token
+/// (spec cluster.md section 1).
+pub fn member_id(peer_urls: &[String], token: &str) -> MemberId {
+    let mut urls: Vec<&str> = peer_urls.iter().map(String::as_str).collect();
+    urls.sort_unstable();
+    let mut hash = Sha1::new();
+    for url in urls {
+        hash.update(url);
+    }
+    hash.update(token);
+    MemberId::new(first_8(&hash.finalize()))
+}
+
+/// The id of a cluster: the first 8 bytes of SHA-1 over its members' ids in ascending order.
+pub fn cluster_id(members: &[MemberId]) -> ClusterId {
+    let mut members = members.to_vec();
+    members.sort_unstable();
+    let mut hash = Sha1::new();
+    for member in members {
+        hash.update(member.get().to_be_bytes());
+    }
+    ClusterId::new(first_8(&hash.finalize()))
+}
+
+fn first_8(hash: &[u8]) -> u64 {
+    hash.iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte))
+}
+
+/// Restores the member of a data directory, or lays a new one out.
+///
+/// # Errors
+/// See [`Error`]: nothing in the directory was changed that a later start could not do again.
+pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Error> {
+    let member_dir = options.data_dir.join("member");
+    let snap_dir = member_dir.join("snap");
+    let wal_dir = options.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
+    disk.create_dir(&snap_dir).map_err(dir_error(&snap_dir))?;
+    let lock = lock(disk, &options.data_dir, &member_dir.join("lock"))?;
+    refuse_foreign(disk, &wal_dir)?;
+
+    let page_path = snap_dir.join("db");
+    let storage = |source: ferrite_storage::Error| Error::Storage { path: page_path.clone(), source };
+    let log_error = |source: ferrite_raft::Error| Error::Log { path: wal_dir.clone(), source };
+
+    let has_log = Wal::exists(disk.as_ref(), &wal_dir).map_err(dir_error(&wal_dir))?;
+    let has_page = disk.exists(&page_path).map_err(dir_error(&page_path))?;
+    let page = match (has_log, has_page) {
+        (true, true) => {
+            PageFile::open(disk, &page_path, options.page.clone()).map_err(|e| storage(e.into()))?
+        }
+        (true, false) => {
+            let what = format!(
+                "the log is there but the page file {} is missing; restore it from a backup",
+                page_path.display()
+            );
+            return Err(Error::Foreign { path: options.data_dir.clone(), what });
+        }
+        (false, _) => {
+            let page = lay_out(disk, options, &page_path, has_page)?;
+            create_log(disk, options, &wal_dir, &page).map_err(log_error)?;
+            tracing::info!(
+                member_id = %MemberId::new(page.meta().member_id),
+                cluster_id = %ClusterId::new(page.meta().cluster_id),
+                data_dir = %options.data_dir.display(),
+                "laid out a new member"
+            );
+            page
+        }
+    };
+
+    let meta = page.meta();
+    let recovered =
+        log::recover(Arc::clone(disk), &wal_dir, &log_options(options)).map_err(log_error)?;
+    let of_log = (recovered.metadata.cluster_id, recovered.metadata.member_id);
+    if of_log != (meta.cluster_id, meta.member_id) {
+        let what = format!(
+            "the log belongs to member {:x} of cluster {:x}, the page file to member {:x} of cluster {:x}",
+            of_log.1, of_log.0, meta.member_id, meta.cluster_id
+        );
+        return Err(Error::Foreign { path: options.data_dir.clone(), what });
+    }
+    let state = State::restore(Arc::new(page)).map_err(storage)?;
+    tracing::info!(
+        member_id = %state.member_id(),
+        cluster_id = %state.cluster_id(),
+        revision = state.store().revision(),
+        compacted = state.store().compacted(),
+        keys = state.store().index().len(),
+        digest = format!("{:016x}", state.digest()),
+        consistent_index = meta.consistent_index,
+        "restored the page file"
+    );
+    let conf_state = ferrite_raft::ConfState {
+        voters: meta.conf_state.voters,
+        learners: meta.conf_state.learners,
+        voters_outgoing: meta.conf_state.voters_outgoing,
+        learners_next: meta.conf_state.learners_next,
+        auto_leave: meta.conf_state.auto_leave,
+    };
+    let config = ferrite_raft::Config {
+        election_ticks: options.election_ticks,
+        pre_vote: options.pre_vote,
+        ..ferrite_raft::Config::new(meta.member_id, meta.consistent_index, conf_state, options.seed)
+    };
+    let driver = Driver::new(config, recovered.log).map_err(log_error)?;
+    Ok(Restored { driver, state, wal: recovered.wal, lock })
+}
+
+fn log_options(options: &Options) -> log::Options {
+    log::Options { cache_bytes: options.entry_cache_bytes, wal: options.wal.clone() }
+}
+
+fn lock(disk: &Arc<dyn Disk>, data_dir: &Path, path: &Path) -> Result<Box<dyn DiskLock>, Error> {
+    disk.lock(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::WouldBlock => Error::Held { path: data_dir.to_path_buf() },
+        _ => Error::Dir { path: path.to_path_buf(), source },
+    })
+}
+
+/// Refuses a directory that etcd itself has written: the files have the same places and other
+/// contents.
+fn refuse_foreign(disk: &Arc<dyn Disk>, wal_dir: &Path) -> Result<(), Error> {
+    if !disk.exists(wal_dir).map_err(dir_error(wal_dir))? {
+        return Ok(());
+    }
+    let files = disk.list(wal_dir).map_err(dir_error(wal_dir))?;
+    // etcd names a segment <sequence>-<index>.wal.
+    if let Some(file) = files.iter().find(|file| file.name.ends_with(".wal") && file.name.contains('-')) {
+        let what = format!(
+            "{} was written by etcd, not by Ferrite; start with an empty data directory and move the \
+             data with a client (etcdctl make-mirror)",
+            file.name
+        );
+        return Err(Error::Foreign { path: wal_dir.to_path_buf(), what });
+    }
+    Ok(())
+}
+
+/// Writes the page file of a new member. One that is there already is left from a start that did
+/// not get as far as the log, if it is at the first index.
+fn lay_out(
+    disk: &Arc<dyn Disk>,
+    options: &Options,
+    path: &Path,
+    exists: bool,
+) -> Result<PageFile, Error> {
+    let storage =
+        |source: page::Error| Error::Storage { path: path.to_path_buf(), source: source.into() };
+    if exists {
+        let page = PageFile::open(disk, path, options.page.clone()).map_err(storage)?;
+        if page.meta().consistent_index > FIRST {
+            let what = format!(
+                "the page file is at raft index {} but the log is missing; put the log back (--wal-dir?) \
+                 or restore from a backup",
+                page.meta().consistent_index
+            );
+            return Err(Error::Foreign { path: options.data_dir.clone(), what });
+        }
+        drop(page);
+        disk.remove(path).map_err(dir_error(path))?;
+    }
+    let member = member_id(&options.peer_urls, &options.token);
+    let initial = Initial {
+        cluster_id: cluster_id(&[member]).get(),
+        member_id: member.get(),
+        meta: MetaUpdate {
+            consistent_index: Some(FIRST),
+            term: Some(FIRST),
+            storage_version: Some(STORAGE_VERSION.to_owned()),
+            conf_state: Some(ConfState { voters: vec![member.get()], ..ConfState::default() }),
+            ..MetaUpdate::default()
+        },
+        tables: vec![members::row(&members::unstarted(member, options.peer_urls.clone()))],
+    };
+    PageFile::create(disk, path, options.page.clone(), &initial).map_err(storage)
+}
+
+fn create_log(
+    disk: &Arc<dyn Disk>,
+    options: &Options,
+    dir: &Path,
+    page: &PageFile,
+) -> Result<(), ferrite_raft::Error> {
+    let meta = page.meta();
+    let metadata = Metadata { cluster_id: meta.cluster_id, member_id: meta.member_id };
+    let start = Mark { index: FIRST, term: FIRST };
+    log::create(Arc::clone(disk), dir, &log_options(options), metadata, start).map(drop)
+}
+
+fn dir_error(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Dir { path: path.to_path_buf(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_etcds() {
+        // The ids of etcd's defaults, which every tutorial shows.
+        let member = member_id(&["http://localhost:2380".to_owned()], "etcd-cluster");
+        assert_eq!(member.to_string(), "8e9e05c52164694d");
+        assert_eq!(cluster_id(&[member]).to_string(), "cdf818194e3a8c32");
+    }
+}

@@ -1,0 +1,23 @@
+//! The Ferrite server: one member of a cluster, embeddable.
+//!
+//! [`Server::start`] runs a member from a [`config::Config`]; [`handle::Handle`] calls it from
+//! inside the process. Reading order of the write path: [`grpc`] takes a request off the wire,
+//! [`handle`] validates and proposes it, [`shell`] gathers what arrives and carries effects out,
+//! [`member`] decides.
+
+pub mod bootstrap;
+pub mod config;
+pub mod error;
+pub mod grpc;
+pub mod handle;
+pub mod http;
+pub mod logging;
+pub mod member;
+pub mod metrics;
+pub mod request_id;
+pub mod serve;
+pub mod server;
+mod shell;
+pub mod validate;
+
+pub use server::Server;

@@ -1,0 +1,682 @@
+//! `Member`: everything that decides, without clocks, threads, sockets or files.
+//!
+//! ```text
+//!   Input ─▶ step ─▶ driver (consensus) ─▶ committed entries ─▶ State::apply ─▶ publish ─▶ replies
+//!                        └─▶ Effects: append these records and sync them, send these messages,
+//!                            run this checkpoint, release these log segments, answer these clients
+//! ```
+//!
+//! The owner (a thread in production, a scheduler in simulation) feeds inputs, takes the effects
+//! with [`Member::effects`], carries them out in the order of the fields, and reports back:
+//! an append with [`Member::appended`], a job with [`Input::JobDone`].
+//!
+//! Invariants:
+//! * A client is answered only after its entry is committed, synced here, applied, and the view
+//!   that shows it is published.
+//! * Time is the number of [`Input::Tick`]s; one tick is one heartbeat interval.
+//! * A proposal goes to the log at most once. Whatever becomes of it then, it is not repeated.
+
+mod published;
+mod waiters;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ferrite_api::pb::etcdserverpb::{InternalRaftRequest, RequestHeader};
+use ferrite_api::pb::membershippb::{
+    Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
+};
+use ferrite_api::types::RequestId;
+use ferrite_disk::wal::Position;
+use ferrite_raft::{Append, Driver, EntryKind, ProposeError, ReadToken, Ticket};
+use ferrite_storage::apply::outcome::Response;
+use ferrite_storage::checkpoint::{Done, Job, Policy, Reason};
+use ferrite_storage::mvcc::pins::Pin;
+use ferrite_storage::mvcc::view::View;
+use ferrite_storage::page;
+use ferrite_storage::state::State;
+use prost::Message;
+use tonic::Code;
+
+use crate::error::Error;
+use crate::request_id::RequestIds;
+use waiters::Waiters;
+
+pub use published::{Cluster, Published, Roots};
+
+/// The level of the cluster that this build forms.
+const CLUSTER_VERSION: &str = "3.7.0";
+
+/// Entries that may be committed and not yet applied before new proposals are refused.
+const MAX_BACKLOG: u64 = 5000;
+
+/// Index keys that one step prunes after a compaction: well under a millisecond.
+const PRUNE_KEYS: usize = 256;
+
+/// The knobs of a member.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Ticks after which a request is given up: 5 s + 2 election timeouts.
+    pub request_ticks: u64,
+    /// Ticks between checkpoints of a store that changes.
+    pub checkpoint_ticks: u64,
+    /// Size of checkpoints and compaction steps.
+    pub checkpoint: Policy,
+    /// Applied entries between compactions of the raft log.
+    pub snapshot_count: u64,
+    /// Entries that a compaction of the raft log keeps for slow followers.
+    pub catchup_entries: u64,
+    /// The name to publish.
+    pub name: String,
+    /// The client URLs to publish.
+    pub client_urls: Vec<String>,
+}
+
+/// What happens to a member. `T` is the shell's way to reach the client that waits.
+#[derive(Debug)]
+pub enum Input<T> {
+    /// A heartbeat interval has passed.
+    Tick,
+    /// A client's write: an encoded `InternalRaftRequest` with this id in its header.
+    Propose {
+        /// The id in the header.
+        id: RequestId,
+        /// The encoded request.
+        payload: Bytes,
+        /// Who waits.
+        waiter: T,
+    },
+    /// A client's linearizable read wants a view.
+    Read {
+        /// Who waits.
+        waiter: T,
+    },
+    /// A client waits until a compaction has removed its rows.
+    AwaitCompaction {
+        /// The revision compacted to.
+        revision: i64,
+        /// Who waits.
+        waiter: T,
+    },
+    /// A job has ended.
+    JobDone(Done),
+}
+
+/// The end of a request.
+#[derive(Debug)]
+pub enum Reply {
+    /// Applied: the verdict, and what is needed to turn it into a response.
+    Applied(Applied),
+    /// A view that is fresh enough for the read.
+    View(Arc<View>),
+    /// The request has failed, or its outcome is not known here.
+    Failed(Error),
+}
+
+/// A verdict of apply.
+#[derive(Debug)]
+pub struct Applied {
+    /// The answer.
+    pub result: Result<Response, ferrite_api::Error>,
+    /// A view that holds every row which the answer names.
+    pub view: Arc<View>,
+    /// Keeps those rows from being compacted away.
+    pub pin: Option<Pin>,
+}
+
+/// What the owner has to do, in the order of the fields.
+#[derive(Debug)]
+pub struct Effects<T> {
+    /// Messages to peers: encoded, with the member they go to.
+    pub send: Vec<(u64, Bytes)>,
+    /// Clients to answer.
+    pub replies: Vec<(T, Reply)>,
+    /// A job to run.
+    pub job: Option<Job>,
+    /// Log segments below this number are not needed any more.
+    pub release_before: Option<u64>,
+    /// Records to append to the log and to sync; then [`Member::appended`].
+    pub append: Option<Append>,
+}
+
+/// Why a member cannot go on. Its process stops; its disk tells the rest.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// The state machine or the page file.
+    #[error(transparent)]
+    Storage(#[from] ferrite_storage::Error),
+    /// Consensus.
+    #[error(transparent)]
+    Raft(#[from] ferrite_raft::Error),
+    /// The log.
+    #[error(transparent)]
+    Wal(#[from] ferrite_disk::wal::Error),
+    /// A committed entry that this build cannot apply.
+    #[error("raft entry {index}: {why}")]
+    Entry {
+        /// The index of the entry.
+        index: u64,
+        /// Why.
+        why: &'static str,
+    },
+}
+
+impl From<page::Error> for Fatal {
+    fn from(error: page::Error) -> Self {
+        Fatal::Storage(error.into())
+    }
+}
+
+#[derive(Debug)]
+struct Proposal {
+    id: RequestId,
+    payload: Bytes,
+}
+
+/// A round of linearizable reads under way.
+#[derive(Debug)]
+struct Round<T> {
+    token: ReadToken,
+    deadline: u64,
+    waiters: Vec<T>,
+}
+
+/// A member of a cluster.
+#[derive(Debug)]
+pub struct Member<T> {
+    driver: Driver,
+    state: State,
+    published: Arc<Published>,
+    options: Options,
+    ids: Arc<RequestIds>,
+    now: u64,
+    /// Proposals that raft has not taken yet: no leader, or too much uncommitted.
+    queue: VecDeque<Proposal>,
+    waiters: Waiters<T>,
+    /// Reads that wait for the next round.
+    reads: Vec<T>,
+    round: Option<Round<T>>,
+    /// Reads whose index is confirmed and not yet applied here.
+    confirmed: Vec<(u64, T)>,
+    compactions: Vec<(i64, T)>,
+    /// The term in which this member leads and has applied an entry.
+    leading: Option<u64>,
+    last_checkpoint: u64,
+    /// The last consistent index that is durable in the page file.
+    checkpointed: u64,
+    page_full: bool,
+    log_full: bool,
+    /// Whether the append that found no space is to be tried again.
+    retry_append: bool,
+    prune: bool,
+    /// Log segments below this number were handed out for release.
+    released: u64,
+    replies: Vec<(T, Reply)>,
+    job: Option<Job>,
+    send: Vec<(u64, Bytes)>,
+    append: VecDeque<Append>,
+}
+
+impl<T> Member<T> {
+    /// A member over restored state and log. A sole voter campaigns at once.
+    pub fn new(
+        driver: Driver,
+        state: State,
+        options: Options,
+        ids: Arc<RequestIds>,
+    ) -> (Self, Arc<Published>) {
+        let cluster = cluster_of(&state);
+        let published = Arc::new(Published::new(state.view(), cluster));
+        published.set_view(state.view(), state.applied().get());
+        let checkpointed = state.applied().get();
+        let mut member = Self {
+            driver,
+            state,
+            published: Arc::clone(&published),
+            options,
+            ids,
+            now: 0,
+            queue: VecDeque::new(),
+            waiters: Waiters::new(),
+            reads: Vec::new(),
+            round: None,
+            confirmed: Vec::new(),
+            compactions: Vec::new(),
+            leading: None,
+            last_checkpoint: 0,
+            checkpointed,
+            page_full: false,
+            log_full: false,
+            retry_append: false,
+            prune: false,
+            released: 0,
+            replies: Vec::new(),
+            job: None,
+            send: Vec::new(),
+            append: VecDeque::new(),
+        };
+        if member.driver.status().sole_voter {
+            member.driver.campaign();
+        }
+        (member, published)
+    }
+
+    /// The replicated state.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Consensus.
+    pub fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
+    /// Takes an input.
+    ///
+    /// # Errors
+    /// The member cannot go on.
+    pub fn step(&mut self, input: Input<T>) -> Result<(), Fatal> {
+        match input {
+            Input::Tick => self.tick(),
+            Input::Propose { id, payload, waiter } => self.propose(id, payload, waiter),
+            Input::Read { waiter } => self.reads.push(waiter),
+            Input::AwaitCompaction { revision, waiter } => {
+                self.compactions.push((revision, waiter));
+                self.answer_compactions();
+            }
+            Input::JobDone(done) => self.job_done(done)?,
+        }
+        Ok(())
+    }
+
+    /// Whatever has to be done now. To be called after inputs, and again after each
+    /// [`Member::appended`], until there is nothing left.
+    ///
+    /// # Errors
+    /// The member cannot go on.
+    pub fn effects(&mut self) -> Result<Effects<T>, Fatal> {
+        self.propose_queued();
+        self.begin_round();
+        while self.driver.has_effects() {
+            self.drive()?;
+        }
+        if self.prune {
+            self.prune = self.state.prune_step(PRUNE_KEYS);
+        }
+        self.want_job(Reason::Changed);
+        Ok(Effects {
+            send: std::mem::take(&mut self.send),
+            replies: std::mem::take(&mut self.replies),
+            job: self.job.take(),
+            release_before: self.next_release(),
+            append: self.next_append(),
+        })
+    }
+
+    /// Whether [`Member::effects`] has work to do without a new input.
+    pub fn busy(&self) -> bool {
+        self.driver.has_effects() || self.prune
+    }
+
+    /// An append is durable, or written if it needed no sync.
+    pub fn appended(&mut self, ticket: Ticket, positions: &[Position]) {
+        self.driver.persisted(ticket, positions);
+        self.set_log_full(false);
+    }
+
+    /// An append found no space. The member keeps it, refuses writes, and asks for it again with
+    /// the next tick: the entries may be in other logs already, so they cannot be given up.
+    pub fn append_refused(&mut self, append: Append) {
+        self.append.push_front(append);
+        self.set_log_full(true);
+    }
+
+    /// Fails everybody who still waits, because the member stops. Returns the last job, a
+    /// checkpoint of everything applied, if one is needed.
+    pub fn stop(&mut self) -> (Vec<T>, Option<Job>) {
+        let mut waiting = self.waiters.drain();
+        waiting.append(&mut self.reads);
+        waiting.extend(self.round.take().into_iter().flat_map(|round| round.waiters));
+        waiting.extend(self.confirmed.drain(..).map(|(_, waiter)| waiter));
+        waiting.extend(self.compactions.drain(..).map(|(_, waiter)| waiter));
+        (waiting, self.state.next_job(&self.options.checkpoint, Reason::Aged))
+    }
+
+    /// Proposals that wait for their result.
+    pub fn pending(&self) -> usize {
+        self.waiters.len()
+    }
+
+    fn tick(&mut self) {
+        self.now += 1;
+        self.retry_append = self.log_full;
+        self.driver.tick();
+        while let Some((id, waiter)) = self.waiters.expired(self.now) {
+            // A proposal that never reached the log ends differently from one that may apply yet.
+            let before = self.queue.len();
+            self.queue.retain(|proposal| proposal.id != id);
+            let error = if self.queue.len() < before {
+                Error::status(Code::DeadlineExceeded, "context deadline exceeded")
+            } else {
+                ferrite_api::Error::Timeout.into()
+            };
+            self.replies.push((waiter, Reply::Failed(error)));
+        }
+        if self.round.as_ref().is_some_and(|round| round.deadline <= self.now)
+            && let Some(round) = self.round.take()
+        {
+            self.fail_all(round.waiters, ferrite_api::Error::Timeout);
+        }
+        if self.now - self.last_checkpoint >= self.options.checkpoint_ticks {
+            self.last_checkpoint = self.now;
+            self.want_job(Reason::Aged);
+        }
+    }
+
+    fn propose(&mut self, id: RequestId, payload: Bytes, waiter: T) {
+        let status = self.driver.status();
+        if status.commit > status.applied + MAX_BACKLOG {
+            let error = ferrite_api::Error::RequestTooManyRequests.into();
+            self.replies.push((waiter, Reply::Failed(error)));
+            return;
+        }
+        if self.log_full {
+            self.replies.push((waiter, Reply::Failed(ferrite_api::Error::NoSpace.into())));
+            return;
+        }
+        self.waiters.add(id, self.now + self.options.request_ticks, waiter);
+        self.queue.push_back(Proposal { id, payload });
+    }
+
+    fn propose_queued(&mut self) {
+        while let Some(proposal) = self.queue.front() {
+            match self.driver.propose(proposal.payload.clone()) {
+                Ok(()) => {
+                    self.queue.pop_front();
+                }
+                // Nothing entered the log: the proposal waits for a leader, or for room.
+                Err(
+                    ProposeError::NoLeader
+                    | ProposeError::NotLeader { .. }
+                    | ProposeError::Dropped(_),
+                ) => return,
+                Err(
+                    error @ (ProposeError::TooLarge { .. }
+                    | ProposeError::InvalidChange(_)
+                    | ProposeError::Stopped),
+                ) => {
+                    let id = proposal.id;
+                    self.queue.pop_front();
+                    if let Some(waiter) = self.waiters.take(id) {
+                        let error = match error {
+                            ProposeError::TooLarge { .. } => ferrite_api::Error::RequestTooLarge,
+                            _ => ferrite_api::Error::Stopped,
+                        };
+                        self.replies.push((waiter, Reply::Failed(error.into())));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts a round for the reads that have arrived. Reads that arrive later wait for the next
+    /// one: an index asked for earlier says nothing about writes acknowledged since.
+    fn begin_round(&mut self) {
+        if self.round.is_some() || self.reads.is_empty() {
+            return;
+        }
+        let waiters = std::mem::take(&mut self.reads);
+        let token = self.driver.read_index();
+        let deadline = self.now + self.options.request_ticks;
+        self.round = Some(Round { token, deadline, waiters });
+    }
+
+    fn drive(&mut self) -> Result<(), Fatal> {
+        let effects = self.driver.effects();
+        if let Some(failure) = effects.failure {
+            return Err(failure.into());
+        }
+        self.send.extend(effects.send);
+        self.append.extend(effects.append);
+        for (token, result) in effects.reads {
+            if self.round.as_ref().is_none_or(|round| round.token != token) {
+                continue;
+            }
+            let waiters = self.round.take().map_or_else(Vec::new, |round| round.waiters);
+            match result {
+                Ok(index) => {
+                    self.confirmed.extend(waiters.into_iter().map(|waiter| (index, waiter)));
+                }
+                Err(_) => self.fail_all(waiters, ferrite_api::Error::LeaderChanged),
+            }
+        }
+        if effects.leadership.is_some() {
+            self.leading = None;
+        }
+        self.apply(effects.committed)?;
+        self.publish_raft();
+        self.answer_confirmed();
+        Ok(())
+    }
+
+    fn apply(&mut self, committed: Vec<ferrite_raft::Committed>) -> Result<(), Fatal> {
+        let Some(last) = committed.last().map(|entry| (entry.index, entry.term)) else {
+            return Ok(());
+        };
+        let cluster_changes = self.state.cluster_changes();
+        let mut results = Vec::new();
+        for entry in committed {
+            // Raft hands out entries from the consistent index on; a replay below it is skipped.
+            if entry.index <= self.state.applied().get() {
+                continue;
+            }
+            if !matches!(entry.kind, EntryKind::Normal) {
+                let why = "changes the membership, which this build does not do yet";
+                return Err(Fatal::Entry { index: entry.index, why });
+            }
+            let applied = self.state.apply(entry.index, entry.term, &entry.data)?;
+            if let Some(applied) = applied
+                && let Some(waiter) = self.waiters.take(applied.request)
+            {
+                results.push((waiter, applied.result));
+            }
+        }
+        self.driver.applied(last.0);
+        self.published.set_view(self.state.view(), self.state.applied().get());
+        if self.state.cluster_changes() != cluster_changes {
+            self.published.set_cluster(cluster_of(&self.state));
+        }
+        let view = self.published.view();
+        for (waiter, result) in results {
+            let needs = result.as_ref().ok().and_then(Response::needs);
+            let pin = needs.map(|revision| view.pins.pin(revision));
+            if let Ok(Response::Compaction { revision }) = &result {
+                self.published.roots().compacted(*revision);
+            }
+            let applied = Applied { result, view: Arc::clone(&view), pin };
+            self.replies.push((waiter, Reply::Applied(applied)));
+        }
+        self.lead(last.1);
+        Ok(())
+    }
+
+    /// As leader of the term of the entry just applied: introduces the member and, once, decides
+    /// the cluster version.
+    fn lead(&mut self, term: u64) {
+        let status = self.driver.status();
+        if status.leader != status.id || status.term != term {
+            return;
+        }
+        if self.leading != Some(term) {
+            self.leading = Some(term);
+            let attributes = Attributes {
+                name: self.options.name.clone(),
+                client_urls: self.options.client_urls.clone(),
+            };
+            let member = self.state.members().get(self.state.member_id());
+            if member.is_some_and(|member| member.member_attributes.as_ref() != Some(&attributes)) {
+                self.propose_own(InternalRaftRequest {
+                    cluster_member_attr_set: Some(ClusterMemberAttrSetRequest {
+                        member_id: status.id,
+                        member_attributes: Some(attributes),
+                    }),
+                    ..InternalRaftRequest::default()
+                });
+            }
+            if self.state.cluster_version().is_none() {
+                let ver = CLUSTER_VERSION.to_owned();
+                self.propose_own(InternalRaftRequest {
+                    cluster_version_set: Some(ClusterVersionSetRequest { ver }),
+                    ..InternalRaftRequest::default()
+                });
+            }
+        }
+        if !self.published.ready() && self.queue.is_empty() && self.introduced() {
+            self.published.set_ready();
+        }
+    }
+
+    fn introduced(&self) -> bool {
+        let member = self.state.members().get(self.state.member_id());
+        self.state.cluster_version().is_some()
+            && member
+                .and_then(|member| member.member_attributes.as_ref())
+                .is_some_and(|own| own.name == self.options.name && own.client_urls == self.options.client_urls)
+    }
+
+    /// Proposes a request of the member's own, for which nobody waits.
+    fn propose_own(&mut self, mut request: InternalRaftRequest) {
+        let id = self.ids.next();
+        request.header = Some(RequestHeader { id: id.get(), ..RequestHeader::default() });
+        let payload = Bytes::from(request.encode_to_vec());
+        self.queue.push_back(Proposal { id, payload });
+    }
+
+    fn publish_raft(&self) {
+        let status = self.driver.status();
+        let reads_locally = self.driver.sole_voter();
+        self.published.set_raft(status.term, status.leader, status.commit, reads_locally);
+    }
+
+    fn answer_confirmed(&mut self) {
+        let applied = self.state.applied().get();
+        if self.confirmed.iter().all(|(index, _)| *index > applied) {
+            return;
+        }
+        let view = self.published.view();
+        let (ready, waiting) =
+            std::mem::take(&mut self.confirmed).into_iter().partition(|(index, _)| *index <= applied);
+        self.confirmed = waiting;
+        let ready: Vec<(u64, T)> = ready;
+        self.replies.extend(ready.into_iter().map(|(_, waiter)| (waiter, Reply::View(Arc::clone(&view)))));
+    }
+
+    fn fail_all(&mut self, waiters: Vec<T>, error: ferrite_api::Error) {
+        self.replies.extend(waiters.into_iter().map(|waiter| (waiter, Reply::Failed(error.into()))));
+    }
+
+    fn want_job(&mut self, reason: Reason) {
+        // After a full disk only time brings the next attempt.
+        if self.job.is_none() && (!self.page_full || reason == Reason::Aged) {
+            self.job = self.state.next_job(&self.options.checkpoint, reason);
+        }
+    }
+
+    fn job_done(&mut self, done: Done) -> Result<(), Fatal> {
+        let finished = match self.state.finish_job(done) {
+            Ok(finished) => finished,
+            Err(error @ page::Error::NoSpace { .. }) => {
+                if !self.page_full {
+                    tracing::error!(%error, "no space for a checkpoint; refusing writes until there is");
+                }
+                self.page_full = true;
+                self.publish_space();
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(index) = finished.consistent_index {
+            self.checkpointed = index;
+            if self.page_full {
+                tracing::info!("space for checkpoints is back; accepting writes again");
+            }
+            self.page_full = false;
+            self.publish_space();
+            self.compact_log();
+            // Readers drop the rows that are in the page file now.
+            self.published.set_view(self.state.view(), self.state.applied().get());
+        }
+        if finished.compacted.is_some() {
+            self.prune = true;
+            self.answer_compactions();
+        }
+        Ok(())
+    }
+
+    fn answer_compactions(&mut self) {
+        let removed = self.state.removed_through();
+        let view = self.published.view();
+        let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.compactions)
+            .into_iter()
+            .partition(|(revision, _)| *revision <= removed);
+        self.compactions = waiting;
+        self.replies.extend(ready.into_iter().map(|(_, waiter)| (waiter, Reply::View(Arc::clone(&view)))));
+    }
+
+    /// Drops raft entries that the page file has absorbed, and the segments that held them.
+    fn compact_log(&mut self) {
+        let to = ferrite_raft::should_compact(
+            self.driver.status().first_index.saturating_sub(1),
+            self.state.applied().get(),
+            self.checkpointed,
+            self.options.snapshot_count,
+            self.options.catchup_entries,
+        );
+        if let Some(to) = to
+            && self.driver.compact(to)
+        {
+            tracing::info!(to, applied = self.state.applied().get(), "compacted the raft log");
+        }
+    }
+
+    fn next_append(&mut self) -> Option<Append> {
+        if self.log_full && !std::mem::take(&mut self.retry_append) {
+            return None;
+        }
+        self.append.pop_front()
+    }
+
+    /// Segments that no entry of the log needs any more, if there are new ones.
+    fn next_release(&mut self) -> Option<u64> {
+        let releasable = self.driver.releasable_before();
+        if releasable <= self.released {
+            return None;
+        }
+        self.released = releasable;
+        Some(releasable)
+    }
+
+    fn set_log_full(&mut self, full: bool) {
+        if self.log_full != full {
+            self.log_full = full;
+            if full {
+                tracing::error!("no space for the next log segment; refusing writes until there is");
+            } else {
+                tracing::info!("the log has space again; accepting writes");
+            }
+            self.publish_space();
+        }
+    }
+
+    fn publish_space(&self) {
+        self.published.set_no_space(self.page_full || self.log_full);
+    }
+}
+
+fn cluster_of(state: &State) -> Cluster {
+    Cluster {
+        members: state.members().clone(),
+        version: state.cluster_version().map(str::to_owned),
+    }
+}

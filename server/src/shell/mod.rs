@@ -1,0 +1,191 @@
+//! The shell of a member: the threads, the clock and the disk around the sans-IO [`Member`].
+//!
+//! One thread owns the member and its log. It takes everything that has arrived, steps the member,
+//! and carries out the effects: while it syncs one batch, the next one gathers in the inbox, so
+//! one append and one `fdatasync` serve all that arrived meanwhile. Checkpoints run on a second
+//! thread, because one takes milliseconds.
+
+mod inbox;
+mod jobs;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ferrite_disk::wal::Wal;
+use tokio::sync::oneshot;
+
+use crate::member::{Effects, Fatal, Input, Member, Published, Reply};
+use crate::metrics::Metrics;
+pub(crate) use inbox::Inbox;
+use jobs::Jobs;
+
+/// How a waiting client is reached: dropping it means that nobody waits any more.
+pub(crate) type Waiter = oneshot::Sender<Reply>;
+
+/// What the shell needs beside the member.
+pub(crate) struct Parts {
+    pub(crate) member: Member<Waiter>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) wal: Wal,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// The length of a tick.
+    pub(crate) heartbeat: Duration,
+    /// Pause between the steps of a compaction.
+    pub(crate) compaction_pause: Duration,
+}
+
+/// How long the member thread waits for a job that is running when it stops.
+const JOB_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Starts the member's threads. The handle yields why the member ended: `Ok` after
+/// [`Inbox::stop`].
+pub(crate) fn start(parts: Parts) -> std::io::Result<thread::JoinHandle<Result<(), Fatal>>> {
+    let jobs = Jobs::start(
+        Arc::clone(&parts.inbox),
+        Arc::clone(&parts.metrics),
+        parts.compaction_pause,
+    )?;
+    thread::Builder::new().name("member".to_owned()).spawn(move || {
+        let mut shell = Shell { jobs, parts, next_tick: Instant::now(), idle: false };
+        let inbox = Arc::clone(&shell.parts.inbox);
+        let result = shell.run();
+        // Whoever still waits, or comes later, learns that the member has stopped.
+        inbox.close();
+        result
+    })
+}
+
+struct Shell {
+    parts: Parts,
+    jobs: Jobs,
+    next_tick: Instant,
+    /// Nothing was appended since the last tick.
+    idle: bool,
+}
+
+impl Shell {
+    fn run(&mut self) -> Result<(), Fatal> {
+        self.next_tick = Instant::now() + self.parts.heartbeat;
+        self.carry_out()?;
+        let mut inputs = Vec::new();
+        loop {
+            let stopping = if self.parts.member.busy() {
+                self.parts.inbox.drain(&mut inputs)
+            } else {
+                self.parts.inbox.wait(self.next_tick, &mut inputs)
+            };
+            for input in inputs.drain(..) {
+                self.parts.member.step(input)?;
+            }
+            self.ticks()?;
+            self.carry_out()?;
+            self.measure();
+            if stopping {
+                return self.stop();
+            }
+        }
+    }
+
+    /// Steps as many ticks as time has passed. After a long pause (a stopped process, a slow disk)
+    /// missed ticks are dropped: they would only make this member campaign at once.
+    fn ticks(&mut self) -> Result<(), Fatal> {
+        let now = Instant::now();
+        if now < self.next_tick {
+            return Ok(());
+        }
+        self.parts.member.step(Input::Tick)?;
+        if std::mem::replace(&mut self.idle, true) {
+            self.mark_log()?;
+        }
+        self.next_tick += self.parts.heartbeat;
+        if self.next_tick < now {
+            self.next_tick = now + self.parts.heartbeat;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self) -> Result<(), Fatal> {
+        loop {
+            let Effects { send, replies, job, append, release_before } =
+                self.parts.member.effects()?;
+            debug_assert!(send.is_empty(), "a sole member has nobody to send to");
+            for (waiter, reply) in replies {
+                // The client may have gone; its result is of no use to anybody else.
+                let _gone = waiter.send(reply);
+            }
+            if let Some(job) = job {
+                self.jobs.run(job);
+            }
+            if let Some(segment) = release_before {
+                self.parts.wal.release_before(segment)?;
+            }
+            let Some(append) = append else { return Ok(()) };
+            if !self.append(append)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Appends and syncs. `false`: the disk is full; the append is kept and tried again with the
+    /// next tick.
+    fn append(&mut self, append: ferrite_raft::Append) -> Result<bool, Fatal> {
+        let Parts { member, wal, metrics, .. } = &mut self.parts;
+        self.idle = false;
+        let begun = Instant::now();
+        let appended = wal.append(&append.records, &mut || append.head());
+        let positions = match appended {
+            Ok(positions) => positions,
+            Err(error) if error.is_no_space() => {
+                member.append_refused(append);
+                return Ok(false);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let written = Instant::now();
+        metrics.disk.wal_write_duration.observe((written - begun).as_secs_f64());
+        if append.must_sync {
+            wal.sync()?;
+            metrics.disk.wal_fsync_duration.observe(written.elapsed().as_secs_f64());
+        }
+        member.appended(append.ticket, &positions);
+        Ok(true)
+    }
+
+    fn measure(&self) {
+        let Parts { member, metrics, published, .. } = &self.parts;
+        let server = &metrics.server;
+        server.proposals_pending.set(count(member.pending() as u64));
+        server.proposals_committed.set(count(published.committed()));
+        server.proposals_applied.set(count(published.applied()));
+    }
+
+    /// Ends in order: everybody who waits learns it, everything applied goes into the page file,
+    /// the log's end is marked as synced.
+    fn stop(&mut self) -> Result<(), Fatal> {
+        self.jobs.settle(&mut self.parts.member, &self.parts.inbox, JOB_PATIENCE)?;
+        let (waiting, job) = self.parts.member.stop();
+        for waiter in waiting {
+            let _gone = waiter.send(Reply::Failed(ferrite_api::Error::Stopped.into()));
+        }
+        if let Some(job) = job {
+            self.parts.member.step(Input::JobDone(job.run()))?;
+        }
+        self.mark_log()
+    }
+
+    /// Says in the log what has been synced, so that damage to its end is told from a torn write.
+    fn mark_log(&mut self) -> Result<(), Fatal> {
+        let wal = &mut self.parts.wal;
+        wal.sync()?;
+        if wal.mark_synced()? {
+            wal.sync()?;
+        }
+        Ok(())
+    }
+}
+
+fn count(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
