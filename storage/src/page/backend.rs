@@ -47,6 +47,8 @@ pub(super) struct Pages {
     reserved: AtomicU64,
     /// The file system cannot reserve blocks: what is free has to do.
     unreservable: AtomicBool,
+    /// How often redb grew the file beyond that.
+    late_reservations: AtomicU64,
     /// Refuse writes.
     fenced: AtomicBool,
     /// The first damaged page that was reported to redb as an IO error.
@@ -117,6 +119,7 @@ impl Pages {
             dirty: Mutex::default(),
             reserved: AtomicU64::new(0),
             unreservable: AtomicBool::new(false),
+            late_reservations: AtomicU64::new(0),
             fenced: AtomicBool::new(false),
             damage: Mutex::default(),
         })
@@ -171,9 +174,7 @@ impl Pages {
 
     /// Reserves blocks for the first `len` bytes of the file. `Ok(false)` if they are not there.
     fn reserve(&self, len: u64) -> io::Result<bool> {
-        if len <= self.reserved.load(Ordering::Acquire)
-            || self.unreservable.load(Ordering::Acquire)
-        {
+        if len <= self.reserved.load(Ordering::Acquire) || self.unreservable() {
             return Ok(true);
         }
         match self.file.allocate(len) {
@@ -188,6 +189,16 @@ impl Pages {
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn unreservable(&self) -> bool {
+        self.unreservable.load(Ordering::Acquire)
+    }
+
+    /// How often redb grew the file beyond what was reserved.
+    #[cfg(test)]
+    pub(super) fn late_reservations(&self) -> u64 {
+        self.late_reservations.load(Ordering::Relaxed)
     }
 
     /// Refuses every later write, so that dropping redb changes nothing.
@@ -340,9 +351,13 @@ impl Pages {
         let len = layout::file_len(pages);
         let count = usize::try_from(pages.div_ceil(GROUP)).map_err(io::Error::other)?;
         if pages >= self.pages() {
-            // Normally reserved by `reserve` before the commit; this is the last resort.
-            if !self.reserve(len)? {
-                return Err(io::ErrorKind::StorageFull.into());
+            if len > self.reserved.load(Ordering::Acquire) && !self.unreservable() {
+                // The bound of the commit's need was wrong. Not yet too late.
+                self.late_reservations.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(len, "page file grows beyond the space reserved for the commit");
+                if !self.reserve(len)? {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
             }
             self.file.set_len(len)?;
             self.groups.write().resize_with(count, || None);

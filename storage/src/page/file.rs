@@ -16,6 +16,7 @@ use super::meta::{FORMAT_VERSION, Meta};
 use super::reader::Reader;
 use super::space;
 use super::tables;
+use super::verify::Scrub;
 use super::write;
 
 /// How a page file is run.
@@ -65,10 +66,15 @@ pub(super) struct Shared {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
     options: Options,
+    /// Held during a verification: one at a time. Taken before all others.
+    pub(super) verify: Mutex<()>,
+    /// Held during a commit, and while verification reads a piece. The locks below are taken after
+    /// it, in their order.
+    pub(super) commit: Mutex<()>,
+    /// How far verification has come, while it runs; see [`Scrub`].
+    pub(super) scrub: Mutex<Option<Scrub>>,
     /// As of the last commit. Held only to copy.
-    meta: RwLock<Meta>,
-    /// Held during a commit: one at a time. Taken before `meta`.
-    commit: Mutex<()>,
+    pub(super) meta: RwLock<Meta>,
     /// The first failure that made the file unusable.
     poison: RwLock<Option<String>>,
 }
@@ -197,11 +203,11 @@ impl PageFile {
         let _one_at_a_time = shared.commit.lock();
         shared.usable()?;
         write::check(batch)?;
-        let need = space::need(batch, shared.pages.pages());
-        shared.make_room(need)?;
         let old = shared.meta.read().clone();
+        shared.make_room(batch, old.rows).map_err(|error| shared.fail(error))?;
+        let mut scrub = shared.scrub.lock();
         let result = guard::run(Mode::Fail, "page tree", || {
-            write::transact(shared.database(), batch, old)
+            write::transact(shared.database(), batch, old, scrub.as_mut())
         });
         let meta = match result {
             Ok(meta) => meta,
@@ -212,7 +218,6 @@ impl PageFile {
         Ok(meta)
     }
 
-    #[cfg(test)]
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -250,7 +255,9 @@ impl Shared {
             directory: directory.to_owned(),
             options,
             meta: RwLock::new(meta),
+            verify: Mutex::new(()),
             commit: Mutex::new(()),
+            scrub: Mutex::new(None),
             poison: RwLock::new(None),
         }))
     }
@@ -286,15 +293,26 @@ impl Shared {
         }
     }
 
-    /// Reserves what a commit may need, or refuses it.
-    fn make_room(&self, need: space::Need) -> Result<(), Error> {
-        let pages = self.pages.pages();
-        let len = layout::file_len(layout::grown(pages, need.pages, need.largest));
+    /// Reserves what a commit to a file of `rows` rows may need, or refuses it.
+    fn make_room(&self, batch: &Batch, rows: u64) -> Result<(), Error> {
+        let mut pages = self.pages.pages();
+        let need = space::need(batch, pages);
+        pages = layout::grown(pages, need.pages, need.largest);
+        if !batch.rows.is_empty() {
+            let spare = space::spare(rows + batch.rows.len() as u64, pages);
+            pages = layout::grown(pages, spare.pages, spare.largest);
+        }
+        let len = layout::file_len(pages);
         if self.pages.ensure(len, &*self.disk, &self.directory)? {
             return Ok(());
         }
         let needed = len - self.pages.file_len();
         Err(Error::NoSpace { needed, reserved: self.pages.headroom() })
+    }
+
+    #[cfg(test)]
+    pub(super) fn late_reservations(&self) -> u64 {
+        self.pages.late_reservations()
     }
 
     /// Restores the headroom, if the disk has plenty of room.

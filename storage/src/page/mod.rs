@@ -21,3 +21,6 @@ pub use meta::{FORMAT_VERSION, Meta};
 pub use reader::Reader;
 pub use row::{MAX_RECORD_BYTES, REVISIONS, record_digest};
 pub use verify::{Damage, VerifyReport};
+
+#[cfg(test)]
+mod tests;

@@ -94,18 +94,20 @@ impl Reader {
         from: Revision,
         visit: &mut dyn FnMut(Revision, bool, Bytes) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.scan_rows(from, &mut |id, record, _| visit(id.revision, id.tombstone, record))
+        // Before every row when `from` is, and nothing otherwise.
+        let from = Revision::new(from.main.max(0), if from.main < 0 { 0 } else { from.sub.max(0) });
+        self.scan_rows(RowId { revision: from, tombstone: false }, &mut |row, record| {
+            visit(row.id.revision, row.id.tombstone, record)
+        })
     }
 
     /// As [`Reader::scan`], with what each row adds to the counters.
     pub(super) fn scan_rows(
         &self,
-        from: Revision,
-        visit: &mut dyn FnMut(RowId, Bytes, Summary) -> ControlFlow<()>,
+        from: RowId,
+        visit: &mut dyn FnMut(&Summary, Bytes) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        // Before every row when `from` is, and nothing otherwise.
-        let from = Revision::new(from.main.max(0), if from.main < 0 { 0 } else { from.sub.max(0) });
-        let first = row::key(RowId { revision: from, tombstone: false }, 0)?;
+        let first = row::key(from, 0)?;
         let mut range = self.guarded(REVISIONS, || Ok(self.rows.range(first..)?))?;
         let (mut sequence, mut joiner) = (Sequence::default(), Joiner::default());
         let mut gathered = Vec::new();
@@ -127,16 +129,14 @@ impl Reader {
                     let (_, chunk) = row::decode_value(&key, value).map_err(corrupt)?;
                     let part = row::parse(&key).ok_or_else(|| corrupt("not a row".to_owned()))?;
                     let summary = sequence.step(part, chunk).map_err(corrupt)?;
-                    bytes += value.len() + size_of::<(RowId, Bytes, Summary)>();
+                    bytes += value.len() + size_of::<(Summary, Bytes)>();
                     let record = joiner.push(chunk, summary.is_some());
-                    if let (Some(record), Some(summary)) = (record, summary) {
-                        gathered.push((part.id, record, summary));
-                    }
+                    gathered.extend(summary.zip(record));
                 }
                 Ok(())
             });
-            for (id, record, summary) in gathered.drain(..) {
-                if visit(id, record, summary).is_break() {
+            for (row, record) in gathered.drain(..) {
+                if visit(&row, record).is_break() {
                     return Ok(());
                 }
             }

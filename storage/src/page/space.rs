@@ -7,7 +7,7 @@
 
 use super::batch::{Batch, TableWrite};
 use super::layout::{PAGE, REGION_PAGES};
-use super::row::{CHUNK_BYTES, KEY_BYTES};
+use super::row::{KEY_BYTES, LARGE_BYTES, LARGE_FROM_BYTES, SMALL_BYTES};
 
 /// Pages that one commit may allocate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,25 +29,29 @@ const DEPTH: u64 = 5;
 /// kinds, the allocator state.
 const SYSTEM_TREES: u64 = 6;
 
+/// Pages that removing one row may allocate: its leaf, the branch above, and what it is merged with.
+const PAGES_PER_REMOVAL: u64 = 3;
+
 /// The need of `batch` in a page space of `pages` pages.
 pub(super) fn need(batch: &Batch, pages: u64) -> Need {
     let mut largest = 1;
-    let mut sum = 0;
 
-    // New rows go to the end of the table: full leaves one after the other, and their branches.
+    // New rows go to the end of the table: leaves one after the other, and their branches.
     let row_bytes: u64 = batch
         .rows
         .iter()
         .map(|row| {
-            let parts = (row.record.len() / CHUNK_BYTES + 1) as u64;
+            let parts = (row.record.len() / SMALL_BYTES + 1) as u64;
             row.record.len() as u64 + parts * (KEY_BYTES as u64 + 4 + PAIR_OVERHEAD)
         })
         .sum();
+    if batch.rows.iter().any(|row| row.record.len() >= LARGE_FROM_BYTES) {
+        largest = (LARGE_BYTES as u64).div_ceil(PAGE);
+    }
     let leaves = 2 * row_bytes.div_ceil(PAGE);
-    sum += leaves + leaves / 16 + DEPTH;
+    let mut sum = leaves + leaves / 16 + DEPTH;
 
-    // A removed row copies its leaf, its path, and what it is merged with.
-    sum += batch.remove.len() as u64 * 4 + DEPTH;
+    sum += removal(batch.remove.len() as u64);
 
     for write in &batch.tables {
         sum += 2 + DEPTH;
@@ -58,13 +62,34 @@ pub(super) fn need(batch: &Batch, pages: u64) -> Need {
             sum += 2 * run;
         }
     }
+    with_system(sum, largest, pages)
+}
 
+/// What to keep for later when a commit adds to a file of `rows` rows: enough to compact a full
+/// disk, which gives pages back.
+pub(super) fn spare(rows: u64, pages: u64) -> Need {
+    let Need { pages: sum, largest } = with_system(removal(rows.min(REMOVE_ROWS)), 1, pages);
+    // The first step of a compaction may make the file grow before anything is free. The next one
+    // needs as much again.
+    let growth = sum.min(u64::from(REGION_PAGES));
+    Need { pages: sum + growth, largest }
+}
+
+/// How many rows compaction removes in one commit.
+const REMOVE_ROWS: u64 = 2000;
+
+fn removal(rows: u64) -> u64 {
+    rows * PAGES_PER_REMOVAL + DEPTH
+}
+
+/// Adds what redb's own trees need when `sum` pages are replaced.
+fn with_system(mut sum: u64, largest: u64, pages: u64) -> Need {
     // Every page that is replaced is listed as freed, 8 bytes each, in up to two lists.
     sum += 2 * (2 * sum * 8).div_ceil(PAGE);
-    // The allocator state: a few bits for every page, written twice (reserved, then filled in).
-    let state = (2 * (pages + 2 * sum) / 4).div_ceil(PAGE)
-        + 2 * (pages + 2 * sum).div_ceil(u64::from(REGION_PAGES));
-    largest = largest.max(4);
+    // The allocator state: some bits for every page and a page's part for every region, written
+    // twice (reserved, then filled in).
+    let space = pages + 2 * sum;
+    let state = space.div_ceil(4).div_ceil(PAGE) + space.div_ceil(u64::from(REGION_PAGES));
     sum += 2 * state + SYSTEM_TREES * (DEPTH + 4);
-    Need { pages: sum, largest }
+    Need { pages: sum, largest: largest.max(4) }
 }

@@ -1,0 +1,204 @@
+//! What goes in comes out.
+
+use super::*;
+
+#[test]
+fn records_of_every_size_come_back() {
+    let disk = disk_with_directory(SimDisk::new(1));
+    let file = create(&disk);
+    let sizes = [
+        0, 1, 300, 1340, 1341, 1342, 2047, 2048, 2049, 2682, 10 << 10, 16_357, 32_767, 32_768, 32_769,
+        1 << 20, 3 << 19,
+    ];
+    let mut batch = Batch::default();
+    for (main, len) in (2..).zip(sizes) {
+        batch.rows.push(row(id(main, 0, false), len));
+        batch.rows.push(row(id(main, 1, true), len));
+    }
+    let expected: Vec<_> = batch
+        .rows
+        .iter()
+        .map(|row| (id(row.revision.main, row.revision.sub, row.tombstone), row.record.clone()))
+        .collect();
+    file.commit(&batch).unwrap();
+    drop(file);
+
+    let file = open(&disk).unwrap();
+    let reader = file.reader().unwrap();
+    assert_eq!(all_rows(&reader).unwrap(), expected);
+    for (id, record) in &expected {
+        assert_eq!(reader.row(id.revision, id.tombstone).unwrap(), record);
+    }
+    assert_intact(&file);
+}
+
+#[test]
+fn a_row_of_the_other_kind_or_place_is_missing() {
+    let disk = disk_with_directory(SimDisk::new(1));
+    let file = create(&disk);
+    file.commit(&puts(5..=6, 10)).unwrap();
+    let reader = file.reader().unwrap();
+    for missing in [
+        id(5, 0, true),
+        id(5, 1, false),
+        id(4, 0, false),
+        id(7, 0, false),
+        id(-1, 0, false),
+        id(5, 1 << 40, false),
+    ] {
+        let found = reader.row(missing.revision, missing.tombstone);
+        assert!(
+            matches!(found, Err(Error::Missing { revision }) if revision == missing.revision),
+            "{missing:?}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn a_scan_begins_where_it_is_told_and_stops_when_it_is_told() {
+    let disk = disk_with_directory(SimDisk::new(1));
+    let file = create(&disk);
+    file.commit(&puts(2..=500, 300)).unwrap();
+    let reader = file.reader().unwrap();
+    for (from, first) in [(-5, 2), (0, 2), (2, 2), (77, 77), (500, 500)] {
+        let mut seen = Vec::new();
+        reader
+            .scan(Revision::new(from, 0), &mut |revision, _, _| {
+                seen.push(revision.main);
+                if seen.len() < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })
+            .unwrap();
+        let expected: Vec<_> = (first..=500).take(3).collect();
+        assert_eq!(seen, expected, "from {from}");
+    }
+    let mut seen = 0;
+    reader
+        .scan(Revision::new(501, 0), &mut |_, _, _| {
+            seen += 1;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(seen, 0);
+}
+
+#[test]
+fn a_reader_keeps_its_picture_and_its_file() {
+    let disk = disk_with_directory(SimDisk::new(1));
+    let file = create(&disk);
+    let before = file.commit(&puts(2..=50, 100)).unwrap();
+    let reader = file.reader().unwrap();
+    let remove = (2..=50).map(|main| id(main, 0, false)).collect();
+    let meta = MetaUpdate { revision: Some(51), ..MetaUpdate::default() };
+    file.commit(&Batch { remove, meta, ..Batch::default() }).unwrap();
+    drop(file);
+    assert_eq!(reader.meta().unwrap(), before);
+    assert_eq!(all_rows(&reader).unwrap().len(), 49);
+    drop(reader);
+    let file = open(&disk).unwrap();
+    assert_eq!(file.meta().rows, 0);
+    assert_eq!(all_rows(&file.reader().unwrap()).unwrap(), []);
+}
+
+#[test]
+fn dropping_a_file_writes_nothing() {
+    let disk = disk_with_directory(SimDisk::new(1));
+    let file = create(&disk);
+    file.commit(&puts(2..=50, 100)).unwrap();
+    let before = disk.op_count();
+    drop(file);
+    assert_eq!(disk.op_count(), before);
+}
+
+#[test]
+fn a_new_file_replaces_the_old_one_and_the_remains_of_a_failed_attempt() {
+    let disk = disk_with_directory(SimDisk::new(1));
+    let old = create(&disk);
+    old.commit(&puts(2..=50, 100)).unwrap();
+    disk.create(Path::new("/data/db.tmp")).unwrap().write_at(b"remains", 0).unwrap();
+    let new = create(&disk);
+    assert_eq!(new.meta().rows, 0);
+    assert_eq!(all_rows(&old.reader().unwrap()).unwrap().len(), 49);
+    drop((old, new));
+    assert_eq!(open(&disk).unwrap().meta(), *model::Model::new().meta());
+    assert_eq!(disk.list(Path::new("/data")).unwrap().len(), 1);
+}
+
+#[test]
+fn invalid_batches_change_nothing() {
+    let disk = disk_with_directory(SimDisk::new(1));
+    let file = create(&disk);
+    let before = file.meta();
+    let rows = |ids: &[RowId]| Batch {
+        rows: ids.iter().map(|id| row(*id, 5)).collect(),
+        ..Batch::default()
+    };
+    let remove = |ids: &[RowId]| Batch { remove: ids.to_vec(), ..Batch::default() };
+    for batch in [
+        rows(&[id(3, 0, false), id(2, 0, false)]),
+        rows(&[id(3, 0, false), id(3, 0, false)]),
+        rows(&[id(-3, 0, false)]),
+        rows(&[id(3, -1, false)]),
+        remove(&[id(3, 0, false), id(2, 0, false)]),
+        remove(&[id(3, 1 << 32, false)]),
+    ] {
+        let result = file.commit(&batch);
+        assert!(matches!(result, Err(Error::Invalid { .. })), "{result:?}");
+        assert_eq!(file.meta(), before);
+    }
+    file.commit(&puts(2..=3, 5)).unwrap();
+}
+
+#[test]
+fn a_row_cannot_be_written_again_otherwise() {
+    for (first, second) in [(10, 11), (10, 2000), (2000, 10), (40_000, 39_999)] {
+        let disk = disk_with_directory(SimDisk::new(1));
+        let file = create(&disk);
+        file.commit(&puts(2..=2, first)).unwrap();
+        let result = file.commit(&puts(2..=2, second));
+        assert!(matches!(result, Err(Error::Corrupt { table: REVISIONS, .. })), "{result:?}");
+        drop(file);
+        assert_eq!(open(&disk).unwrap().reader().unwrap().row(Revision::new(2, 0), false).unwrap().len(), first);
+    }
+}
+
+#[test]
+fn verification_runs_beside_commits() {
+    let disk = disk_with_directory(SimDisk::new(1));
+    let file = create(&disk);
+    file.commit(&puts(2..=9000, 50)).unwrap();
+    let mut pieces = 0;
+    let report = file
+        .verify(&mut |_| {
+            pieces += 1;
+            // Before, around and after what has been read.
+            let mut remove = [pieces * 10, pieces * 2048 - 1, pieces * 2048 + 5, 8000 + pieces]
+                .map(|main| id(main, 0, false))
+                .to_vec();
+            remove.sort_unstable();
+            let batch = Batch { remove, ..puts(9000 + pieces * 3..=9002 + pieces * 3, 50) };
+            file.commit(&batch).unwrap();
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert!(pieces >= 4, "{pieces} pieces");
+    assert_eq!(report.damage, []);
+    assert!(report.complete);
+    assert_intact(&file);
+}
+
+#[test]
+fn verification_can_be_stopped() {
+    let disk = disk_with_directory(SimDisk::new(1));
+    let file = create(&disk);
+    file.commit(&puts(2..=9000, 50)).unwrap();
+    let report = file.verify(&mut |_| ControlFlow::Break(())).unwrap();
+    assert!(!report.complete && report.rows < 9000, "{report:?}");
+    assert_intact(&file);
+}
+
+#[test]
+fn files_and_readers_are_shared_between_threads() {
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<PageFile>();
+    shared::<Reader>();
+}
