@@ -410,8 +410,12 @@ fn refuse(raw: &RawConfig, source: Source, problems: &mut Vec<Error>, notes: &mu
     }
 }
 
-/// Whether a value is one of those that mean the same as the default.
+/// Whether a value is one of those that mean the same as the default. A list given as the empty
+/// text holds one empty entry, and asks for nothing.
 fn means_default(flag: &Flag, harmless: &[&str], value: &Value) -> bool {
+    if matches!(value, Value::List(entries) if entries.iter().all(String::is_empty)) {
+        return true;
+    }
     harmless
         .iter()
         .any(|text| flag.kind.parse(text).as_ref() == Ok(value))

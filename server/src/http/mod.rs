@@ -31,6 +31,7 @@ pub use access::Access;
 pub use source::{RaftProgress, RaftStatus, Source};
 
 use crate::config::Config;
+use crate::handle::Versions;
 use crate::metrics::{Metrics, TEXT_FORMAT};
 use health::Kind;
 
@@ -64,6 +65,11 @@ struct Endpoints<S> {
     metrics: Arc<Metrics>,
     options: Options,
     listener: Listener,
+}
+
+/// The answer of `/version`, which the peer listeners give too.
+pub fn version_reply(versions: &Versions) -> Response {
+    debug::version(versions)
 }
 
 /// The endpoints of the client listeners.
