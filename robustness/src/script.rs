@@ -129,12 +129,14 @@ impl Reference {
     ///
     /// # Panics
     /// It is not.
-    pub fn check(&self, state: &State, least: usize, most: usize) -> usize {
+    pub fn check(&self, state: &State, least: usize, most: usize, context: &str) -> usize {
         let store = state.store();
         let is = After { revision: store.revision(), compacted: store.compacted() };
         let writes = (least..=most)
             .find(|writes| self.after[*writes] == is)
-            .unwrap_or_else(|| panic!("{is:?} is not a state after {least} to {most} writes"));
+            .unwrap_or_else(|| {
+                panic!("{context}: {is:?} is not a state after {least} to {most} writes")
+            });
         store.index().check_invariants();
         let view = state.view();
         for revision in is.compacted.max(1)..=is.revision {
@@ -146,9 +148,10 @@ impl Reference {
                 ..RangeRequest::default()
             };
             let read = view.range(&request).unwrap_or_else(|error| {
-                panic!("revision {revision} cannot be read after {writes} writes: {error}")
+                panic!("{context}: revision {revision} cannot be read after {writes} writes: {error}")
             });
-            assert_eq!(read.kvs, self.pairs(revision), "revision {revision} after {writes} writes");
+            let expected = self.pairs(revision);
+            assert_eq!(read.kvs, expected, "{context}: revision {revision} after {writes} writes");
         }
         writes
     }
@@ -157,15 +160,15 @@ impl Reference {
     ///
     /// # Panics
     /// It is not that of the rows which must be there.
-    pub fn check_digest(&self, state: &State) {
-        assert!(!state.compacting(), "the digest is known only when compactions are finished");
+    pub fn check_digest(&self, state: &State, context: &str) {
+        assert!(!state.compacting(), "{context}: the digest is known only when compactions are finished");
         let (revision, compacted) = (state.store().revision(), state.store().compacted());
         let kept = self.survivors(revision, compacted);
         let digest = kept.iter().fold(0u64, |digest, row| {
             let id = RowId { revision: row.revision, tombstone: row.tombstone };
             digest.wrapping_add(record_digest(id, &row.record).expect("a revision has a key"))
         });
-        assert_eq!(state.digest(), digest, "digest at {revision} compacted at {compacted}");
+        assert_eq!(state.digest(), digest, "{context}: at {revision}, compacted at {compacted}");
     }
 
     /// The encoded pairs at a revision, in key order.

@@ -169,8 +169,10 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
             return Err(Error::Foreign { path: options.data_dir.clone(), what });
         }
         (false, _) => {
+            sync_path_to(disk, &snap_dir)?;
             let page = lay_out(disk, options, &page_path, has_page)?;
             create_log(disk, options, &wal_dir, &page).map_err(log_error)?;
+            sync_path_to(disk, &wal_dir)?;
             tracing::info!(
                 member_id = %MemberId::new(page.meta().member_id),
                 cluster_id = %ClusterId::new(page.meta().cluster_id),
@@ -221,6 +223,21 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
 
 fn log_options(options: &Options) -> log::Options {
     log::Options { cache_bytes: options.entry_cache_bytes, wal: options.wal.clone() }
+}
+
+/// Makes a directory's whole path durable: any part of it may be new, also from a start that was
+/// cut off before it came here.
+fn sync_path_to(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(), Error> {
+    for parent in dir.ancestors().skip(1) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        match disk.sync_dir(parent) {
+            Ok(()) => {}
+            // A directory above that this user may not even open was not made by this program.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(()),
+            Err(error) => return Err(dir_error(parent)(error)),
+        }
+    }
+    Ok(())
 }
 
 fn lock(disk: &Arc<dyn Disk>, data_dir: &Path, path: &Path) -> Result<Box<dyn DiskLock>, Error> {
