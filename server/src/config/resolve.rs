@@ -369,16 +369,15 @@ fn refuse(raw: &RawConfig, source: Source, problems: &mut Vec<Error>, notes: &mu
             "v2-deprecation" => notes.push(Note::Deprecated(
                 "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input.",
             )),
-            "raft-read-timeout" | "raft-write-timeout" => {
+            "raft-read-timeout" | "raft-write-timeout"
                 if source == Source::CommandLine
-                    && matches!(&value, Value::Duration(given) if *given < MIN_PEER_TIMEOUT)
-                {
-                    notes.push(Note::PeerTimeoutRaised {
-                        flag: flag.name,
-                        minimum: MIN_PEER_TIMEOUT,
-                    });
-                    continue;
-                }
+                    && matches!(&value, Value::Duration(given) if *given < MIN_PEER_TIMEOUT) =>
+            {
+                notes.push(Note::PeerTimeoutRaised {
+                    flag: flag.name,
+                    minimum: MIN_PEER_TIMEOUT,
+                });
+                continue;
             }
             "enable-grpc-gateway" => {
                 if value == Value::Bool(true) {

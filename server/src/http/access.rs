@@ -46,11 +46,11 @@ impl Access {
         }
     }
 
-    /// Refuses a request whose `Host` (the authority in HTTP/2) is not listed. For connections
+    /// The refusal of a request whose `Host` (the authority in HTTP/2) is not listed. For connections
     /// without TLS only: with TLS a foreign page cannot have a name's certificate.
-    pub(super) fn check_host(&self, request: &Parts) -> Result<(), Response> {
+    pub(super) fn refuse_host(&self, request: &Parts) -> Option<Response> {
         let Allowed::Only(hosts) = &self.hosts else {
-            return Ok(());
+            return None;
         };
         let header = request
             .headers
@@ -61,7 +61,7 @@ impl Access {
             .unwrap_or_default();
         let host = split_host_port(authority).map_or(authority, |(host, _)| host);
         if hosts.iter().any(|allowed| allowed == host) {
-            return Ok(());
+            return None;
         }
         warn!(
             host,
@@ -74,7 +74,7 @@ impl Access {
              - allow the host name: etcd --host-whitelist {host:?}\n\n\
              The check protects against DNS rebinding (CVE-2018-5702).\n"
         );
-        Err(reply::error(StatusCode::MISDIRECTED_REQUEST, &text))
+        Some(reply::error(StatusCode::MISDIRECTED_REQUEST, &text))
     }
 
     /// Adds the headers that let a browser's page see the response, if its origin is allowed.

@@ -108,7 +108,7 @@ impl<S: Source> Endpoints<S> {
             return self.dispatch(&request).await;
         }
         let access = &self.options.access;
-        if let Err(refusal) = access.check_host(&request) {
+        if let Some(refusal) = access.refuse_host(&request) {
             return refusal;
         }
         let mut response = if request.method == Method::OPTIONS {
