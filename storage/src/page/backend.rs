@@ -70,9 +70,15 @@ impl Pages {
         superblock[12..16].copy_from_slice(&crc.to_le_bytes());
         let pages = Self::new(file, 0);
         if !pages.ensure(len, &**disk, directory)? {
-            return Err(Error::NoSpace { needed: len, reserved: 0 });
+            return Err(Error::NoSpace {
+                needed: len,
+                reserved: 0,
+            });
         }
-        pages.file.write_at(&superblock, 0).map_err(Error::io("write the superblock"))?;
+        pages
+            .file
+            .write_at(&superblock, 0)
+            .map_err(Error::io("write the superblock"))?;
         Ok(pages)
     }
 
@@ -84,16 +90,18 @@ impl Pages {
             return Err(Error::corrupt(TABLE, format!("the file has {len} bytes")));
         }
         let mut superblock = [0; 16];
-        file.read_at(&mut superblock, 0).map_err(Error::io("read the superblock"))?;
+        file.read_at(&mut superblock, 0)
+            .map_err(Error::io("read the superblock"))?;
         let [magic @ .., _, _, _, _] = &superblock[..12] else {
             unreachable!("a slice of 12 has 4 bytes at its end")
         };
         if magic != MAGIC {
-            return Err(Error::corrupt(TABLE, format!("the file begins with {magic:02x?}")));
+            return Err(Error::corrupt(
+                TABLE,
+                format!("the file begins with {magic:02x?}"),
+            ));
         }
-        let number = |at: usize| {
-            u32::from_le_bytes([0, 1, 2, 3].map(|byte| superblock[at + byte]))
-        };
+        let number = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| superblock[at + byte]));
         let (version, stored) = (number(8), number(12));
         let computed = crc32c::crc32c(&superblock[..12]);
         if stored != computed {
@@ -137,16 +145,26 @@ impl Pages {
 
     /// Bytes that are reserved beyond the end of the file.
     pub(super) fn headroom(&self) -> u64 {
-        self.reserved.load(Ordering::Acquire).saturating_sub(self.file_len())
+        self.reserved
+            .load(Ordering::Acquire)
+            .saturating_sub(self.file_len())
     }
 
     /// Makes sure that the first `len` bytes of the file have blocks. `Ok(false)` if the disk has no
     /// room for them.
     pub(super) fn ensure(&self, len: u64, disk: &dyn Disk, dir: &Path) -> Result<bool, Error> {
         // Asked first, because a reservation that fails half-way keeps what it got.
-        match self.missing(len).map_err(Error::io("ask for allocated space"))? {
+        match self
+            .missing(len)
+            .map_err(Error::io("ask for allocated space"))?
+        {
             0 if len <= self.reserved.load(Ordering::Acquire) => Ok(true),
-            missing if disk.free_bytes(dir).map_err(Error::io("ask for free space"))? < missing => {
+            missing
+                if disk
+                    .free_bytes(dir)
+                    .map_err(Error::io("ask for free space"))?
+                    < missing =>
+            {
                 Ok(false)
             }
             _ => self.reserve(len).map_err(Error::io("reserve space")),
@@ -156,7 +174,9 @@ impl Pages {
     /// Reserves up to `len`, unless that takes more than half of what the disk has left. Not being
     /// able to is for the commit to find out that needs it.
     pub(super) fn top_up(&self, len: u64, disk: &dyn Disk, dir: &Path) {
-        let Ok(missing) = self.missing(len) else { return };
+        let Ok(missing) = self.missing(len) else {
+            return;
+        };
         if missing == 0 || disk.free_bytes(dir).is_ok_and(|free| free / 2 > missing) {
             let _ = self.reserve(len);
         }
@@ -268,6 +288,12 @@ impl Pages {
     }
 
     fn read_pages(&self, first: u64, out: &mut [u8]) -> io::Result<()> {
+        let end = first + out.len() as u64 / PAGE;
+        if end > self.pages() {
+            // Only a damaged reference leads there.
+            let what = format!("page {end} of {} is referred to", self.pages());
+            return Err(self.damaged(what));
+        }
         for (page, chunk) in runs(first, out.len()) {
             let bytes = &mut out[chunk];
             self.file.read_at(bytes, layout::page_offset(page))?;
@@ -324,7 +350,8 @@ impl Pages {
             }
         }
         let mut page = vec![0; PAGE as usize];
-        self.file.read_at(&mut page, layout::checksum_offset(group))?;
+        self.file
+            .read_at(&mut page, layout::checksum_offset(group))?;
         let loaded = page
             .chunks_exact(4)
             .map(|slot| AtomicU32::new(u32::from_le_bytes([slot[0], slot[1], slot[2], slot[3]])))
@@ -340,7 +367,10 @@ impl Pages {
         let dirty = std::mem::take(&mut *self.dirty.lock());
         for group in dirty {
             let page: Vec<u8> = self.with_checksums(group, |checksums| {
-                checksums.iter().flat_map(|slot| slot.load(Ordering::Acquire).to_le_bytes()).collect()
+                checksums
+                    .iter()
+                    .flat_map(|slot| slot.load(Ordering::Acquire).to_le_bytes())
+                    .collect()
             })?;
             self.file.write_at(&page, layout::checksum_offset(group))?;
         }
@@ -354,7 +384,10 @@ impl Pages {
             if len > self.reserved.load(Ordering::Acquire) && !self.unreservable() {
                 // The bound of the commit's need was wrong. Not yet too late.
                 self.late_reservations.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(len, "page file grows beyond the space reserved for the commit");
+                tracing::warn!(
+                    len,
+                    "page file grows beyond the space reserved for the commit"
+                );
                 if !self.reserve(len)? {
                     return Err(io::ErrorKind::StorageFull.into());
                 }
@@ -370,7 +403,9 @@ impl Pages {
         if let Some(Some(last)) = groups.last() {
             let used = pages - (pages.div_ceil(GROUP) - 1) * GROUP;
             // What is cut off counts as never written when the file grows again.
-            last.iter().skip(used as usize).for_each(|slot| slot.store(0, Ordering::Release));
+            last.iter()
+                .skip(used as usize)
+                .for_each(|slot| slot.store(0, Ordering::Release));
         }
         let mut dirty = self.dirty.lock();
         dirty.retain(|group| *group < count as u64);
@@ -433,7 +468,10 @@ fn page_number(offset: u64, len: usize) -> io::Result<u64> {
 }
 
 fn unaligned(offset: u64, len: u64) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, format!("{len} bytes at {offset} are no pages"))
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("{len} bytes at {offset} are no pages"),
+    )
 }
 
 /// Splits `len` bytes from page `first` into runs within one group: first page and byte range.

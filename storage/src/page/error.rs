@@ -68,7 +68,10 @@ pub enum Error {
 
 impl Error {
     pub(super) fn corrupt(table: &'static str, what: impl Into<String>) -> Self {
-        Self::Corrupt { table, what: what.into() }
+        Self::Corrupt {
+            table,
+            what: what.into(),
+        }
     }
 
     pub(super) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {

@@ -1,5 +1,6 @@
 //! [`PageFile`]: creating, opening, committing.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,7 +34,10 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20, headroom_bytes: 64 << 20 }
+        Self {
+            cache_bytes: 64 << 20,
+            headroom_bytes: 64 << 20,
+        }
     }
 }
 
@@ -52,13 +56,19 @@ pub struct Sizes {
 
 /// The durable B-tree under the store; see the [module documentation](super). Shared as
 /// `Arc<PageFile>`: commits exclude each other, and nothing else blocks on them.
-#[derive(Debug)]
 pub struct PageFile {
     shared: Arc<Shared>,
 }
 
+impl fmt::Debug for PageFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PageFile")
+            .field("sizes", &self.sizes())
+            .finish_non_exhaustive()
+    }
+}
+
 /// What a page file and its readers share; the file is closed when the last of them goes.
-#[derive(Debug)]
 pub(super) struct Shared {
     /// `None` only while being dropped.
     database: Option<Database>,
@@ -95,18 +105,32 @@ impl PageFile {
         initial: &Initial,
     ) -> Result<Self, Error> {
         let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Error::Invalid { what: format!("path {} has no name", path.display()) });
+            return Err(Error::Invalid {
+                what: format!("path {} has no name", path.display()),
+            });
         };
         let mut temporary = name.to_owned();
         temporary.push(".tmp");
         let temporary = directory.join(temporary);
-        if disk.exists(&temporary).map_err(Error::io("look for an old temporary file"))? {
-            disk.remove(&temporary).map_err(Error::io("remove an old temporary file"))?;
+        if disk
+            .exists(&temporary)
+            .map_err(Error::io("look for an old temporary file"))?
+        {
+            disk.remove(&temporary)
+                .map_err(Error::io("remove an old temporary file"))?;
         }
-        let file = disk.create(&temporary).map_err(|error| match is_full(&error) {
-            true => Error::NoSpace { needed: layout::PAGE, reserved: 0 },
-            false => Error::Io { what: "create the file", source: error },
-        })?;
+        let file = disk
+            .create(&temporary)
+            .map_err(|error| match is_full(&error) {
+                true => Error::NoSpace {
+                    needed: layout::PAGE,
+                    reserved: 0,
+                },
+                false => Error::Io {
+                    what: "create the file",
+                    source: error,
+                },
+            })?;
         let built = Self::build(disk, directory, file, options, initial);
         let page_file = match built {
             Ok(page_file) => page_file,
@@ -116,8 +140,10 @@ impl PageFile {
                 return Err(error);
             }
         };
-        disk.rename(&temporary, path).map_err(Error::io("rename the new file"))?;
-        disk.sync_dir(directory).map_err(Error::io("sync the directory"))?;
+        disk.rename(&temporary, path)
+            .map_err(Error::io("rename the new file"))?;
+        disk.sync_dir(directory)
+            .map_err(Error::io("sync the directory"))?;
         Ok(page_file)
     }
 
@@ -143,7 +169,11 @@ impl PageFile {
         })?;
         let page_file = Self { shared };
         page_file.commit(&batch)?;
-        page_file.shared.pages.sync_all().map_err(Error::io("sync the new file"))?;
+        page_file
+            .shared
+            .pages
+            .sync_all()
+            .map_err(Error::io("sync the new file"))?;
         Ok(page_file)
     }
 
@@ -204,7 +234,9 @@ impl PageFile {
         shared.usable()?;
         write::check(batch)?;
         let old = shared.meta.read().clone();
-        shared.make_room(batch, old.rows).map_err(|error| shared.fail(error))?;
+        shared
+            .make_room(batch, old.rows)
+            .map_err(|error| shared.fail(error))?;
         let mut scrub = shared.scrub.lock();
         let result = guard::run(Mode::Fail, "page tree", || {
             write::transact(shared.database(), batch, old, scrub.as_mut())
@@ -233,10 +265,14 @@ impl Shared {
     ) -> Result<Arc<Self>, Error> {
         let opened = guard::run(Mode::Fail, "page tree", || {
             let mut builder = Builder::new();
-            builder.set_cache_size(options.cache_bytes).set_repair_callback(|_| {
-                // Every commit of ours records what a repair would find out.
-                tracing::warn!("page file was not left by one of our commits; checking all of it");
-            });
+            builder
+                .set_cache_size(options.cache_bytes)
+                .set_repair_callback(|_| {
+                    // Every commit of ours records what a repair would find out.
+                    tracing::warn!(
+                        "page file was not left by one of our commits; checking all of it"
+                    );
+                });
             let database = builder.create_with_backend(Backend(pages.clone()))?;
             let meta = meta(&database)?;
             Ok((database, meta))
@@ -270,14 +306,19 @@ impl Shared {
     pub(super) fn usable(&self) -> Result<(), Error> {
         match &*self.poison.read() {
             None => Ok(()),
-            Some(reason) => Err(Error::Poisoned { reason: reason.clone() }),
+            Some(reason) => Err(Error::Poisoned {
+                reason: reason.clone(),
+            }),
         }
     }
 
     /// Notes a failure after which the file is unusable, and returns it.
     pub(super) fn fail(&self, error: Error) -> Error {
         let error = self.pages.explain(error);
-        if matches!(error, Error::Invalid { .. } | Error::NoSpace { .. } | Error::Missing { .. }) {
+        if matches!(
+            error,
+            Error::Invalid { .. } | Error::NoSpace { .. } | Error::Missing { .. }
+        ) {
             return error;
         }
         self.poison.write().get_or_insert_with(|| error.to_string());
@@ -307,7 +348,10 @@ impl Shared {
             return Ok(());
         }
         let needed = len - self.pages.file_len();
-        Err(Error::NoSpace { needed, reserved: self.pages.headroom() })
+        Err(Error::NoSpace {
+            needed,
+            reserved: self.pages.headroom(),
+        })
     }
 
     #[cfg(test)]
@@ -350,12 +394,25 @@ macro_rules! from_redb {
     )*};
 }
 
-from_redb!(DatabaseError, TransactionError, TableError, StorageError, CommitError);
+from_redb!(
+    DatabaseError,
+    TransactionError,
+    TableError,
+    StorageError,
+    CommitError
+);
 
 impl From<redb::Error> for Error {
     fn from(error: redb::Error) -> Self {
         match error {
-            redb::Error::Io(source) => Self::Io { what: "access the file", source },
+            redb::Error::Io(source) => Self::Io {
+                what: "access the file",
+                source,
+            },
+            redb::Error::PreviousIo => Self::Io {
+                what: "access the file",
+                source: std::io::Error::other("an earlier access failed"),
+            },
             error => Self::corrupt("page tree", error.to_string()),
         }
     }

@@ -96,8 +96,12 @@ mod tests {
 
     #[test]
     fn thrown_damage_becomes_an_error_with_its_text() {
-        let damage = PageDamage { what: "page 9".to_owned() };
-        let error = run::<()>(Mode::Throw, "leases", || panic::resume_unwind(Box::new(damage)));
+        let damage = PageDamage {
+            what: "page 9".to_owned(),
+        };
+        let error = run::<()>(Mode::Throw, "leases", || {
+            panic::resume_unwind(Box::new(damage))
+        });
         assert!(matches!(error, Err(Error::Corrupt { table: "leases", what }) if what == "page 9"));
     }
 

@@ -123,7 +123,11 @@ mod tests {
             (1 + 2 * region - 2, 1, 1, 1 + 3 * region),
             (1 + region / 2 + 1, 1, 1, 1 + region + 2),
         ] {
-            assert_eq!(grown(pages, needed, largest), expected, "{pages} {needed} {largest}");
+            assert_eq!(
+                grown(pages, needed, largest),
+                expected,
+                "{pages} {needed} {largest}"
+            );
         }
     }
 }

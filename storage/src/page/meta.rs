@@ -94,21 +94,35 @@ impl Meta {
         out.put_u32_le(self.format_version);
         put_len(&mut out, self.storage_version.len());
         out.put_slice(self.storage_version.as_bytes());
-        for field in [self.cluster_id, self.member_id, self.consistent_index, self.term] {
+        for field in [
+            self.cluster_id,
+            self.member_id,
+            self.consistent_index,
+            self.term,
+        ] {
             out.put_u64_le(field);
         }
         for field in [self.revision, self.scheduled_compact, self.finished_compact] {
             out.put_i64_le(field);
         }
         let conf = &self.conf_state;
-        for list in [&conf.voters, &conf.learners, &conf.voters_outgoing, &conf.learners_next] {
+        for list in [
+            &conf.voters,
+            &conf.learners,
+            &conf.voters_outgoing,
+            &conf.learners_next,
+        ] {
             put_len(&mut out, list.len());
             list.iter().for_each(|id| out.put_u64_le(*id));
         }
         out.put_u8(u8::from(conf.auto_leave));
-        for field in
-            [self.rows, self.digest, self.live_bytes, self.table_rows, self.table_digest]
-        {
+        for field in [
+            self.rows,
+            self.digest,
+            self.live_bytes,
+            self.table_rows,
+            self.table_digest,
+        ] {
             out.put_u64_le(field);
         }
         out.freeze()
@@ -120,13 +134,17 @@ impl Meta {
         let too_short = |_| "the meta record ends early".to_owned();
         let codec = input.try_get_u8().map_err(too_short)?;
         if codec != CODEC_VERSION {
-            return Err(format!("meta record codec {codec}, this build reads {CODEC_VERSION}"));
+            return Err(format!(
+                "meta record codec {codec}, this build reads {CODEC_VERSION}"
+            ));
         }
         let u64 = |input: &mut &[u8]| input.try_get_u64_le().map_err(too_short);
         let i64 = |input: &mut &[u8]| input.try_get_i64_le().map_err(too_short);
         let ids = |input: &mut &[u8]| {
             let count = get_len(input, size_of::<u64>())?;
-            (0..count).map(|_| u64(input)).collect::<Result<Vec<_>, _>>()
+            (0..count)
+                .map(|_| u64(input))
+                .collect::<Result<Vec<_>, _>>()
         };
         let meta = Self {
             format_version: input.try_get_u32_le().map_err(too_short)?,
@@ -170,11 +188,16 @@ fn put_len(out: &mut BytesMut, len: usize) {
 
 /// A count of items of `size` bytes, all of which are in the input.
 fn get_len(input: &mut &[u8], size: usize) -> Result<usize, String> {
-    let count = input.try_get_u32_le().map_err(|_| "the meta record ends early".to_owned())?;
+    let count = input
+        .try_get_u32_le()
+        .map_err(|_| "the meta record ends early".to_owned())?;
     let count = count as usize;
     match count.checked_mul(size) {
         Some(bytes) if bytes <= input.len() => Ok(count),
-        _ => Err(format!("the meta record counts {count} items in {} bytes", input.len())),
+        _ => Err(format!(
+            "the meta record counts {count} items in {} bytes",
+            input.len()
+        )),
     }
 }
 
@@ -220,15 +243,27 @@ mod tests {
     fn every_prefix_is_refused() {
         let bytes = sample().encode();
         for len in 0..bytes.len() {
-            assert!(Meta::decode(&bytes[..len]).is_err(), "prefix of {len} bytes");
+            assert!(
+                Meta::decode(&bytes[..len]).is_err(),
+                "prefix of {len} bytes"
+            );
         }
     }
 
     #[test]
     fn a_missing_field_keeps_the_old_value() {
         let mut meta = sample();
-        meta.update(&MetaUpdate { term: Some(4), ..MetaUpdate::default() });
-        assert_eq!(meta, Meta { term: 4, ..sample() });
+        meta.update(&MetaUpdate {
+            term: Some(4),
+            ..MetaUpdate::default()
+        });
+        assert_eq!(
+            meta,
+            Meta {
+                term: 4,
+                ..sample()
+            }
+        );
     }
 
     proptest! {

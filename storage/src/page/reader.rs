@@ -47,7 +47,11 @@ impl Reader {
             Ok((rows, transaction))
         });
         let (rows, transaction) = opened.map_err(|error| shared.fail_io(error))?;
-        Ok(Self { rows, transaction, shared: shared.clone() })
+        Ok(Self {
+            rows,
+            transaction,
+            shared: shared.clone(),
+        })
     }
 
     /// The meta record of this picture, read from the file.
@@ -63,7 +67,10 @@ impl Reader {
     /// # Errors
     /// [`Error::Missing`] when there is none of that kind; otherwise see [`Reader`].
     pub fn row(&self, revision: Revision, tombstone: bool) -> Result<Bytes, Error> {
-        let id = RowId { revision, tombstone };
+        let id = RowId {
+            revision,
+            tombstone,
+        };
         let first = row::key(id, 0).map_err(|_| Error::Missing { revision })?;
         self.guarded(REVISIONS, || {
             let (mut sequence, mut joiner) = (Sequence::default(), Joiner::default());
@@ -71,7 +78,9 @@ impl Reader {
                 let key = row::with_part(first, part);
                 let corrupt =
                     |what| Error::corrupt(REVISIONS, format!("{}: {what}", row::describe(&key)));
-                let Some(value) = self.rows.get(key)? else { break };
+                let Some(value) = self.rows.get(key)? else {
+                    break;
+                };
                 // The checksum covers the key, so this is also the check that redb found it and
                 // not another one.
                 let (_, chunk) = row::decode_value(&key, value.value()).map_err(corrupt)?;
@@ -80,7 +89,9 @@ impl Reader {
                     return Ok(record);
                 }
             }
-            sequence.end().map_err(|what| Error::corrupt(REVISIONS, what))?;
+            sequence
+                .end()
+                .map_err(|what| Error::corrupt(REVISIONS, what))?;
             Err(Error::Missing { revision })
         })
     }
@@ -95,10 +106,17 @@ impl Reader {
         visit: &mut dyn FnMut(Revision, bool, Bytes) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         // Before every row when `from` is, and nothing otherwise.
-        let from = Revision::new(from.main.max(0), if from.main < 0 { 0 } else { from.sub.max(0) });
-        self.scan_rows(RowId { revision: from, tombstone: false }, &mut |row, record| {
-            visit(row.id.revision, row.id.tombstone, record)
-        })
+        let from = Revision::new(
+            from.main.max(0),
+            if from.main < 0 { 0 } else { from.sub.max(0) },
+        );
+        self.scan_rows(
+            RowId {
+                revision: from,
+                tombstone: false,
+            },
+            &mut |row, record| visit(row.id.revision, row.id.tombstone, record),
+        )
     }
 
     /// As [`Reader::scan`], with what each row adds to the counters.
@@ -119,7 +137,9 @@ impl Reader {
                 while bytes < SCAN_BYTES {
                     let Some(entry) = range.next() else {
                         more = false;
-                        return sequence.end().map_err(|what| Error::corrupt(REVISIONS, what));
+                        return sequence
+                            .end()
+                            .map_err(|what| Error::corrupt(REVISIONS, what));
                     };
                     let (key, value) = entry?;
                     let (key, value) = (key.value(), value.value());

@@ -61,7 +61,9 @@ pub(super) struct Part {
 pub(super) fn key(id: RowId, part: u16) -> Result<Key, Error> {
     let Revision { main, sub } = id.revision;
     let (Ok(main), Ok(sub)) = (u64::try_from(main), u32::try_from(sub)) else {
-        return Err(Error::Invalid { what: format!("revision {} has no key", id.revision) });
+        return Err(Error::Invalid {
+            what: format!("revision {} has no key", id.revision),
+        });
     };
     let mut key = [0; KEY_BYTES];
     key[..8].copy_from_slice(&main.to_be_bytes());
@@ -88,7 +90,13 @@ pub(super) fn parse(key: &Key) -> Option<Part> {
     };
     let revision = Revision::new(i64::try_from(main).ok()?, i64::from(sub));
     let part = u16::from_be_bytes([key[13], key[14]]);
-    Some(Part { id: RowId { revision, tombstone }, part })
+    Some(Part {
+        id: RowId {
+            revision,
+            tombstone,
+        },
+        part,
+    })
 }
 
 /// A key in errors: `<main>.<sub>`, `t` for a tombstone, the part when it is not the first.
@@ -96,7 +104,11 @@ pub(super) fn describe(key: &Key) -> String {
     match parse(key) {
         Some(Part { id, part }) => {
             let kind = if id.tombstone { "t" } else { "" };
-            let part = if part == 0 { String::new() } else { format!(" part {part}") };
+            let part = if part == 0 {
+                String::new()
+            } else {
+                format!(" part {part}")
+            };
             format!("{}{kind}{part}", id.revision)
         }
         None => format!("undecodable key {key:02x?}"),
@@ -138,7 +150,9 @@ pub(super) fn decode_value<'v>(key: &[u8], value: &'v [u8]) -> Result<(u32, &'v 
     };
     let (stored, computed) = (u32::from_le_bytes(*stored), crc(key, chunk));
     if stored != computed {
-        return Err(format!("checksum {stored:08x} stored, {computed:08x} computed"));
+        return Err(format!(
+            "checksum {stored:08x} stored, {computed:08x} computed"
+        ));
     }
     Ok((stored, chunk))
 }
@@ -158,11 +172,23 @@ pub fn record_digest(id: RowId, record: &[u8]) -> Result<u64, Error> {
     Ok(digest(id, crc32c::crc32c(record)))
 }
 
-fn digest(RowId { revision, tombstone }: RowId, record_crc: u32) -> u64 {
+fn digest(
+    RowId {
+        revision,
+        tombstone,
+    }: RowId,
+    record_crc: u32,
+) -> u64 {
     let kind_and_crc = u64::from(tombstone) << 32 | u64::from(record_crc);
-    [revision.main.cast_unsigned(), revision.sub.cast_unsigned(), kind_and_crc]
-        .into_iter()
-        .fold(0x9e37_79b9_7f4a_7c15, |state, word| mix(state ^ word).wrapping_add(state))
+    [
+        revision.main.cast_unsigned(),
+        revision.sub.cast_unsigned(),
+        kind_and_crc,
+    ]
+    .into_iter()
+    .fold(0x9e37_79b9_7f4a_7c15, |state, word| {
+        mix(state ^ word).wrapping_add(state)
+    })
 }
 
 /// What a row of a small table contributes to the digest of all small tables.
@@ -210,22 +236,36 @@ impl Sequence {
             if chunk.len() != SMALL_BYTES && chunk.len() != LARGE_BYTES {
                 return Err(format!("a part of {} bytes", chunk.len()));
             }
-            let next = part.part.checked_add(1).ok_or("a row with too many parts")?;
+            let next = part
+                .part
+                .checked_add(1)
+                .ok_or("a row with too many parts")?;
             self.expected = Some(Part { part: next, ..part });
             return Ok(None);
         }
-        let Self { crc, stored_bytes, .. } = std::mem::take(self);
-        Ok(Some(Summary { id: part.id, digest: digest(part.id, crc), stored_bytes }))
+        let Self {
+            crc, stored_bytes, ..
+        } = std::mem::take(self);
+        Ok(Some(Summary {
+            id: part.id,
+            digest: digest(part.id, crc),
+            stored_bytes,
+        }))
     }
 
     /// No part follows.
     pub(super) fn end(&self) -> Result<(), String> {
-        self.expected.map_or(Ok(()), |expected| Err(missing(expected)))
+        self.expected
+            .map_or(Ok(()), |expected| Err(missing(expected)))
     }
 }
 
 fn missing(Part { id, part }: Part) -> String {
-    format!("part {part} of {}{} is missing", id.revision, if id.tombstone { "t" } else { "" })
+    format!(
+        "part {part} of {}{} is missing",
+        id.revision,
+        if id.tombstone { "t" } else { "" }
+    )
 }
 
 /// Puts the chunks of one record together again.
@@ -253,7 +293,10 @@ mod tests {
     use super::*;
 
     fn id(main: i64, sub: i64, tombstone: bool) -> RowId {
-        RowId { revision: Revision::new(main, sub), tombstone }
+        RowId {
+            revision: Revision::new(main, sub),
+            tombstone,
+        }
     }
 
     #[test]
@@ -270,11 +313,16 @@ mod tests {
             id(i64::MAX, i64::from(u32::MAX), true),
         ];
         let parts = [0, 1, 255, 256, u16::MAX];
-        let keys: Vec<_> =
-            ids.iter().flat_map(|id| parts.map(|part| key(*id, part).unwrap())).collect();
+        let keys: Vec<_> = ids
+            .iter()
+            .flat_map(|id| parts.map(|part| key(*id, part).unwrap()))
+            .collect();
         assert!(keys.is_sorted());
         for (at, found) in keys.iter().enumerate() {
-            let expected = Part { id: ids[at / parts.len()], part: parts[at % parts.len()] };
+            let expected = Part {
+                id: ids[at / parts.len()],
+                part: parts[at % parts.len()],
+            };
             assert_eq!(parse(found), Some(expected));
         }
     }
@@ -296,14 +344,20 @@ mod tests {
             let record: Vec<u8> = (0..len).map(|at| at as u8).collect();
             let parts: Vec<_> = chunks(&record).collect();
             let (last, full) = parts.split_last().unwrap();
-            let large = full.iter().take_while(|chunk| chunk.len() == LARGE_BYTES).count();
+            let large = full
+                .iter()
+                .take_while(|chunk| chunk.len() == LARGE_BYTES)
+                .count();
             assert!(full[large..].iter().all(|chunk| chunk.len() == SMALL));
             assert!(last.len() < SMALL);
             let (mut joiner, mut sequence) = (Joiner::default(), Sequence::default());
             let mut joined = None;
             for (part, chunk) in (0..).zip(&parts) {
                 assert_eq!(joined, None, "{len} bytes end early");
-                let part = Part { id: id(1, 0, false), part };
+                let part = Part {
+                    id: id(1, 0, false),
+                    part,
+                };
                 let summary = sequence.step(part, chunk).unwrap();
                 joined = joiner.push(chunk, summary.is_some());
                 let Some(summary) = summary else { continue };
@@ -327,7 +381,10 @@ mod tests {
             (5, 6, false, b"recorc"),
             (5, 6, false, b""),
         ] {
-            assert_ne!(record_digest(id(main, sub, tombstone), record).unwrap(), base);
+            assert_ne!(
+                record_digest(id(main, sub, tombstone), record).unwrap(),
+                base
+            );
         }
         assert_ne!(small_digest("leases", 1), small_digest("leases", 2));
         assert_ne!(small_digest("leases", 1), small_digest("alarms", 1));
@@ -336,7 +393,10 @@ mod tests {
     #[test]
     fn a_missing_part_is_noticed_wherever_it_was() {
         let full = [0; SMALL_BYTES];
-        let part = |main, part| Part { id: id(main, 0, false), part };
+        let part = |main, part| Part {
+            id: id(main, 0, false),
+            part,
+        };
         let steps = |parts: &[(Part, &[u8])]| {
             let mut sequence = Sequence::default();
             for (part, chunk) in parts {
@@ -344,7 +404,12 @@ mod tests {
             }
             sequence.end()
         };
-        let row = [(part(1, 0), &full[..]), (part(1, 1), &full), (part(1, 2), &[]), (part(2, 0), &[])];
+        let row = [
+            (part(1, 0), &full[..]),
+            (part(1, 1), &full),
+            (part(1, 2), &[]),
+            (part(2, 0), &[]),
+        ];
         assert_eq!(steps(&row), Ok(()));
         for gone in 0..3 {
             let mut row = row.to_vec();

@@ -45,7 +45,11 @@ pub(super) fn need(batch: &Batch, pages: u64) -> Need {
             row.record.len() as u64 + parts * (KEY_BYTES as u64 + 4 + PAIR_OVERHEAD)
         })
         .sum();
-    if batch.rows.iter().any(|row| row.record.len() >= LARGE_FROM_BYTES) {
+    if batch
+        .rows
+        .iter()
+        .any(|row| row.record.len() >= LARGE_FROM_BYTES)
+    {
         largest = (LARGE_BYTES as u64).div_ceil(PAGE);
     }
     let leaves = 2 * row_bytes.div_ceil(PAGE);
@@ -68,11 +72,17 @@ pub(super) fn need(batch: &Batch, pages: u64) -> Need {
 /// What to keep for later when a commit adds to a file of `rows` rows: enough to compact a full
 /// disk, which gives pages back.
 pub(super) fn spare(rows: u64, pages: u64) -> Need {
-    let Need { pages: sum, largest } = with_system(removal(rows.min(REMOVE_ROWS)), 1, pages);
+    let Need {
+        pages: sum,
+        largest,
+    } = with_system(removal(rows.min(REMOVE_ROWS)), 1, pages);
     // The first step of a compaction may make the file grow before anything is free. The next one
     // needs as much again.
     let growth = sum.min(u64::from(REGION_PAGES));
-    Need { pages: sum + growth, largest }
+    Need {
+        pages: sum + growth,
+        largest,
+    }
 }
 
 /// How many rows compaction removes in one commit.
@@ -91,5 +101,8 @@ fn with_system(mut sum: u64, largest: u64, pages: u64) -> Need {
     let space = pages + 2 * sum;
     let state = space.div_ceil(4).div_ceil(PAGE) + space.div_ceil(u64::from(REGION_PAGES));
     sum += 2 * state + SYSTEM_TREES * (DEPTH + 4);
-    Need { pages: sum, largest: largest.max(4) }
+    Need {
+        pages: sum,
+        largest: largest.max(4),
+    }
 }

@@ -32,7 +32,9 @@ pub(super) fn load_meta(transaction: &ReadTransaction) -> Result<Meta, Error> {
         Err(TableError::TableDoesNotExist(_)) => return Err(corrupt("there is no table".into())),
         table => table?,
     };
-    let value = table.get(META_KEY)?.ok_or_else(|| corrupt("there is no record".into()))?;
+    let value = table
+        .get(META_KEY)?
+        .ok_or_else(|| corrupt("there is no record".into()))?;
     let (_, record) = row::decode_value(META_KEY, value.value()).map_err(corrupt)?;
     Meta::decode(record).map_err(corrupt)
 }

@@ -96,7 +96,10 @@ impl PageFile {
         let shared = self.shared();
         let _one_at_a_time = shared.verify.lock();
         *shared.scrub.lock() = Some(Scrub::default());
-        let mut report = VerifyReport { complete: true, ..VerifyReport::default() };
+        let mut report = VerifyReport {
+            complete: true,
+            ..VerifyReport::default()
+        };
         let result = verify(shared, progress, &mut report);
         *shared.scrub.lock() = None;
         result.map(|()| report)
@@ -187,7 +190,10 @@ fn readable_after(
 }
 
 fn first_of(revision: Revision) -> RowId {
-    RowId { revision, tombstone: false }
+    RowId {
+        revision,
+        tombstone: false,
+    }
 }
 
 /// Reads the small tables and compares all counters with the meta record.
@@ -212,15 +218,24 @@ fn finish(shared: &Shared, reader: &Reader, report: &mut VerifyReport) -> Result
     }
     note(reader.meta().and_then(|stored| match stored == meta {
         true => Ok(()),
-        false => Err(Error::corrupt(META_NAME, format!("{stored:?} stored, {meta:?} expected"))),
+        false => Err(Error::corrupt(
+            META_NAME,
+            format!("{stored:?} stored, {meta:?} expected"),
+        )),
     }))?;
     if readable {
-        note(compare("small tables", (rows, digest), (meta.table_rows, meta.table_digest)))?;
+        note(compare(
+            "small tables",
+            (rows, digest),
+            (meta.table_rows, meta.table_digest),
+        ))?;
     }
     // Where rows could not be read they are missing from the counters too.
     if report.damage.iter().all(|damage| damage.table != REVISIONS) {
         let scrub = shared.scrub.lock();
-        let found = scrub.as_ref().map_or((0, 0), |scrub| (scrub.rows, scrub.digest));
+        let found = scrub
+            .as_ref()
+            .map_or((0, 0), |scrub| (scrub.rows, scrub.digest));
         if let Err(Error::Corrupt { table, what }) =
             compare(REVISIONS, found, (meta.rows, meta.digest))
         {

@@ -34,10 +34,14 @@ pub(super) fn check(batch: &Batch) -> Result<(), Error> {
     }
     let ascending = |ids: &mut dyn Iterator<Item = RowId>| ids.is_sorted_by(|a, b| a < b);
     if !ascending(&mut batch.rows.iter().map(id)) {
-        return Err(Error::Invalid { what: "rows are not in ascending order".to_owned() });
+        return Err(Error::Invalid {
+            what: "rows are not in ascending order".to_owned(),
+        });
     }
     if !ascending(&mut batch.remove.iter().copied()) {
-        return Err(Error::Invalid { what: "removals are not in ascending order".to_owned() });
+        return Err(Error::Invalid {
+            what: "removals are not in ascending order".to_owned(),
+        });
     }
     Ok(())
 }
@@ -51,18 +55,25 @@ pub(super) fn transact(
     scrub: Option<&mut Scrub>,
 ) -> Result<Meta, Error> {
     let mut transaction = database.begin_write()?;
-    transaction.set_durability(Durability::Immediate).map_err(redb::Error::from)?;
+    transaction
+        .set_durability(Durability::Immediate)
+        .map_err(redb::Error::from)?;
     // Records the allocator state in every commit, so that opening after a crash needs no walk over
     // the file; and makes commits two-phase, so that the newest one is never in doubt.
     transaction.set_quick_repair(true);
-    let mut change = Change { meta, value: Vec::new(), scrub };
+    let mut change = Change {
+        meta,
+        value: Vec::new(),
+        scrub,
+    };
     match change.apply(&transaction, batch) {
         Ok(()) => {
             transaction.commit()?;
             Ok(change.meta)
         }
         Err(error) => {
-            transaction.abort()?;
+            // Undoing it fails too when the disk does; the first error is the one that tells.
+            let _ = transaction.abort();
             Err(error)
         }
     }
@@ -93,17 +104,21 @@ impl Change<'_> {
     }
 
     fn insert(&mut self, table: &mut RowTable<'_>, rows: &[RowWrite]) -> Result<(), Error> {
-        let Some(first) = rows.first() else { return Ok(()) };
+        let Some(first) = rows.first() else {
+            return Ok(());
+        };
         let first = row::key(id(first), 0)?;
         // Checkpoints append. A cursor at the end does that at a third of the cost of inserts.
         let mut end = table.lower_bound_mut(Bound::Included(first))?;
         if end.peek_next()?.is_none() {
             for row in rows {
                 self.insert_row(row, |key, value| {
-                    end.insert_before(*key, value).map(|()| false).map_err(|error| match error {
-                        CursorError::Storage(error) => error.into(),
-                        error => Error::corrupt(REVISIONS, error.to_string()),
-                    })
+                    end.insert_before(*key, value)
+                        .map(|()| false)
+                        .map_err(|error| match error {
+                            CursorError::Storage(error) => error.into(),
+                            error => Error::corrupt(REVISIONS, error.to_string()),
+                        })
                 })?;
             }
             return Ok(end.close()?);
@@ -130,7 +145,8 @@ impl Change<'_> {
     ) -> Result<(), Error> {
         let id = id(row);
         let first = row::key(id, 0)?;
-        let corrupt = |what| Error::corrupt(REVISIONS, format!("{}: {what}", row::describe(&first)));
+        let corrupt =
+            |what| Error::corrupt(REVISIONS, format!("{}: {what}", row::describe(&first)));
         let mut sequence = Sequence::default();
         let mut there = None;
         for (part, chunk) in (0..=u16::MAX).zip(row::chunks(&row.record)) {
@@ -169,12 +185,16 @@ impl Change<'_> {
                 break;
             }
         }
-        sequence.end().map_err(|what| Error::corrupt(REVISIONS, what))
+        sequence
+            .end()
+            .map_err(|what| Error::corrupt(REVISIONS, what))
     }
 
     /// Removes rows that lie close together in one pass over the range that holds them.
     fn remove_run(&mut self, table: &mut RowTable<'_>, run: &[RowId]) -> Result<(), Error> {
-        let [first, .., last] = run else { return Ok(()) };
+        let [first, .., last] = run else {
+            return Ok(());
+        };
         let range = row::key(*first, 0)?..=row::key(*last, u16::MAX)?;
         let mut doomed = run.iter().peekable();
         let mut sequence = Sequence::default();
@@ -198,7 +218,9 @@ impl Change<'_> {
             }
         })?;
         result?;
-        sequence.end().map_err(|what| Error::corrupt(REVISIONS, what))
+        sequence
+            .end()
+            .map_err(|what| Error::corrupt(REVISIONS, what))
     }
 
     fn row_added(&mut self, row: &Summary) {
@@ -221,7 +243,9 @@ impl Change<'_> {
         let corrupt = |what| Error::corrupt(REVISIONS, format!("{}: {what}", row::describe(key)));
         let (_, chunk) = row::decode_value(key, value).map_err(corrupt)?;
         let part = row::parse(key).ok_or_else(|| corrupt("not a row".to_owned()))?;
-        let Some(row) = sequence.step(part, chunk).map_err(corrupt)? else { return Ok(false) };
+        let Some(row) = sequence.step(part, chunk).map_err(corrupt)? else {
+            return Ok(false);
+        };
         let meta = &mut self.meta;
         // Wrapping: should the counters be wrong, verification says so, not a panic here.
         meta.rows = meta.rows.wrapping_sub(1);
@@ -240,7 +264,9 @@ impl Change<'_> {
     ) -> Result<(), Error> {
         // Opening a table costs more than a write to it: writes to the same one share it.
         for writes in writes.chunk_by(|a, b| a.table() == b.table()) {
-            let Some(table) = writes.first().map(TableWrite::table) else { continue };
+            let Some(table) = writes.first().map(TableWrite::table) else {
+                continue;
+            };
             let mut open = transaction.open_table(tables::small(table))?;
             for write in writes {
                 match write {
@@ -274,7 +300,9 @@ impl Change<'_> {
         }
         let meta = &mut self.meta;
         meta.table_rows += 1;
-        meta.table_digest = meta.table_digest.wrapping_add(row::small_digest(table.name(), crc));
+        meta.table_digest = meta
+            .table_digest
+            .wrapping_add(row::small_digest(table.name(), crc));
         meta.live_bytes += (key.len() + self.value.len()) as u64;
         Ok(())
     }
@@ -296,12 +324,19 @@ impl Change<'_> {
         })?;
         let meta = &mut self.meta;
         meta.table_rows = meta.table_rows.wrapping_sub(1);
-        meta.table_digest = meta.table_digest.wrapping_sub(row::small_digest(table.name(), crc));
-        meta.live_bytes = meta.live_bytes.wrapping_sub((key.len() + value.len()) as u64);
+        meta.table_digest = meta
+            .table_digest
+            .wrapping_sub(row::small_digest(table.name(), crc));
+        meta.live_bytes = meta
+            .live_bytes
+            .wrapping_sub((key.len() + value.len()) as u64);
         Ok(())
     }
 }
 
 fn id(row: &RowWrite) -> RowId {
-    RowId { revision: row.revision, tombstone: row.tombstone }
+    RowId {
+        revision: row.revision,
+        tombstone: row.tombstone,
+    }
 }

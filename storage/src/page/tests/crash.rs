@@ -29,7 +29,10 @@ fn batches() -> Vec<Batch> {
         remove: mains.map(|main| id(main, 0, false)).collect(),
         ..Batch::default()
     };
-    let meta = |index| MetaUpdate { consistent_index: Some(index), ..MetaUpdate::default() };
+    let meta = |index| MetaUpdate {
+        consistent_index: Some(index),
+        ..MetaUpdate::default()
+    };
     vec![
         puts(2..=3, 10),
         puts(4..=60, 300),
@@ -38,14 +41,22 @@ fn batches() -> Vec<Batch> {
             tables: vec![
                 put_small(Table::Leases, b"1", b"a lease"),
                 put_small(Table::Leases, b"2", b"another"),
-                TableWrite::Clear { table: Table::Members },
+                TableWrite::Clear {
+                    table: Table::Members,
+                },
             ],
             meta: meta(170),
             ..Batch::default()
         },
         puts(62..=120, 1500),
-        Batch { meta: meta(221), ..remove(&mut (10..=110).filter(|main| main % 3 == 0)) },
-        Batch { meta: meta(222), ..remove(&mut (2..=115).step_by(40)) },
+        Batch {
+            meta: meta(221),
+            ..remove(&mut (10..=110).filter(|main| main % 3 == 0))
+        },
+        Batch {
+            meta: meta(222),
+            ..remove(&mut (2..=115).step_by(40))
+        },
         puts(121..=122, 70_000),
         Batch {
             tables: vec![
@@ -55,7 +66,10 @@ fn batches() -> Vec<Batch> {
             meta: meta(223),
             ..Batch::default()
         },
-        Batch { meta: meta(224), ..remove(&mut (2..=122)) },
+        Batch {
+            meta: meta(224),
+            ..remove(&mut (2..=122))
+        },
         puts(123..=130, 100),
         puts(131..=131, 5),
     ]
@@ -74,7 +88,10 @@ fn record_run() -> Run {
         durable.push((disk.history().len(), model.clone()));
     }
     assert_intact(&file);
-    Run { history: disk.history(), durable }
+    Run {
+        history: disk.history(),
+        durable,
+    }
 }
 
 /// Opens what a crash left and returns the state it must be, which is that of one of `states`.
@@ -88,7 +105,10 @@ fn reopen(disk: &SimDisk, states: &[&Model], context: &str) -> (PageFile, Model)
 
 #[test]
 fn a_power_loss_at_any_operation_leaves_the_state_before_or_after_the_commit() {
-    let Run { mut history, durable } = record_run();
+    let Run {
+        mut history,
+        durable,
+    } = record_run();
     let created = durable[0].0;
     let mut opened = 0;
     for k in 0..=history.len() {
@@ -101,13 +121,17 @@ fn a_power_loss_at_any_operation_leaves_the_state_before_or_after_the_commit() {
             let done = durable.iter().rposition(|(at, _)| *at <= k);
             let first = done.unwrap_or(0);
             let last = done.map_or(0, |done| (done + 1).min(durable.len() - 1));
-            let states: Vec<_> = durable[first..=last].iter().map(|(_, model)| model).collect();
+            let states: Vec<_> = durable[first..=last]
+                .iter()
+                .map(|(_, model)| model)
+                .collect();
             let (file, mut model) = reopen(&disk, &states, &context);
             opened += 1;
 
             // And the file goes on as if nothing had been.
             let next = puts(1000..=1005, 700);
-            file.commit(&next).unwrap_or_else(|error| panic!("{context}: {error}"));
+            file.commit(&next)
+                .unwrap_or_else(|error| panic!("{context}: {error}"));
             model.commit(&next);
             model.assert_in(&file);
             if k % 16 == 0 {
@@ -115,12 +139,19 @@ fn a_power_loss_at_any_operation_leaves_the_state_before_or_after_the_commit() {
             }
         }
     }
-    assert!(opened > 3 * history.len(), "{opened} files of {} operations", history.len());
+    assert!(
+        opened > 3 * history.len(),
+        "{opened} files of {} operations",
+        history.len()
+    );
 }
 
 #[test]
 fn a_file_that_was_synced_into_place_is_there_after_any_later_loss() {
-    let Run { mut history, durable } = record_run();
+    let Run {
+        mut history,
+        durable,
+    } = record_run();
     for k in durable[0].0..history.len() {
         let disk = history.power_loss_at(k, PowerLoss::LoseAll);
         assert!(disk.exists(Path::new(FILE)).unwrap(), "operation {k}");
@@ -129,13 +160,21 @@ fn a_file_that_was_synced_into_place_is_there_after_any_later_loss() {
 
 #[test]
 fn a_second_power_loss_while_opening_or_in_the_first_commit_changes_nothing_more() {
-    let Run { mut history, durable } = record_run();
+    let Run {
+        mut history,
+        durable,
+    } = record_run();
     let created = durable[0].0;
     for k in (created..=history.len()).step_by(13) {
         let disk = history.power_loss_at(k, PowerLoss::Random(k as u64));
         let file = open(&disk).unwrap();
-        let found = durable.iter().find(|(_, model)| *model.meta() == file.meta());
-        let before = found.unwrap_or_else(|| panic!("operation {k}: unknown state")).1.clone();
+        let found = durable
+            .iter()
+            .find(|(_, model)| *model.meta() == file.meta());
+        let before = found
+            .unwrap_or_else(|| panic!("operation {k}: unknown state"))
+            .1
+            .clone();
         drop(file);
 
         let next = puts(1000..=1005, 700);
@@ -160,12 +199,18 @@ fn a_second_power_loss_while_opening_or_in_the_first_commit_changes_nothing_more
 
 #[test]
 fn a_killed_process_leaves_the_state_before_or_after_the_commit() {
-    let Run { mut history, durable } = record_run();
+    let Run {
+        mut history,
+        durable,
+    } = record_run();
     for k in durable[0].0..=history.len() {
         let disk = history.fork_at(k);
         let done = durable.iter().rposition(|(at, _)| *at <= k).unwrap();
         let last = (done + 1).min(durable.len() - 1);
-        let states: Vec<_> = durable[done..=last].iter().map(|(_, model)| model).collect();
+        let states: Vec<_> = durable[done..=last]
+            .iter()
+            .map(|(_, model)| model)
+            .collect();
         reopen(&disk, &states, &format!("operation {k}"));
     }
 }

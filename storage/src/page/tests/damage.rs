@@ -15,9 +15,16 @@ fn sample() -> (SimDisk, Model) {
     let disk = disk_with_directory(SimDisk::new(11));
     let file = create(&disk);
     let mut model = Model::new();
-    let mut batches = vec![puts(2..=900, 150), puts(901..=920, 5000), puts(921..=923, 90_000)];
+    let mut batches = vec![
+        puts(2..=900, 150),
+        puts(901..=920, 5000),
+        puts(921..=923, 90_000),
+    ];
     batches.push(Batch {
-        remove: (2..=300).filter(|main| main % 7 != 0).map(|main| id(main, 0, false)).collect(),
+        remove: (2..=300)
+            .filter(|main| main % 7 != 0)
+            .map(|main| id(main, 0, false))
+            .collect(),
         tables: (0..40u8)
             .map(|key| {
                 let table = Table::ALL[usize::from(key) % 8];
@@ -47,7 +54,13 @@ fn read_all(file: &PageFile, model: &Model) -> Result<bool, Error> {
     let reader = file.reader()?;
     let mut expected = model.rows().iter();
     let scanned = reader.scan(Revision::default(), &mut |revision, tombstone, record| {
-        let found = (&RowId { revision, tombstone }, &record);
+        let found = (
+            &RowId {
+                revision,
+                tombstone,
+            },
+            &record,
+        );
         assert_eq!(expected.next(), Some(found), "a wrong row");
         ControlFlow::Continue(())
     });
@@ -60,6 +73,10 @@ fn read_all(file: &PageFile, model: &Model) -> Result<bool, Error> {
             Ok(found) => assert_eq!(found, record, "a wrong row at {id:?}"),
             Err(error) => note(error),
         }
+    }
+    match reader.meta() {
+        Ok(meta) => assert_eq!(meta, *model.meta()),
+        Err(error) => note(error),
     }
     for table in Table::ALL {
         match reader.table(table) {
@@ -79,26 +96,44 @@ fn read_all(file: &PageFile, model: &Model) -> Result<bool, Error> {
 enum Outcome {
     /// Nothing of it is in use.
     Harmless,
-    /// Opening refused.
+    /// Opening refused. With debug assertions, redb reads the whole tree when it opens a file.
     Refused,
     /// Reading something refused, and verification names it.
     Reported,
 }
 
-fn outcome(disk: &SimDisk, model: &Model, context: &str) -> Outcome {
-    let file = match open(disk) {
-        Ok(file) => file,
-        Err(Error::Corrupt { .. } | Error::Unsupported { .. }) => return Outcome::Refused,
-        Err(error) => panic!("{context}: {error:?}"),
+/// Every page comes from the disk each time.
+fn open_uncached(disk: &SimDisk) -> Result<PageFile, Error> {
+    let options = Options {
+        cache_bytes: 0,
+        ..options()
     };
-    let refused = match read_all(&file, model) {
+    PageFile::open(&as_disk(disk), Path::new(FILE), options)
+}
+
+/// What becomes of a file that is damaged before it is opened.
+fn outcome(disk: &SimDisk, model: &Model, context: &str) -> Outcome {
+    match open(disk) {
+        Ok(file) => outcome_open(&file, model, context),
+        Err(Error::Corrupt { .. } | Error::Unsupported { .. }) => Outcome::Refused,
+        Err(error) => panic!("{context}: {error:?}"),
+    }
+}
+
+/// What becomes of a file that is damaged while it is open.
+fn outcome_open(file: &PageFile, model: &Model, context: &str) -> Outcome {
+    let refused = match read_all(file, model) {
         Ok(refused) => refused,
         Err(Error::Corrupt { .. }) => true,
         Err(error) => panic!("{context}: {error:?}"),
     };
-    let report = verify(&file);
+    let report = verify(file);
     assert_eq!(refused, !report.damage.is_empty(), "{context}: {report:?}");
-    if refused { Outcome::Reported } else { Outcome::Harmless }
+    if refused {
+        Outcome::Reported
+    } else {
+        Outcome::Harmless
+    }
 }
 
 #[test]
@@ -107,30 +142,54 @@ fn a_flipped_bit_anywhere_is_noticed_or_harmless() {
     let len = disk.read(Path::new(FILE)).unwrap().len() as u64;
     let mut rng = SmallRng::seed_from_u64(5);
     let mut outcomes = Vec::new();
-    let mut intact_blocks = BTreeSet::new();
     for block in 0..len / PAGE {
-        for _ in 0..3 {
-            let (offset, bit) = (block * PAGE + rng.random_range(0..PAGE), rng.random_range(0..8));
+        for round in 0..4 {
+            let (offset, bit) = (
+                block * PAGE + rng.random_range(0..PAGE),
+                rng.random_range(0..8),
+            );
+            let context = format!("bit {bit} of byte {offset}");
             let damaged = disk.fork();
-            damaged.flip_bit(Path::new(FILE), offset, bit).unwrap();
-            let outcome = outcome(&damaged, &model, &format!("bit {bit} of byte {offset}"));
-            if outcome == Outcome::Harmless {
-                intact_blocks.insert(block);
-            }
-            outcomes.push((block, outcome));
+            let path = Path::new(FILE);
+            let outcome = if round % 2 == 0 {
+                damaged.flip_bit(path, offset, bit).unwrap();
+                outcome(&damaged, &model, &context)
+            } else {
+                let file = open_uncached(&damaged).unwrap();
+                damaged.flip_bit(path, offset, bit).unwrap();
+                outcome_open(&file, &model, &context)
+            };
+            outcomes.push((block, round, outcome));
         }
     }
-    let count = |kind| outcomes.iter().filter(|(_, outcome)| *outcome == kind).count();
-    assert!(count(Outcome::Reported) > 300, "{} reported", count(Outcome::Reported));
-    assert!(count(Outcome::Refused) > 5, "{} refused", count(Outcome::Refused));
-    // A page is in use or it is not: the checksum covers all of it. Only the checksum pages and the
-    // first two blocks are mixed.
+    let count = |kind| {
+        outcomes
+            .iter()
+            .filter(|(.., outcome)| *outcome == kind)
+            .count()
+    };
+    let noticed = count(Outcome::Reported) + count(Outcome::Refused);
+    assert!(noticed > 400, "{noticed} of {} noticed", outcomes.len());
+    assert!(
+        count(Outcome::Reported) > 200,
+        "{} reported",
+        count(Outcome::Reported)
+    );
+    // A page is in use or it is not: the checksum covers all of it. Checksum pages and the first two
+    // blocks are used in part, and those of redb's own trees are read only when it opens or commits.
     let mixed = |block: u64| {
         block <= 2 || (0..9).any(|group| layout::checksum_offset(group) == block * PAGE)
     };
-    for (block, outcome) in outcomes {
-        let harmless = outcome == Outcome::Harmless;
-        assert!(mixed(block) || harmless == intact_blocks.contains(&block), "block {block}");
+    let noticed_open: BTreeSet<_> = outcomes
+        .iter()
+        .filter(|(block, round, outcome)| {
+            round % 2 == 1 && *outcome == Outcome::Reported && !mixed(*block)
+        })
+        .map(|(block, ..)| *block)
+        .collect();
+    for (block, _, outcome) in &outcomes {
+        let harmless = *outcome == Outcome::Harmless;
+        assert!(!(harmless && noticed_open.contains(block)), "block {block}");
     }
 }
 
@@ -144,7 +203,11 @@ fn every_byte_of_the_headers_counts() {
             let damaged = disk.fork();
             damaged.flip_bit(Path::new(FILE), offset, bit).unwrap();
             let context = format!("bit {bit} of byte {offset}");
-            assert_eq!(outcome(&damaged, &model, &context), Outcome::Refused, "{context}");
+            assert_eq!(
+                outcome(&damaged, &model, &context),
+                Outcome::Refused,
+                "{context}"
+            );
         }
     }
 }
@@ -163,13 +226,17 @@ fn larger_damage_is_noticed_or_harmless() {
         match round % 4 {
             // A sector of zeros, a run of garbage, a sector from elsewhere, a page from elsewhere.
             0 => damaged.overwrite(path, sector, &[0; 512]).unwrap(),
-            1 => damaged.corrupt(path, sector..sector + rng.random_range(1..20_000)).unwrap(),
+            1 => damaged
+                .corrupt(path, sector..sector + rng.random_range(1..20_000))
+                .unwrap(),
             way => {
                 let bytes = damaged.read(path).unwrap();
                 let unit = if way == 2 { 512 } else { PAGE };
                 let mut pick = || rng.random_range(0..len / unit) * unit;
                 let (from, to) = (pick() as usize, pick());
-                damaged.overwrite(path, to, &bytes[from..from + unit as usize]).unwrap();
+                damaged
+                    .overwrite(path, to, &bytes[from..from + unit as usize])
+                    .unwrap();
             }
         }
         noticed += usize::from(outcome(&damaged, &model, &context) != Outcome::Harmless);
@@ -181,13 +248,28 @@ fn larger_damage_is_noticed_or_harmless() {
 fn a_truncated_file_is_refused() {
     let (disk, model) = sample();
     let len = disk.read(Path::new(FILE)).unwrap().len() as u64;
-    for cut in [0, 1, 15, PAGE - 1, PAGE, 2 * PAGE, 3 * PAGE, 20 * PAGE, len / 2, len - PAGE, len - 1] {
+    for cut in [
+        0,
+        1,
+        15,
+        PAGE - 1,
+        PAGE,
+        2 * PAGE,
+        3 * PAGE,
+        20 * PAGE,
+        len / 2,
+        len - PAGE,
+        len - 1,
+    ] {
         let damaged = disk.fork();
         damaged.open(Path::new(FILE)).unwrap().set_len(cut).unwrap();
         let context = format!("cut to {cut} of {len}");
         let outcome = outcome(&damaged, &model, &context);
         // redb tolerates a shorter file when what is cut off was never used; then all is there.
-        assert!(outcome == Outcome::Refused || cut > len / 2, "{context}: {outcome:?}");
+        assert!(
+            outcome == Outcome::Refused || cut > len / 2,
+            "{context}: {outcome:?}"
+        );
     }
 }
 
@@ -198,9 +280,21 @@ fn arbitrary_files_are_refused() {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut bytes = vec![0; rng.random_range(0..100_000)];
         rng.fill(&mut bytes[..]);
-        disk.create(Path::new(FILE)).unwrap().write_at(&bytes, 0).unwrap();
+        disk.create(Path::new(FILE))
+            .unwrap()
+            .write_at(&bytes, 0)
+            .unwrap();
         let error = open(&disk).unwrap_err();
-        assert!(matches!(error, Error::Corrupt { table: "superblock", .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                Error::Corrupt {
+                    table: "superblock",
+                    ..
+                }
+            ),
+            "{error}"
+        );
     }
 }
 
@@ -228,37 +322,60 @@ fn another_layout_is_unsupported() {
 #[test]
 fn damage_costs_what_is_on_the_page_and_verification_names_it() {
     let (disk, model) = sample();
+    let file = open_uncached(&disk).unwrap();
     // A row in the middle of the table, found by its bytes.
     let victim = id(600, 0, false);
     let bytes = disk.read(Path::new(FILE)).unwrap();
     let record = &model.rows()[&victim];
-    let at = bytes.windows(record.len()).position(|window| window == record).unwrap() as u64;
-    disk.flip_bit(Path::new(FILE), at, 4).unwrap();
+    // In all copies: older ones are on free pages.
+    let copies = bytes
+        .windows(record.len())
+        .enumerate()
+        .filter(|(_, window)| window == record);
+    for (at, _) in copies {
+        disk.flip_bit(Path::new(FILE), at as u64, 4).unwrap();
+    }
 
-    let file = open(&disk).unwrap();
     let reader = file.reader().unwrap();
     let error = reader.row(victim.revision, false).unwrap_err();
-    assert!(matches!(error, Error::Corrupt { table: REVISIONS, .. }), "{error}");
-    let readable = model
-        .rows()
-        .iter()
-        .filter(|(id, record)| reader.row(id.revision, false).is_ok_and(|found| found == *record));
+    assert!(
+        matches!(
+            error,
+            Error::Corrupt {
+                table: REVISIONS,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let readable = model.rows().iter().filter(|(id, record)| {
+        reader
+            .row(id.revision, false)
+            .is_ok_and(|found| found == *record)
+    });
     let lost = model.rows().len() - readable.count();
     assert!((1..40).contains(&lost), "{lost} rows lost");
 
     let report = verify(&file);
-    let [damage] = &report.damage[..] else { panic!("{report:?}") };
+    let [damage] = &report.damage[..] else {
+        panic!("{report:?}")
+    };
     assert_eq!(damage.table, REVISIONS);
-    let page = at / PAGE * PAGE;
-    assert!(damage.what.contains(&format!("file offset {page}")), "{damage:?}");
+    assert!(damage.what.contains("page at file offset "), "{damage:?}");
     assert!(!report.complete);
     assert!(report.rows > model.meta().rows - 40, "{report:?}");
 
     // Commits elsewhere go on; the damaged row is not removed unseen.
     file.commit(&puts(2000..=2001, 10)).unwrap();
-    let remove = Batch { remove: vec![victim], ..Batch::default() };
+    let remove = Batch {
+        remove: vec![victim],
+        ..Batch::default()
+    };
     assert!(matches!(file.commit(&remove), Err(Error::Corrupt { .. })));
-    assert!(matches!(file.commit(&puts(2002..=2003, 10)), Err(Error::Poisoned { .. })));
+    assert!(matches!(
+        file.commit(&puts(2002..=2003, 10)),
+        Err(Error::Poisoned { .. })
+    ));
     assert!(matches!(file.reader(), Err(Error::Poisoned { .. })));
 }
 
@@ -274,8 +391,14 @@ fn a_failing_disk_ends_the_file() {
         disk.clear_faults();
         for _ in 0..2 {
             let error = file.commit(&puts(2000..=2000, 10)).unwrap_err();
-            assert!(matches!(error, Error::Poisoned { .. }), "{kind:?}: {error:?}");
-            assert!(matches!(file.reader(), Err(Error::Poisoned { .. })), "{kind:?}");
+            assert!(
+                matches!(error, Error::Poisoned { .. }),
+                "{kind:?}: {error:?}"
+            );
+            assert!(
+                matches!(file.reader(), Err(Error::Poisoned { .. })),
+                "{kind:?}"
+            );
         }
         drop(file);
         open(&disk).unwrap().commit(&puts(2000..=2000, 10)).unwrap();
@@ -286,7 +409,7 @@ fn a_failing_disk_ends_the_file() {
 fn a_failing_read_ends_the_file_too() {
     use ferrite_disk::sim::OpKind;
     let (disk, _) = sample();
-    let file = open(&disk).unwrap();
+    let file = open_uncached(&disk).unwrap();
     let reader = file.reader().unwrap();
     disk.fail_when(|_, op| op == OpKind::Read, Fault::Io);
     let error = reader.row(Revision::new(600, 0), false).unwrap_err();
@@ -294,7 +417,10 @@ fn a_failing_read_ends_the_file_too() {
     disk.clear_faults();
     let error = reader.row(Revision::new(700, 0), false).unwrap_err();
     assert!(matches!(error, Error::Poisoned { .. }), "{error:?}");
-    assert!(matches!(file.commit(&puts(2000..=2000, 10)), Err(Error::Poisoned { .. })));
+    assert!(matches!(
+        file.commit(&puts(2000..=2000, 10)),
+        Err(Error::Poisoned { .. })
+    ));
 }
 
 #[test]
@@ -327,7 +453,11 @@ fn a_write_that_the_disk_lost_is_noticed() {
             Err(error) => panic!("operation {k}: {error}"),
         };
         // The last header lost is the state before, whole: the log tells.
-        let expected = if file.meta() == *model.meta() { &model } else { &after };
+        let expected = if file.meta() == *model.meta() {
+            &model
+        } else {
+            &after
+        };
         noticed += usize::from(read_all(&file, expected).unwrap_or(true));
     }
     assert!(noticed > 20, "{noticed} of {count} noticed");

@@ -21,7 +21,10 @@ const FILE: &str = "/data/db";
 
 /// A small cache, so that pages come from the disk again and again.
 fn options() -> Options {
-    Options { cache_bytes: 256 << 10, headroom_bytes: 1 << 20 }
+    Options {
+        cache_bytes: 256 << 10,
+        headroom_bytes: 1 << 20,
+    }
 }
 
 fn disk_with_directory(disk: SimDisk) -> SimDisk {
@@ -47,7 +50,10 @@ fn initial() -> Initial {
         cluster_id: 0xc1,
         member_id: 0x3e,
         meta: MetaUpdate {
-            conf_state: Some(ConfState { voters: vec![0x3e], ..ConfState::default() }),
+            conf_state: Some(ConfState {
+                voters: vec![0x3e],
+                ..ConfState::default()
+            }),
             ..MetaUpdate::default()
         },
         tables: vec![put_small(Table::Members, b"3e", b"a member")],
@@ -59,18 +65,27 @@ fn put_small(table: Table, key: &'static [u8], value: &'static [u8]) -> TableWri
 }
 
 fn id(main: i64, sub: i64, tombstone: bool) -> RowId {
-    RowId { revision: Revision::new(main, sub), tombstone }
+    RowId {
+        revision: Revision::new(main, sub),
+        tombstone,
+    }
 }
 
 /// A record of `len` bytes that differs from those of other rows.
 fn record(id: RowId, len: usize) -> Bytes {
     let Revision { main, sub } = id.revision;
     let seed = (main.wrapping_mul(31) ^ sub.wrapping_mul(7) ^ i64::from(id.tombstone)) as u64;
-    (0..len as u64).map(|at| (seed.wrapping_mul(at + 1) >> 3) as u8).collect()
+    (0..len as u64)
+        .map(|at| (seed.wrapping_mul(at + 1) >> 3) as u8)
+        .collect()
 }
 
 fn row(id: RowId, len: usize) -> RowWrite {
-    RowWrite { revision: id.revision, tombstone: id.tombstone, record: record(id, len) }
+    RowWrite {
+        revision: id.revision,
+        tombstone: id.tombstone,
+        record: record(id, len),
+    }
 }
 
 /// Puts of the main revisions `mains`, each of `len` bytes.
@@ -81,13 +96,23 @@ fn puts(mains: std::ops::RangeInclusive<i64>, len: usize) -> Batch {
         ..MetaUpdate::default()
     };
     let rows = mains.map(|main| row(id(main, 0, false), len)).collect();
-    Batch { rows, meta, ..Batch::default() }
+    Batch {
+        rows,
+        meta,
+        ..Batch::default()
+    }
 }
 
 fn all_rows(reader: &Reader) -> Result<Vec<(RowId, Bytes)>, Error> {
     let mut rows = Vec::new();
     reader.scan(Revision::default(), &mut |revision, tombstone, record| {
-        rows.push((RowId { revision, tombstone }, record));
+        rows.push((
+            RowId {
+                revision,
+                tombstone,
+            },
+            record,
+        ));
         ControlFlow::Continue(())
     })?;
     Ok(rows)
@@ -103,5 +128,9 @@ fn assert_intact(file: &PageFile) {
     assert_eq!(report.damage, []);
     assert!(report.complete);
     assert_eq!(report.rows, file.meta().rows);
-    assert_eq!(file.shared().late_reservations(), 0, "redb grew beyond what was reserved");
+    assert_eq!(
+        file.shared().late_reservations(),
+        0,
+        "redb grew beyond what was reserved"
+    );
 }

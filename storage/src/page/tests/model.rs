@@ -20,7 +20,11 @@ impl Model {
     pub(super) fn new() -> Self {
         let initial = initial();
         let meta = Meta::new(initial.cluster_id, initial.member_id);
-        let mut model = Self { rows: BTreeMap::new(), tables: BTreeMap::new(), meta };
+        let mut model = Self {
+            rows: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            meta,
+        };
         model.commit(&Batch {
             tables: initial.tables,
             meta: initial.meta,
@@ -31,7 +35,10 @@ impl Model {
 
     pub(super) fn commit(&mut self, batch: &Batch) {
         for row in &batch.rows {
-            let id = RowId { revision: row.revision, tombstone: row.tombstone };
+            let id = RowId {
+                revision: row.revision,
+                tombstone: row.tombstone,
+            };
             self.rows.insert(id, row.record.clone());
         }
         for id in &batch.remove {
@@ -59,8 +66,11 @@ impl Model {
         meta.digest = 0;
         meta.live_bytes = 0;
         for (id, record) in &self.rows {
-            meta.digest = meta.digest.wrapping_add(record_digest(*id, record).unwrap());
-            meta.live_bytes += record.len() as u64 + 19 * super::super::row::chunks(record).count() as u64;
+            meta.digest = meta
+                .digest
+                .wrapping_add(record_digest(*id, record).unwrap());
+            meta.live_bytes +=
+                record.len() as u64 + 19 * super::super::row::chunks(record).count() as u64;
         }
         meta.table_rows = self.tables.len() as u64;
         meta.table_digest = 0;
@@ -82,7 +92,8 @@ impl Model {
 
     pub(super) fn table(&self, table: Table) -> Vec<((Table, Bytes), Bytes)> {
         let rows = self.tables.iter().filter(|((of, _), _)| *of == table);
-        rows.map(|(key, value)| (key.clone(), value.clone())).collect()
+        rows.map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 
     /// Whether a file holds exactly this.
@@ -98,20 +109,29 @@ impl Model {
         assert_eq!(file.meta(), self.meta);
         let reader = file.reader().unwrap();
         assert_eq!(reader.meta().unwrap(), self.meta);
-        let expected: Vec<_> =
-            self.rows.iter().map(|(id, record)| (*id, record.clone())).collect();
+        let expected: Vec<_> = self
+            .rows
+            .iter()
+            .map(|(id, record)| (*id, record.clone()))
+            .collect();
         assert_eq!(all_rows(&reader).unwrap(), expected);
         for (id, record) in &self.rows {
             assert_eq!(reader.row(id.revision, id.tombstone).unwrap(), record);
-            let other = RowId { tombstone: !id.tombstone, ..*id };
+            let other = RowId {
+                tombstone: !id.tombstone,
+                ..*id
+            };
             if !self.rows.contains_key(&other) {
                 let missing = reader.row(other.revision, other.tombstone);
                 assert!(matches!(missing, Err(Error::Missing { .. })), "{missing:?}");
             }
         }
         for table in Table::ALL {
-            let expected: Vec<_> =
-                self.table(table).into_iter().map(|((_, key), value)| (key, value)).collect();
+            let expected: Vec<_> = self
+                .table(table)
+                .into_iter()
+                .map(|((_, key), value)| (key, value))
+                .collect();
             assert_eq!(reader.table(table).unwrap(), expected);
         }
     }
@@ -163,7 +183,11 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(a, b)| Remove::Range(a, b)),
         1 => (2..6usize).prop_map(Remove::Most),
     ];
-    let table = (0..8usize, any::<u8>(), prop::option::weighted(0.7, 0..5000usize));
+    let table = (
+        0..8usize,
+        any::<u8>(),
+        prop::option::weighted(0.7, 0..5000usize),
+    );
     (
         vec(row, 0..40),
         remove,
@@ -183,7 +207,11 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn batch(step: &Step, model: &Model) -> Batch {
-    let mut last = model.rows.keys().next_back().map_or(Revision::new(1, 0), |id| id.revision);
+    let mut last = model
+        .rows
+        .keys()
+        .next_back()
+        .map_or(Revision::new(1, 0), |id| id.revision);
     let mut rows: Vec<_> = step
         .rows
         .iter()
@@ -192,7 +220,13 @@ fn batch(step: &Step, model: &Model) -> Batch {
                 0 => Revision::new(last.main, last.sub + sub),
                 _ => Revision::new(last.main + main, 0),
             };
-            row(RowId { revision: last, tombstone: *tombstone }, *len)
+            row(
+                RowId {
+                    revision: last,
+                    tombstone: *tombstone,
+                },
+                *len,
+            )
         })
         .collect();
     let there: Vec<_> = model.rows.keys().copied().collect();
@@ -220,19 +254,27 @@ fn batch(step: &Step, model: &Model) -> Batch {
         }
         Remove::Most(keep) => {
             let gone = there.iter().enumerate().filter(|(at, _)| at % keep != 0);
-            let never = gone.clone().map(|(_, id)| RowId { tombstone: !id.tombstone, ..*id });
+            let never = gone.clone().map(|(_, id)| RowId {
+                tombstone: !id.tombstone,
+                ..*id
+            });
             let mut most: Vec<_> = gone.map(|(_, id)| *id).chain(never).collect();
             most.retain(|id| model.rows.contains_key(id) || id.revision.main % 2 == 0);
             most.sort_unstable();
             most
         }
     };
-    let clear = step.clear.map(|table| TableWrite::Clear { table: Table::ALL[table] });
+    let clear = step.clear.map(|table| TableWrite::Clear {
+        table: Table::ALL[table],
+    });
     let tables = step
         .tables
         .iter()
         .map(|(table, key, len)| {
-            let (table, key) = (Table::ALL[*table], Bytes::from(vec![*key; 1 + *key as usize % 3]));
+            let (table, key) = (
+                Table::ALL[*table],
+                Bytes::from(vec![*key; 1 + *key as usize % 3]),
+            );
             match len {
                 Some(len) => TableWrite::put(table, key, Bytes::from(vec![*len as u8; *len])),
                 None => TableWrite::delete(table, key),
@@ -246,7 +288,12 @@ fn batch(step: &Step, model: &Model) -> Batch {
         revision: Some(last.main),
         ..MetaUpdate::default()
     };
-    Batch { rows, remove, tables, meta }
+    Batch {
+        rows,
+        remove,
+        tables,
+        meta,
+    }
 }
 
 proptest! {

@@ -7,8 +7,23 @@ fn records_of_every_size_come_back() {
     let disk = disk_with_directory(SimDisk::new(1));
     let file = create(&disk);
     let sizes = [
-        0, 1, 300, 1340, 1341, 1342, 2047, 2048, 2049, 2682, 10 << 10, 16_357, 32_767, 32_768, 32_769,
-        1 << 20, 3 << 19,
+        0,
+        1,
+        300,
+        1340,
+        1341,
+        1342,
+        2047,
+        2048,
+        2049,
+        2682,
+        10 << 10,
+        16_357,
+        32_767,
+        32_768,
+        32_769,
+        1 << 20,
+        3 << 19,
     ];
     let mut batch = Batch::default();
     for (main, len) in (2..).zip(sizes) {
@@ -18,7 +33,12 @@ fn records_of_every_size_come_back() {
     let expected: Vec<_> = batch
         .rows
         .iter()
-        .map(|row| (id(row.revision.main, row.revision.sub, row.tombstone), row.record.clone()))
+        .map(|row| {
+            (
+                id(row.revision.main, row.revision.sub, row.tombstone),
+                row.record.clone(),
+            )
+        })
         .collect();
     file.commit(&batch).unwrap();
     drop(file);
@@ -65,7 +85,11 @@ fn a_scan_begins_where_it_is_told_and_stops_when_it_is_told() {
         reader
             .scan(Revision::new(from, 0), &mut |revision, _, _| {
                 seen.push(revision.main);
-                if seen.len() < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                if seen.len() < 3 {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
             })
             .unwrap();
         let expected: Vec<_> = (first..=500).take(3).collect();
@@ -88,8 +112,16 @@ fn a_reader_keeps_its_picture_and_its_file() {
     let before = file.commit(&puts(2..=50, 100)).unwrap();
     let reader = file.reader().unwrap();
     let remove = (2..=50).map(|main| id(main, 0, false)).collect();
-    let meta = MetaUpdate { revision: Some(51), ..MetaUpdate::default() };
-    file.commit(&Batch { remove, meta, ..Batch::default() }).unwrap();
+    let meta = MetaUpdate {
+        revision: Some(51),
+        ..MetaUpdate::default()
+    };
+    file.commit(&Batch {
+        remove,
+        meta,
+        ..Batch::default()
+    })
+    .unwrap();
     drop(file);
     assert_eq!(reader.meta().unwrap(), before);
     assert_eq!(all_rows(&reader).unwrap().len(), 49);
@@ -114,7 +146,10 @@ fn a_new_file_replaces_the_old_one_and_the_remains_of_a_failed_attempt() {
     let disk = disk_with_directory(SimDisk::new(1));
     let old = create(&disk);
     old.commit(&puts(2..=50, 100)).unwrap();
-    disk.create(Path::new("/data/db.tmp")).unwrap().write_at(b"remains", 0).unwrap();
+    disk.create(Path::new("/data/db.tmp"))
+        .unwrap()
+        .write_at(b"remains", 0)
+        .unwrap();
     let new = create(&disk);
     assert_eq!(new.meta().rows, 0);
     assert_eq!(all_rows(&old.reader().unwrap()).unwrap().len(), 49);
@@ -132,7 +167,10 @@ fn invalid_batches_change_nothing() {
         rows: ids.iter().map(|id| row(*id, 5)).collect(),
         ..Batch::default()
     };
-    let remove = |ids: &[RowId]| Batch { remove: ids.to_vec(), ..Batch::default() };
+    let remove = |ids: &[RowId]| Batch {
+        remove: ids.to_vec(),
+        ..Batch::default()
+    };
     for batch in [
         rows(&[id(3, 0, false), id(2, 0, false)]),
         rows(&[id(3, 0, false), id(3, 0, false)]),
@@ -155,9 +193,27 @@ fn a_row_cannot_be_written_again_otherwise() {
         let file = create(&disk);
         file.commit(&puts(2..=2, first)).unwrap();
         let result = file.commit(&puts(2..=2, second));
-        assert!(matches!(result, Err(Error::Corrupt { table: REVISIONS, .. })), "{result:?}");
+        assert!(
+            matches!(
+                result,
+                Err(Error::Corrupt {
+                    table: REVISIONS,
+                    ..
+                })
+            ),
+            "{result:?}"
+        );
         drop(file);
-        assert_eq!(open(&disk).unwrap().reader().unwrap().row(Revision::new(2, 0), false).unwrap().len(), first);
+        assert_eq!(
+            open(&disk)
+                .unwrap()
+                .reader()
+                .unwrap()
+                .row(Revision::new(2, 0), false)
+                .unwrap()
+                .len(),
+            first
+        );
     }
 }
 
@@ -171,11 +227,19 @@ fn verification_runs_beside_commits() {
         .verify(&mut |_| {
             pieces += 1;
             // Before, around and after what has been read.
-            let mut remove = [pieces * 10, pieces * 2048 - 1, pieces * 2048 + 5, 8000 + pieces]
-                .map(|main| id(main, 0, false))
-                .to_vec();
+            let mut remove = [
+                pieces * 10,
+                pieces * 2048 - 1,
+                pieces * 2048 + 5,
+                8000 + pieces,
+            ]
+            .map(|main| id(main, 0, false))
+            .to_vec();
             remove.sort_unstable();
-            let batch = Batch { remove, ..puts(9000 + pieces * 3..=9002 + pieces * 3, 50) };
+            let batch = Batch {
+                remove,
+                ..puts(9000 + pieces * 3..=9002 + pieces * 3, 50)
+            };
             file.commit(&batch).unwrap();
             ControlFlow::Continue(())
         })
@@ -194,6 +258,80 @@ fn verification_can_be_stopped() {
     let report = file.verify(&mut |_| ControlFlow::Break(())).unwrap();
     assert!(!report.complete && report.rows < 9000, "{report:?}");
     assert_intact(&file);
+}
+
+#[test]
+fn readers_and_commits_do_not_disturb_each_other() {
+    let disk = disk_with_directory(SimDisk::new(1));
+    let file = create(&disk);
+    file.commit(&puts(2..=400, 500)).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..3i64)
+            .map(|reader| {
+                let (file, done) = (&file, &done);
+                scope.spawn(move || {
+                    let mut found = 0;
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) || found == 0 {
+                        let reader_of_now = file.reader().unwrap();
+                        let meta = reader_of_now.meta().unwrap();
+                        for main in (2 + reader..=meta.revision).step_by(7) {
+                            match reader_of_now.row(Revision::new(main, 0), false) {
+                                Ok(bytes) => {
+                                    assert_eq!(bytes, record(id(main, 0, false), 500));
+                                    found += 1;
+                                }
+                                Err(Error::Missing { .. }) => {
+                                    assert!(main <= meta.finished_compact, "{main} is gone");
+                                }
+                                Err(error) => panic!("{error:?}"),
+                            }
+                        }
+                        let rows = all_rows(&reader_of_now).unwrap();
+                        assert_eq!(rows.len() as u64, meta.rows);
+                    }
+                    found
+                })
+            })
+            .collect();
+        for step in 1..=40 {
+            let mut batch = puts(300 + step * 101..=400 + step * 101, 500);
+            let compacted = step * 50;
+            batch.remove = (compacted - 48..=compacted)
+                .map(|main| id(main, 0, false))
+                .collect();
+            batch.meta.finished_compact = Some(compacted);
+            file.commit(&batch).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        for reader in readers {
+            assert!(reader.join().unwrap() > 0);
+        }
+    });
+    assert_intact(&file);
+}
+
+#[test]
+fn the_same_batches_make_the_same_operations_and_bytes() {
+    let run = || {
+        let disk = disk_with_directory(SimDisk::new(1));
+        disk.start_recording();
+        let file = create(&disk);
+        for step in 0..12 {
+            let mut batch = puts(2 + step * 300..=301 + step * 300, 700);
+            batch.remove = (2..step * 290)
+                .step_by(3)
+                .map(|main| id(main, 0, false))
+                .collect();
+            file.commit(&batch).unwrap();
+        }
+        let history = disk.history();
+        let ops: Vec<_> = (0..history.len()).map(|k| history.op(k)).collect();
+        (ops, disk.read(Path::new(FILE)).unwrap())
+    };
+    let (first, second) = (run(), run());
+    assert_eq!(first.0, second.0);
+    assert!(first.1 == second.1, "the files differ");
 }
 
 #[test]

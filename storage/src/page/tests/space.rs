@@ -54,8 +54,18 @@ fn any_capacity_means_a_whole_commit_or_none() {
     file.commit(&first).unwrap();
     before.commit(&first);
     drop(file);
+    // The same bytes, and nothing reserved beyond them.
+    let bytes = disk.read(Path::new(FILE)).unwrap();
+    disk.remove(Path::new(FILE)).unwrap();
+    disk.create(Path::new(FILE))
+        .unwrap()
+        .write_at(&bytes, 0)
+        .unwrap();
     let batch = Batch {
-        remove: (2..=100).step_by(9).map(|main| id(main, 0, false)).collect(),
+        remove: (2..=100)
+            .step_by(9)
+            .map(|main| id(main, 0, false))
+            .collect(),
         tables: vec![TableWrite::put(
             Table::AuthRoles,
             Bytes::from_static(b"role"),
@@ -68,8 +78,12 @@ fn any_capacity_means_a_whole_commit_or_none() {
     let (mut committed, mut refused) = (0, 0);
     for step in 0..120 {
         let disk = disk.fork();
-        let file = open(&disk).unwrap();
-        disk.set_capacity(Some(disk.used_bytes() + step * (64 << 10)));
+        disk.set_capacity(Some(disk.used_bytes() + step * (128 << 10)));
+        let no_headroom = Options {
+            headroom_bytes: 0,
+            ..options()
+        };
+        let file = PageFile::open(&as_disk(&disk), Path::new(FILE), no_headroom).unwrap();
         match file.commit(&batch) {
             Ok(_) => {
                 committed += 1;
@@ -87,7 +101,10 @@ fn any_capacity_means_a_whole_commit_or_none() {
         let file = open(&disk).unwrap();
         assert!(before.is_in(&file) || after.is_in(&file), "step {step}");
     }
-    assert!(committed > 10 && refused > 10, "{committed} committed, {refused} refused");
+    assert!(
+        committed > 10 && refused > 10,
+        "{committed} committed, {refused} refused"
+    );
 }
 
 #[test]
@@ -119,15 +136,23 @@ fn compaction_works_on_a_full_disk_and_makes_room() {
     let disk = disk_with_directory(SimDisk::new(2));
     let file = create(&disk);
     let mut model = Model::new();
-    disk.set_capacity(Some(60 << 20));
+    disk.set_capacity(Some(112 << 20));
     let refused = fill(&file, &mut model, 2);
-    let mut doomed: Vec<_> = model.rows().keys().copied().filter(|id| id.revision.main % 4 != 0).collect();
+    let mut doomed: Vec<_> = model
+        .rows()
+        .keys()
+        .copied()
+        .filter(|id| id.revision.main % 4 != 0)
+        .collect();
     assert!(doomed.len() > 4000, "{} rows", doomed.len());
     // Nobody else leaves anything either.
     disk.set_capacity(Some(disk.used_bytes()));
     while !doomed.is_empty() {
         let rest = doomed.split_off(doomed.len().min(2000));
-        let batch = Batch { remove: std::mem::replace(&mut doomed, rest), ..Batch::default() };
+        let batch = Batch {
+            remove: std::mem::replace(&mut doomed, rest),
+            ..Batch::default()
+        };
         file.commit(&batch).unwrap();
         model.commit(&batch);
     }
@@ -150,7 +175,10 @@ fn a_restart_on_a_full_disk_finds_its_headroom_again() {
     let file = open(&disk).unwrap();
     model.assert_in(&file);
     let remove = model.rows().keys().copied().take(500).collect();
-    let batch = Batch { remove, ..Batch::default() };
+    let batch = Batch {
+        remove,
+        ..Batch::default()
+    };
     file.commit(&batch).unwrap();
     model.commit(&batch);
     model.assert_in(&file);
@@ -162,14 +190,24 @@ fn commits_reserve_more_than_they_use() {
     let file = PageFile::create(
         &as_disk(&disk),
         Path::new(FILE),
-        Options { cache_bytes: 4 << 20, headroom_bytes: 0 },
+        Options {
+            cache_bytes: 4 << 20,
+            headroom_bytes: 0,
+        },
         &initial(),
     )
     .unwrap();
     // Large and small, appended, removed densely, singly, and all that at once.
     let mut next = 2;
     let mut batches = 0;
-    for (count, len) in [(1, 1), (3000, 100), (400, 6000), (30, 300_000), (20_000, 40), (1, 1 << 20)] {
+    for (count, len) in [
+        (1, 1),
+        (3000, 100),
+        (400, 6000),
+        (30, 300_000),
+        (20_000, 40),
+        (1, 1 << 20),
+    ] {
         for scatter in [1, 2, 60] {
             let put = puts(next..=next + count - 1, len);
             let doomed = (2..next).rev().step_by(scatter).take(2000);
@@ -177,7 +215,11 @@ fn commits_reserve_more_than_they_use() {
             remove.reverse();
             let both = Batch { remove, ..put };
             let only_remove = Batch {
-                remove: (2..next + count).step_by(17).take(2000).map(|at| id(at, 0, false)).collect(),
+                remove: (2..next + count)
+                    .step_by(17)
+                    .take(2000)
+                    .map(|at| id(at, 0, false))
+                    .collect(),
                 ..Batch::default()
             };
             for batch in [both, only_remove] {
@@ -207,7 +249,8 @@ fn the_file_grows_by_regions_and_shrinks_when_its_end_is_free() {
     let mut peak = 0;
     for step in 0..40 {
         let before = file.sizes().allocated;
-        file.commit(&puts(2 + step * 200..=201 + step * 200, 10_000)).unwrap();
+        file.commit(&puts(2 + step * 200..=201 + step * 200, 10_000))
+            .unwrap();
         peak = file.sizes().allocated;
         largest_step = largest_step.max(peak.saturating_sub(before));
     }
@@ -215,12 +258,25 @@ fn the_file_grows_by_regions_and_shrinks_when_its_end_is_free() {
     assert!(largest_step < 2 * region, "{largest_step}");
     assert!(file.sizes().in_use < peak && file.sizes().in_use > 4 * region);
     for step in 0..40 {
-        let remove = (2 + step * 200..=201 + step * 200).map(|main| id(main, 0, false)).collect();
-        file.commit(&Batch { remove, ..Batch::default() }).unwrap();
+        let remove = (2 + step * 200..=201 + step * 200)
+            .map(|main| id(main, 0, false))
+            .collect();
+        file.commit(&Batch {
+            remove,
+            ..Batch::default()
+        })
+        .unwrap();
     }
     for index in 0..40 {
-        let meta = MetaUpdate { consistent_index: Some(index), ..MetaUpdate::default() };
-        file.commit(&Batch { meta, ..Batch::default() }).unwrap();
+        let meta = MetaUpdate {
+            consistent_index: Some(index),
+            ..MetaUpdate::default()
+        };
+        file.commit(&Batch {
+            meta,
+            ..Batch::default()
+        })
+        .unwrap();
     }
     assert!(file.sizes().allocated < 2 * region, "{:?}", file.sizes());
     assert_intact(&file);
