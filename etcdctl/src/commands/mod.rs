@@ -1,0 +1,69 @@
+//! The commands, one module each.
+
+pub(crate) mod compaction;
+pub(crate) mod del;
+pub(crate) mod endpoint;
+pub(crate) mod get;
+pub(crate) mod help;
+pub(crate) mod member;
+pub(crate) mod options;
+pub(crate) mod put;
+pub(crate) mod txn;
+pub(crate) mod version;
+
+use crate::cli::{self, Action, Parsed, Text};
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::tree::ROOT;
+
+/// Runs a command line.
+pub(crate) fn execute(context: &mut Context, args: &[Text]) -> Result<(), Failure> {
+    match cli::parse(&ROOT, args) {
+        Parsed::Run(matches) => match matches.chain.command().action {
+            Action::Run(run) => run(context, &matches),
+            Action::Group | Action::NotBuilt => help::show(context, &matches.chain),
+        },
+        Parsed::Help(chain) => help::show(context, &chain),
+        Parsed::NotBuilt(chain) => Err(not_built(&chain)),
+        Parsed::UnknownCommand(message) => {
+            context.error_line(format!("Error: {message}"))?;
+            let path = ROOT.name;
+            context.error_line(format!("Run '{path} --help' for usage."))?;
+            Err(Failure::silent(Exit::Error))
+        }
+        Parsed::BadFlags { chain, message } => {
+            context.error_line(format!("Error: {message}"))?;
+            context.error_line(cli::help::usage(&chain))?;
+            Err(Failure::silent(Exit::Error))
+        }
+    }
+}
+
+fn not_built(chain: &cli::Chain) -> Failure {
+    let command = chain.path();
+    Failure::new(
+        Exit::Error,
+        format!("\"{command}\" is not built into this etcdctl yet"),
+    )
+}
+
+/// Reads a `--consistency` flag: true for serializable.
+fn is_serializable(flags: &cli::Flags) -> Result<bool, Failure> {
+    match flags.text("consistency").as_str() {
+        "s" => Ok(true),
+        "l" => Ok(false),
+        other => {
+            let shown = crate::go::quote::quote(other);
+            let message = format!("unknown consistency flag {shown}");
+            Err(Failure::new(Exit::BadFeature, message))
+        }
+    }
+}
+
+/// The text about `--prefix` and `--from-key`, which `get` and `del` share.
+const PREFIX_AND_FROM_KEY: &str =
+    "`--prefix` and `--from-key` cannot be set at the same time, choose one";
+
+/// The text about a range end beside one of those.
+const RANGE_END_TOO_MANY: &str =
+    "too many arguments, only accept one argument when `--prefix` or `--from-key` is set";

@@ -1,0 +1,71 @@
+//! What a command works with besides its arguments: streams and environment.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufWriter, Write};
+use std::os::unix::ffi::OsStringExt;
+
+use crate::failure::Failure;
+
+/// The process's streams and environment, replaceable in tests.
+pub(crate) struct Context {
+    stdout: BufWriter<Box<dyn Write>>,
+    stderr: Box<dyn Write>,
+    pub(crate) stdin: Box<dyn BufRead>,
+    /// Name and value of every variable, in the process's order.
+    pub(crate) environment: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Context {
+    pub(crate) fn from_process() -> Self {
+        let bytes = |text: OsString| text.into_vec();
+        Context {
+            stdout: BufWriter::new(Box::new(io::stdout())),
+            stderr: Box::new(io::stderr()),
+            stdin: Box::new(io::stdin().lock()),
+            environment: std::env::vars_os()
+                .map(|(name, value)| (bytes(name), bytes(value)))
+                .collect(),
+        }
+    }
+
+    /// Standard output, buffered until the end or the next line on stderr.
+    pub(crate) fn out(&mut self) -> &mut dyn Write {
+        &mut self.stdout
+    }
+
+    /// Makes what was printed visible now.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        Ok(self.stdout.flush()?)
+    }
+
+    /// One line, or a ready block of lines, on standard error, after everything printed so far.
+    /// A closed stderr is nobody's problem.
+    pub(crate) fn error_line(&mut self, line: impl AsRef<[u8]>) -> Result<(), Failure> {
+        self.stdout.flush()?;
+        let mut text = line.as_ref().to_vec();
+        text.push(b'\n');
+        let _ = self.stderr.write_all(&text);
+        Ok(())
+    }
+
+    /// Says what went wrong and gives the process's exit code.
+    pub(crate) fn finish(mut self, result: Result<(), Failure>) -> u8 {
+        let result = result.and_then(|()| self.flush());
+        match result {
+            Ok(()) => 0,
+            Err(Failure::Exit { code, message }) => {
+                if let Some(message) = message {
+                    // If the output is gone the failure itself still counts.
+                    let _ = self.error_line(format!("Error: {message}"));
+                }
+                let _ = self.stdout.flush();
+                code as u8
+            }
+            Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Err(Failure::Output(error)) => {
+                let _ = writeln!(self.stderr, "Error: {error}");
+                1
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! How a command ends when it does not succeed: exit code and message.
+
+use std::io;
+
+/// The exit codes of etcdctl (`spec/etcdctl.md` section 1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// A failed call, a bad flag, an unhealthy endpoint.
+    Error = 1,
+    /// The client could not be set up.
+    BadConnection = 2,
+    /// Bad input to `txn`.
+    InvalidInput = 3,
+    /// A flag value that is not supported.
+    BadFeature = 4,
+    /// Bad arguments.
+    BadArgs = 128,
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Ends with this code; `Error: <message>` goes to stderr if there is a message.
+    Exit { code: Exit, message: Option<String> },
+    /// Writing the output failed. A reader that went away is a success.
+    Output(io::Error),
+}
+
+impl Failure {
+    pub(crate) fn new(code: Exit, message: impl ToString) -> Self {
+        Failure::Exit {
+            code,
+            message: Some(message.to_string()),
+        }
+    }
+
+    /// Everything was said already.
+    pub(crate) fn silent(code: Exit) -> Self {
+        Failure::Exit {
+            code,
+            message: None,
+        }
+    }
+
+    /// The same failure with another exit code.
+    pub(crate) fn with_code(self, code: Exit) -> Self {
+        match self {
+            Failure::Exit { message, .. } => Failure::Exit { code, message },
+            output => output,
+        }
+    }
+
+    pub(crate) fn bad_args(message: impl ToString) -> Self {
+        Self::new(Exit::BadArgs, message)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Output(error)
+    }
+}
+
+impl From<ferrite_client::Error> for Failure {
+    fn from(error: ferrite_client::Error) -> Self {
+        Failure::new(Exit::Error, error)
+    }
+}

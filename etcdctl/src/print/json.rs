@@ -1,0 +1,321 @@
+//! `-w json`: one line, in the shape of Go's `encoding/json` over its generated structs.
+//!
+//! Not the JSON of protobuf: 64-bit numbers are bare, bytes are base64, enumerations numbers, zero
+//! values left out, and a transaction's answers wrapped once more.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ferrite_client::pb::etcdserverpb as pb;
+use ferrite_client::pb::mvccpb::KeyValue;
+use pb::response_op::Response;
+
+use super::{Answer, Health, Printed, Printer};
+use crate::context::Context;
+
+pub(crate) struct Json {
+    /// Ids of clusters and members as hexadecimal strings; only in answers about members.
+    pub(crate) hex: bool,
+}
+
+impl Printer for Json {
+    fn name(&self) -> &'static str {
+        "json"
+    }
+
+    fn get(&self, context: &mut Context, response: &pb::RangeResponse) -> Printed {
+        line(context, range(response))
+    }
+
+    fn put(&self, context: &mut Context, response: &pb::PutResponse) -> Printed {
+        line(context, put(response))
+    }
+
+    fn delete(&self, context: &mut Context, response: &pb::DeleteRangeResponse) -> Printed {
+        line(context, delete(response))
+    }
+
+    fn txn(&self, context: &mut Context, response: &pb::TxnResponse) -> Printed {
+        line(context, txn(response))
+    }
+
+    fn member_list(&self, context: &mut Context, response: &pb::MemberListResponse) -> Printed {
+        let members = response.members.iter();
+        let object = if self.hex {
+            let members =
+                members.map(|member| self::member(member, format!("\"{:x}\"", member.id)));
+            Object::new()
+                .always(
+                    "header",
+                    response
+                        .header
+                        .as_ref()
+                        .map_or("null".to_owned(), hex_header),
+                )
+                .always("members", array(members))
+        } else {
+            let members = members.map(|member| self::member(member, member.id.to_string()));
+            Object::new()
+                .header(&response.header)
+                .list("members", members)
+        };
+        line(context, object.end())
+    }
+
+    fn health(&self, context: &mut Context, list: &[Health]) -> Printed {
+        let rows = list.iter().map(|health| {
+            Object::new()
+                .always("endpoint", string(&health.endpoint))
+                .always("health", health.healthy.to_string())
+                .always("took", string(&health.took))
+                .text("error", &health.error)
+                .end()
+        });
+        line(context, nullable(list.is_empty(), rows))
+    }
+
+    fn status(&self, context: &mut Context, list: &[Answer<pb::StatusResponse>]) -> Printed {
+        let rows = list.iter().map(|answer| {
+            Object::new()
+                .always("Endpoint", string(&answer.endpoint))
+                .always("Status", status(&answer.response))
+                .end()
+        });
+        line(context, nullable(list.is_empty(), rows))
+    }
+
+    fn hash_kv(&self, context: &mut Context, list: &[Answer<pb::HashKvResponse>]) -> Printed {
+        let rows = list.iter().map(|answer| {
+            let response = &answer.response;
+            let hash = Object::new()
+                .header(&response.header)
+                .number("hash", response.hash)
+                .number("compact_revision", response.compact_revision)
+                .number("hash_revision", response.hash_revision)
+                .end();
+            Object::new()
+                .always("Endpoint", string(&answer.endpoint))
+                .always("HashKV", hash)
+                .end()
+        });
+        line(context, nullable(list.is_empty(), rows))
+    }
+}
+
+fn line(context: &mut Context, json: String) -> Printed {
+    writeln!(context.out(), "{json}")?;
+    Ok(())
+}
+
+fn range(response: &pb::RangeResponse) -> String {
+    Object::new()
+        .header(&response.header)
+        .list("kvs", response.kvs.iter().map(pair))
+        .flag("more", response.more)
+        .number("count", response.count)
+        .end()
+}
+
+fn put(response: &pb::PutResponse) -> String {
+    Object::new()
+        .header(&response.header)
+        .optional("prev_kv", response.prev_kv.as_ref().map(pair))
+        .end()
+}
+
+fn delete(response: &pb::DeleteRangeResponse) -> String {
+    Object::new()
+        .header(&response.header)
+        .number("deleted", response.deleted)
+        .list("prev_kvs", response.prev_kvs.iter().map(pair))
+        .end()
+}
+
+fn txn(response: &pb::TxnResponse) -> String {
+    let responses = response.responses.iter().map(|op| {
+        let inner = match &op.response {
+            Some(Response::ResponseRange(response)) => Some(("response_range", range(response))),
+            Some(Response::ResponsePut(response)) => Some(("response_put", put(response))),
+            Some(Response::ResponseDeleteRange(response)) => {
+                Some(("response_delete_range", delete(response)))
+            }
+            Some(Response::ResponseTxn(response)) => Some(("response_txn", txn(response))),
+            None => None,
+        };
+        let wrapped = match inner {
+            Some((name, json)) => Object::new().always(name, json),
+            None => Object::new(),
+        };
+        Object::new().always("Response", wrapped.end()).end()
+    });
+    Object::new()
+        .header(&response.header)
+        .flag("succeeded", response.succeeded)
+        .list("responses", responses)
+        .end()
+}
+
+fn pair(kv: &KeyValue) -> String {
+    Object::new()
+        .bytes("key", &kv.key)
+        .number("create_revision", kv.create_revision)
+        .number("mod_revision", kv.mod_revision)
+        .number("version", kv.version)
+        .bytes("value", &kv.value)
+        .number("lease", kv.lease)
+        .end()
+}
+
+fn status(response: &pb::StatusResponse) -> String {
+    let downgrade = response.downgrade_info.as_ref().map(|info| {
+        Object::new()
+            .flag("enabled", info.enabled)
+            .text("targetVersion", &info.target_version)
+            .end()
+    });
+    Object::new()
+        .header(&response.header)
+        .text("version", &response.version)
+        .number("dbSize", response.db_size)
+        .number("leader", response.leader)
+        .number("raftIndex", response.raft_index)
+        .number("raftTerm", response.raft_term)
+        .number("raftAppliedIndex", response.raft_applied_index)
+        .list("errors", response.errors.iter().map(|error| string(error)))
+        .number("dbSizeInUse", response.db_size_in_use)
+        .flag("isLearner", response.is_learner)
+        .text("storageVersion", &response.storage_version)
+        .number("dbSizeQuota", response.db_size_quota)
+        .optional("downgradeInfo", downgrade)
+        .end()
+}
+
+fn member(member: &pb::Member, id: String) -> String {
+    let object = match member.id {
+        0 if !id.starts_with('"') => Object::new(),
+        _ => Object::new().always("ID", id),
+    };
+    object
+        .text("name", &member.name)
+        .list("peerURLs", member.peer_ur_ls.iter().map(|url| string(url)))
+        .list(
+            "clientURLs",
+            member.client_ur_ls.iter().map(|url| string(url)),
+        )
+        .flag("isLearner", member.is_learner)
+        .end()
+}
+
+fn hex_header(header: &pb::ResponseHeader) -> String {
+    Object::new()
+        .always("cluster_id", format!("\"{:x}\"", header.cluster_id))
+        .always("member_id", format!("\"{:x}\"", header.member_id))
+        .number("revision", header.revision)
+        .number("raft_term", header.raft_term)
+        .end()
+}
+
+/// A list that Go declared but never filled prints as `null`.
+fn nullable(empty: bool, items: impl Iterator<Item = String>) -> String {
+    if empty {
+        "null".to_owned()
+    } else {
+        array(items)
+    }
+}
+
+fn array(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(","))
+}
+
+fn string(text: &str) -> String {
+    let mut json = String::with_capacity(text.len() + 2);
+    push_string(&mut json, text);
+    json
+}
+
+/// Appends a string as Go's encoder writes it: safe inside HTML.
+pub(crate) fn push_string(json: &mut String, text: &str) {
+    json.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => json.push_str("\\\""),
+            '\\' => json.push_str("\\\\"),
+            '\n' => json.push_str("\\n"),
+            '\r' => json.push_str("\\r"),
+            '\t' => json.push_str("\\t"),
+            '\x08' => json.push_str("\\b"),
+            '\x0c' => json.push_str("\\f"),
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..' ' => {
+                json.push_str(&format!("\\u{:04x}", u32::from(c)));
+            }
+            c => json.push(c),
+        }
+    }
+    json.push('"');
+}
+
+/// An object being written; fields with zero values are left out unless `always`.
+struct Object(String);
+
+impl Object {
+    fn new() -> Self {
+        Object(String::from("{"))
+    }
+
+    fn always(mut self, name: &str, json: String) -> Self {
+        if self.0.len() > 1 {
+            self.0.push(',');
+        }
+        push_string(&mut self.0, name);
+        self.0.push(':');
+        self.0.push_str(&json);
+        self
+    }
+
+    fn optional(self, name: &str, json: Option<String>) -> Self {
+        match json {
+            Some(json) => self.always(name, json),
+            None => self,
+        }
+    }
+
+    fn number<N: Default + PartialEq + ToString>(self, name: &str, number: N) -> Self {
+        self.optional(name, (number != N::default()).then(|| number.to_string()))
+    }
+
+    fn flag(self, name: &str, flag: bool) -> Self {
+        self.optional(name, flag.then(|| "true".to_owned()))
+    }
+
+    fn text(self, name: &str, text: &str) -> Self {
+        self.optional(name, (!text.is_empty()).then(|| string(text)))
+    }
+
+    fn bytes(self, name: &str, bytes: &[u8]) -> Self {
+        let json = (!bytes.is_empty()).then(|| format!("\"{}\"", STANDARD.encode(bytes)));
+        self.optional(name, json)
+    }
+
+    fn list(self, name: &str, items: impl Iterator<Item = String>) -> Self {
+        let items: Vec<String> = items.collect();
+        let json = (!items.is_empty()).then(|| array(items.into_iter()));
+        self.optional(name, json)
+    }
+
+    fn header(self, header: &Option<pb::ResponseHeader>) -> Self {
+        let json = header.as_ref().map(|header| {
+            Object::new()
+                .number("cluster_id", header.cluster_id)
+                .number("member_id", header.member_id)
+                .number("revision", header.revision)
+                .number("raft_term", header.raft_term)
+                .end()
+        });
+        self.optional("header", json)
+    }
+
+    fn end(mut self) -> String {
+        self.0.push('}');
+        self.0
+    }
+}

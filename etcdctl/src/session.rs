@@ -1,0 +1,218 @@
+//! Global flags, the environment, and the client they describe.
+
+use std::time::{Duration, Instant};
+
+use ferrite_client::{Client, Config};
+use tokio::runtime::Runtime;
+
+use crate::cli::{Flags, Matches};
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::log::{self, RetryWarnings};
+use crate::print::{self, Printer};
+
+const PREFIX: &str = "ETCDCTL_";
+
+/// Everything a command needs to make calls and show answers.
+pub(crate) struct Session {
+    runtime: Runtime,
+    /// The flags after the environment was applied.
+    pub(crate) endpoints: Vec<String>,
+    /// `endpoint --cluster`.
+    pub(crate) whole_cluster: bool,
+    pub(crate) printer: Box<dyn Printer>,
+    config: Config,
+    timeout: Timeout,
+}
+
+/// `--command-timeout`.
+///
+/// Deviation kept from etcd: most commands fix their deadline *before* the environment is read,
+/// so `ETCDCTL_COMMAND_TIMEOUT` only counts for those that do so later.
+#[derive(Clone, Copy)]
+pub(crate) struct Timeout(Duration);
+
+impl Timeout {
+    pub(crate) fn of(flags: &Flags) -> Self {
+        let nanos = u64::try_from(flags.duration("command-timeout")).unwrap_or(0);
+        Timeout(Duration::from_nanos(nanos))
+    }
+
+    /// The deadline of a command that starts now.
+    pub(crate) fn deadline(self) -> Instant {
+        Instant::now() + self.0
+    }
+}
+
+impl Session {
+    /// Applies the environment to the flags, refuses what is not supported, and prepares the
+    /// client. Nothing is sent.
+    pub(crate) fn open(context: &mut Context, matches: &Matches) -> Result<Session, Failure> {
+        let mut flags = GlobalFlags::read(context, matches)?;
+        if flags.0.switch("debug") {
+            for (name, _, value) in flags.0.inherited() {
+                context.error_line(format!("{}={value}", variable(name)))?;
+            }
+        }
+        flags.refuse_unsupported()?;
+        let format = flags.0.text("write-out");
+        let printer = print::for_format(&format, flags.0.switch("hex"))
+            .ok_or_else(|| Failure::new(Exit::BadFeature, "unsupported output format"))?;
+        let endpoints = flags.0.list("endpoints");
+        let level = context
+            .environment
+            .iter()
+            .find(|(name, _)| name == b"ETCD_CLIENT_DEBUG")
+            .map(|(_, value)| String::from_utf8_lossy(value).into_owned());
+        RetryWarnings::install(&endpoints, &level.unwrap_or_default());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(Exit::Error, error))?;
+        Ok(Session {
+            runtime,
+            config: flags.config(&endpoints),
+            timeout: Timeout::of(&flags.0),
+            whole_cluster: flags.0.declares("cluster") && flags.0.switch("cluster"),
+            endpoints,
+            printer,
+        })
+    }
+
+    /// A client of all endpoints.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        let endpoints = self.endpoints.iter().map(|endpoint| endpoint.trim());
+        self.client_of(endpoints)
+    }
+
+    /// A client of these endpoints, with the settings of the command line.
+    pub(crate) fn client_of<'a>(
+        &self,
+        endpoints: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Client, Failure> {
+        let mut config = self.config.clone();
+        config.endpoints = endpoints.into_iter().map(str::to_owned).collect();
+        self.runtime
+            .block_on(Client::connect(config))
+            .map_err(|error| Failure::new(Exit::BadConnection, error))
+    }
+
+    /// The command timeout with the environment applied.
+    pub(crate) fn timeout(&self) -> Timeout {
+        self.timeout
+    }
+
+    /// Runs calls to their end.
+    pub(crate) fn run<T>(&self, calls: impl Future<Output = T>) -> T {
+        self.runtime.block_on(calls)
+    }
+}
+
+/// The variable of a flag.
+fn variable(flag: &str) -> String {
+    format!("{PREFIX}{}", flag.to_uppercase().replace('-', "_"))
+}
+
+/// The flags of a command with the environment applied.
+struct GlobalFlags(Flags);
+
+impl GlobalFlags {
+    /// A variable counts unless its flag was given; both is an error. Unknown variables are
+    /// worth a warning, values that cannot be read are not.
+    fn read(context: &mut Context, matches: &Matches) -> Result<GlobalFlags, Failure> {
+        let mut flags = Flags::of(&matches.chain);
+        flags.copy_values(&matches.flags);
+        let mut given = Vec::new();
+        let mut used = Vec::new();
+        for (name, changed, _) in flags.inherited() {
+            let variable = variable(name).into_bytes();
+            if changed {
+                given.push(variable);
+                continue;
+            }
+            let value = context.environment.iter().find(|(key, _)| *key == variable);
+            if let Some((_, value)) = value
+                && !value.is_empty()
+            {
+                let _ = flags.set(name, value);
+                used.push(variable);
+            }
+        }
+        let caller = [("caller", "etcdctl/session.rs")];
+        for (name, value) in context.environment.clone() {
+            if used.contains(&name) {
+                continue;
+            }
+            let shown = String::from_utf8_lossy(&name).into_owned();
+            if given.contains(&name) {
+                let line = log::line(
+                    "fatal",
+                    &caller,
+                    "conflicting environment variable is shadowed by corresponding command-line flag (either unset environment variable or disable flag))",
+                    &[("environment-variable", &shown)],
+                );
+                context.error_line(line)?;
+                return Err(Failure::silent(Exit::Error));
+            }
+            if shown.starts_with(PREFIX) {
+                let pair = format!("{shown}={}", String::from_utf8_lossy(&value));
+                let line = log::line(
+                    "warn",
+                    &caller,
+                    "unrecognized environment variable",
+                    &[("environment-variable", &pair)],
+                );
+                context.error_line(line)?;
+            }
+        }
+        Ok(GlobalFlags(flags))
+    }
+
+    /// What is not built is refused, never ignored.
+    fn refuse_unsupported(&mut self) -> Result<(), Failure> {
+        let flags = &self.0;
+        for name in ["cert", "key", "cacert"] {
+            if flags.changed(name) && flags.text(name).is_empty() {
+                let message = format!("empty string is passed to --{name} option");
+                return Err(Failure::bad_args(message));
+            }
+        }
+        let set = |name: &&str| !flags.text(name).is_empty();
+        let texts = [
+            (&["cert", "key", "cacert"][..], "TLS"),
+            (&["user", "password", "auth-jwt-token"], "authentication"),
+            (&["discovery-srv", "discovery-srv-name"], "DNS discovery"),
+        ];
+        let by_text = texts.iter().find_map(|(names, what)| {
+            let name = names.iter().find(|name| set(name))?;
+            Some((*name, *what))
+        });
+        let by_switch = || {
+            (flags
+                .switch("insecure-skip-tls-verify")
+                .then_some("insecure-skip-tls-verify"))
+            .or((!flags.switch("insecure-transport")).then_some("insecure-transport"))
+            .map(|name| (name, "TLS"))
+        };
+        match by_text.or_else(by_switch) {
+            None => Ok(()),
+            Some((name, what)) => Err(Failure::new(
+                Exit::Error,
+                format!("--{name} is not supported: this etcdctl is built without {what}"),
+            )),
+        }
+    }
+
+    fn config(&self, endpoints: &[String]) -> Config {
+        let positive = |name: &str| usize::try_from(self.0.int(name)).ok().filter(|&n| n > 0);
+        let time =
+            |name: &str| Duration::from_nanos(u64::try_from(self.0.duration(name)).unwrap_or(0));
+        let mut config = Config::new(endpoints.iter().cloned());
+        let interval = time("keepalive-time");
+        config.keepalive_interval = (!interval.is_zero()).then_some(interval);
+        config.keepalive_timeout = time("keepalive-timeout");
+        config.max_send_bytes = positive("max-request-bytes");
+        config.max_receive_bytes = positive("max-recv-bytes");
+        config
+    }
+}

@@ -1,0 +1,472 @@
+//! The commands and flags of etcdctl, as one constant tree.
+
+use crate::cli::{Action, Command, Flag, Kind};
+use crate::commands::{compaction, del, endpoint, get, help, member, options, put, txn, version};
+
+const KEY_VALUE: &str = "Key-value commands";
+const MAINTENANCE: &str = "Cluster maintenance commands";
+const UTILITY: &str = "Utility commands";
+
+const SECOND: i64 = 1_000_000_000;
+
+/// The program. Commands are in the order of their groups in the root help.
+pub(crate) static ROOT: Command = Command {
+    name: "etcdctl",
+    usage: "etcdctl",
+    short: "A simple command line client for etcd3.",
+    long: concat!(
+        "A simple command line client for etcd3.\n\n",
+        "This is Ferrite ",
+        env!("CARGO_PKG_VERSION"),
+        ", compatible with etcdctl 3.7.1."
+    ),
+    persistent: &GLOBAL,
+    commands: &[
+        GET,
+        PUT,
+        DEL,
+        Command {
+            name: "txn",
+            usage: "txn [options]",
+            short: "Runs compares and operations as one transaction",
+            long: TXN_LONG,
+            group: KEY_VALUE,
+            flags: &[
+                Flag::new("interactive", Kind::Switch(false), "say what is being read").short('i'),
+            ],
+            action: Action::Run(txn::run),
+            ..Command::EMPTY
+        },
+        Command {
+            name: "compaction",
+            usage: "compaction [options] <revision>",
+            short: "Gives up the history before a revision",
+            group: KEY_VALUE,
+            flags: &[Flag::new(
+                "physical",
+                Kind::Switch(false),
+                "wait until the old versions are removed from storage",
+            )],
+            action: Action::Run(compaction::run),
+            ..Command::EMPTY
+        },
+        Command::not_built("watch"),
+        Command::not_built("lease"),
+        Command {
+            name: "endpoint",
+            usage: "endpoint <subcommand>",
+            short: "Health, status and hashes of endpoints. See `etcdctl endpoint --help`",
+            long: "Health, status and hashes of endpoints",
+            group: MAINTENANCE,
+            persistent: &[Flag::new(
+                "cluster",
+                Kind::Switch(false),
+                "ask the client URLs of all members instead of --endpoints",
+            )],
+            commands: &[
+                Command {
+                    name: "health",
+                    usage: "health",
+                    short: "Tells which endpoints can commit",
+                    action: Action::Run(endpoint::health),
+                    ..Command::EMPTY
+                },
+                Command {
+                    name: "status",
+                    usage: "status",
+                    short: "Shows version, sizes, leader and raft state of each endpoint",
+                    long: STATUS_LONG,
+                    action: Action::Run(endpoint::status),
+                    ..Command::EMPTY
+                },
+                Command {
+                    name: "hashkv",
+                    usage: "hashkv",
+                    short: "Shows the hash of each endpoint's key-value history",
+                    persistent: &[Flag::new(
+                        "rev",
+                        Kind::Int(0),
+                        "last revision to include, 0 for the latest",
+                    )],
+                    action: Action::Run(endpoint::hash_kv),
+                    ..Command::EMPTY
+                },
+            ],
+            ..Command::EMPTY
+        },
+        Command {
+            name: "member",
+            usage: "member <subcommand>",
+            short: "Members of the cluster. See `etcdctl member --help`",
+            long: "Members of the cluster",
+            group: MAINTENANCE,
+            commands: &[
+                Command {
+                    name: "list",
+                    usage: "list",
+                    short: "Lists the members",
+                    long: "Lists the members.\n\nThe simple format has, separated by commas: \
+                           ID, status, name, peer addresses, client addresses, is learner.",
+                    flags: &[Flag::new(
+                        "consistency",
+                        Kind::Text("l"),
+                        "l (linearizable) or s (serializable)",
+                    )],
+                    action: Action::Run(member::list),
+                    ..Command::EMPTY
+                },
+                Command::not_built("add"),
+                Command::not_built("remove"),
+                Command::not_built("update"),
+                Command::not_built("promote"),
+            ],
+            ..Command::EMPTY
+        },
+        Command::not_built("alarm"),
+        Command::not_built("defrag"),
+        Command::not_built("move-leader"),
+        Command::not_built("snapshot"),
+        Command::not_built("downgrade"),
+        Command::not_built("lock"),
+        Command::not_built("elect"),
+        Command::not_built("auth"),
+        Command::not_built("user"),
+        Command::not_built("role"),
+        Command {
+            name: "version",
+            usage: "version",
+            short: "Shows the version of etcdctl and of the API",
+            group: UTILITY,
+            action: Action::Run(version::run),
+            ..Command::EMPTY
+        },
+        Command::not_built("make-mirror"),
+        Command::not_built("check"),
+        Command::not_built("completion"),
+        Command {
+            name: "options",
+            usage: "options",
+            short: "Lists the flags that every command takes",
+            group: UTILITY,
+            action: Action::Run(options::run),
+            ..Command::EMPTY
+        },
+        Command {
+            name: "help",
+            usage: "help [command]",
+            short: "Shows the help of a command",
+            group: UTILITY,
+            action: Action::Run(help::run),
+            ..Command::EMPTY
+        },
+    ],
+    ..Command::EMPTY
+};
+
+/// What an operation line of a transaction is read with.
+pub(crate) static TXN_OPERATIONS: Command = Command {
+    commands: &[PUT, GET, DEL],
+    ..Command::EMPTY
+};
+
+const GET: Command = Command {
+    name: "get",
+    usage: "get [options] <key> [range_end]",
+    short: "Reads a key or a range of keys",
+    group: KEY_VALUE,
+    flags: &[
+        Flag::new(
+            "consistency",
+            Kind::Text("l"),
+            "l (linearizable) or s (serializable)",
+        ),
+        Flag::new(
+            "order",
+            Kind::Text(""),
+            "order of the results: ASCEND or DESCEND",
+        ),
+        Flag::new(
+            "sort-by",
+            Kind::Text(""),
+            "sort by CREATE, KEY, MODIFY, VALUE or VERSION",
+        ),
+        Flag::new("limit", Kind::Int(0), "most results, 0 for all"),
+        Flag::new(
+            "prefix",
+            Kind::Switch(false),
+            "all keys that start with <key>",
+        ),
+        Flag::new(
+            "from-key",
+            Kind::Switch(false),
+            "all keys from <key> on, in byte order",
+        ),
+        Flag::new(
+            "rev",
+            Kind::Int(0),
+            "read at this revision, 0 for the latest",
+        ),
+        Flag::new("keys-only", Kind::Switch(false), "leave out the values"),
+        Flag::new(
+            "count-only",
+            Kind::Switch(false),
+            "only count the keys (needs -w fields)",
+        ),
+        Flag::new(
+            "print-value-only",
+            Kind::Switch(false),
+            "leave out the keys (needs -w simple)",
+        ),
+        Flag::new(
+            "min-create-rev",
+            Kind::Int(0),
+            "only keys created at or after this revision",
+        ),
+        Flag::new(
+            "max-create-rev",
+            Kind::Int(0),
+            "only keys created at or before this revision",
+        ),
+        Flag::new(
+            "min-mod-rev",
+            Kind::Int(0),
+            "only keys modified at or after this revision",
+        ),
+        Flag::new(
+            "max-mod-rev",
+            Kind::Int(0),
+            "only keys modified at or before this revision",
+        ),
+        Flag::new(
+            "stream",
+            Kind::Switch(false),
+            "read with the RangeStream call",
+        ),
+    ],
+    action: Action::Run(get::run),
+    ..Command::EMPTY
+};
+
+const PUT: Command = Command {
+    name: "put",
+    usage: "put [options] <key> <value> (<value> can also be given from stdin)",
+    short: "Writes a key",
+    long: PUT_LONG,
+    group: KEY_VALUE,
+    flags: &[
+        Flag::new(
+            "lease",
+            Kind::Text("0"),
+            "attach the key to this lease (hexadecimal ID)",
+        ),
+        Flag::new(
+            "prev-kv",
+            Kind::Switch(false),
+            "show the replaced key and value",
+        ),
+        Flag::new(
+            "ignore-value",
+            Kind::Switch(false),
+            "keep the current value",
+        ),
+        Flag::new(
+            "ignore-lease",
+            Kind::Switch(false),
+            "keep the current lease",
+        ),
+    ],
+    action: Action::Run(put::run),
+    ..Command::EMPTY
+};
+
+const DEL: Command = Command {
+    name: "del",
+    usage: "del [options] <key> [range_end]",
+    short: "Deletes a key or the range of keys [key, range_end)",
+    group: KEY_VALUE,
+    flags: &[
+        Flag::new(
+            "prefix",
+            Kind::Switch(false),
+            "all keys that start with <key>",
+        ),
+        Flag::new(
+            "prev-kv",
+            Kind::Switch(false),
+            "show the deleted keys and values",
+        ),
+        Flag::new(
+            "from-key",
+            Kind::Switch(false),
+            "all keys from <key> on, in byte order",
+        ),
+        Flag::new(
+            "range",
+            Kind::Switch(false),
+            "delete a range without the 2 s of delay",
+        ),
+    ],
+    action: Action::Run(del::run),
+    ..Command::EMPTY
+};
+
+const PUT_LONG: &str = "\
+Writes a key.
+
+Without <value> and without --ignore-value the value is all of standard input:
+
+$ etcdctl put <key> < file
+
+An argument that starts with '-' must come after '--':
+
+$ etcdctl put -- <key> <value>";
+
+const TXN_LONG: &str = "\
+Reads a transaction from standard input and runs it in one step.
+
+Three lists follow each other, one item per line, each list ended by an empty line:
+compares, operations for when all of them hold, operations for when one does not.
+
+mod(\"key1\") > \"0\"
+
+put key1 \"there before\"
+
+put key1 \"new\"
+put key2 \"another one\"
+
+Compares: ver, create, mod, val or lease of a key; =, !=, < or >; a quoted value.
+Operations: get, put and del with their flags.";
+
+const STATUS_LONG: &str = "\
+Shows version, sizes, leader and raft state of each endpoint.
+
+The simple format has, separated by commas: endpoint, ID, version, storage version, db size,
+in use, percentage not in use, quota, is leader, is learner, raft term, raft index,
+raft applied index, errors, downgrade target version, downgrade enabled.";
+
+/// The flags of every command; `etcdctl options` shows them.
+pub(crate) const GLOBAL: [Flag; 21] = [
+    Flag::new("endpoints", Kind::List("127.0.0.1:2379"), "gRPC endpoints").hidden(),
+    Flag::new(
+        "debug",
+        Kind::Switch(false),
+        "show the value of every global flag",
+    )
+    .hidden(),
+    Flag::new(
+        "write-out",
+        Kind::Text("simple"),
+        "output format: fields, json, protobuf, simple or table",
+    )
+    .short('w')
+    .hidden(),
+    Flag::new(
+        "hex",
+        Kind::Switch(false),
+        "show byte strings, or IDs, in hexadecimal",
+    )
+    .hidden(),
+    Flag::new(
+        "dial-timeout",
+        Kind::Duration(2 * SECOND),
+        "time to set up the client",
+    )
+    .hidden(),
+    Flag::new(
+        "command-timeout",
+        Kind::Duration(5 * SECOND),
+        "time for a short command, setting up not included",
+    )
+    .hidden(),
+    Flag::new(
+        "keepalive-time",
+        Kind::Duration(2 * SECOND),
+        "time between keepalive pings",
+    )
+    .hidden(),
+    Flag::new(
+        "keepalive-timeout",
+        Kind::Duration(6 * SECOND),
+        "time to answer a keepalive ping",
+    )
+    .hidden(),
+    Flag::new(
+        "max-request-bytes",
+        Kind::Int(0),
+        "largest request in bytes, 0 for 2 MiB",
+    )
+    .hidden(),
+    Flag::new(
+        "max-recv-bytes",
+        Kind::Int(0),
+        "largest response in bytes, 0 for 2147483647",
+    )
+    .hidden(),
+    Flag::new(
+        "insecure-transport",
+        Kind::Switch(true),
+        "connect without TLS",
+    )
+    .hidden(),
+    Flag::new(
+        "insecure-discovery",
+        Kind::Switch(true),
+        "accept discovered endpoints without TLS",
+    )
+    .hidden(),
+    Flag::new(
+        "insecure-skip-tls-verify",
+        Kind::Switch(false),
+        "accept any server certificate (not built yet)",
+    )
+    .hidden(),
+    Flag::new(
+        "cert",
+        Kind::Text(""),
+        "certificate of the client (not built yet)",
+    )
+    .hidden(),
+    Flag::new(
+        "key",
+        Kind::Text(""),
+        "key of the client's certificate (not built yet)",
+    )
+    .hidden(),
+    Flag::new(
+        "cacert",
+        Kind::Text(""),
+        "certificate authorities of servers (not built yet)",
+    )
+    .hidden(),
+    Flag::new(
+        "auth-jwt-token",
+        Kind::Text(""),
+        "JWT to authenticate with (not built yet)",
+    )
+    .hidden(),
+    Flag::new(
+        "user",
+        Kind::Text(""),
+        "user[:password] to authenticate (not built yet)",
+    )
+    .hidden(),
+    Flag::new(
+        "password",
+        Kind::Text(""),
+        "password to authenticate with (not built yet)",
+    )
+    .hidden(),
+    Flag::new(
+        "discovery-srv",
+        Kind::Text(""),
+        "domain of SRV records (not built yet)",
+    )
+    .short('d')
+    .hidden(),
+    Flag::new(
+        "discovery-srv-name",
+        Kind::Text(""),
+        "suffix of SRV names (not built yet)",
+    )
+    .hidden(),
+];
