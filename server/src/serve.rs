@@ -9,7 +9,6 @@
 //! connections there are is bounded by the file descriptors: when those run out, accepting pauses
 //! instead of spinning. Client pings are answered and never punished, however frequent.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -29,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::grpc::{self, Body, Kv};
+use crate::grpc::{self, Begun, Body, Kv};
 
 /// What a client may send ahead of what has been read, per stream, in bytes: most requests fit whole.
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -312,8 +311,8 @@ impl<K: Kv> Port<K> {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let service = service_fn(|request| {
-            let port = self.clone();
-            async move { Ok::<_, Infallible>(port.respond(request).await) }
+            let begun = self.begin(request);
+            self.grpc.clone().finish(begun)
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
         let ended = tokio::select! {
@@ -333,7 +332,7 @@ impl<K: Kv> Port<K> {
         }
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> http::Response<Body> {
+    fn begin(&self, request: Request<Incoming>) -> Begun<Incoming> {
         let to_grpc = match self.serves {
             Serves::Both => {
                 request.version() == http::Version::HTTP_2 && grpc::Server::<K>::accepts(&request)
@@ -342,13 +341,14 @@ impl<K: Kv> Port<K> {
             Serves::Http => false,
         };
         if to_grpc {
-            return self.grpc.call(request).await;
+            return self.grpc.begin(request);
         }
-        // Boxed: the router's state shall not make every gRPC call's future larger.
-        let response = Box::pin(self.http.clone().oneshot(request)).await;
-        response
-            .unwrap_or_else(|never| match never {})
-            .map(Body::from)
+        let page = self.http.clone().oneshot(request);
+        Begun::Boxed(Box::pin(async move {
+            page.await
+                .unwrap_or_else(|never| match never {})
+                .map(Body::from)
+        }))
     }
 }
 

@@ -4,31 +4,64 @@
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method as HttpMethod, Response, StatusCode, request};
-use tokio::time::Instant;
+use http::{HeaderMap, HeaderValue, Method as HttpMethod, Response, StatusCode, request};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep};
 use tonic::Code;
 
 use super::body::Body;
 use super::methods::{self, Route};
-use super::reply::GRPC_ENCODING;
 use super::{Kv, status};
 use crate::error::Error;
 use crate::metrics::server::CallKind;
 use crate::metrics::{Method, Metrics};
 
-/// A call whose headers were found to be in order.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Call {
+/// A call whose headers were found to be in order, and what they say.
+#[derive(Debug)]
+pub(crate) struct Call {
     pub(super) route: Route,
     /// Whether the client compresses, and so wants compressed answers.
     pub(super) gzip: bool,
     /// When the client stops waiting.
     pub(super) deadline: Option<Instant>,
+    /// Whether the client set `hasleader`.
+    pub(super) wants_leader: bool,
+    /// Metadata `client-api-version`.
+    version: Option<HeaderValue>,
+}
+
+/// The headers that matter here, the first of each name. Found in one pass: there are few headers,
+/// so looking up each name would cost more.
+#[derive(Default)]
+struct Known<'a> {
+    content_type: Option<&'a HeaderValue>,
+    timeout: Option<&'a HeaderValue>,
+    encoding: Option<&'a HeaderValue>,
+    version: Option<&'a HeaderValue>,
+    has_leader: Option<&'a HeaderValue>,
+}
+
+impl<'a> Known<'a> {
+    fn find(headers: &'a HeaderMap) -> Self {
+        let mut known = Self::default();
+        for (name, value) in headers {
+            let known = match name.as_str() {
+                "content-type" => &mut known.content_type,
+                "grpc-timeout" => &mut known.timeout,
+                "grpc-encoding" => &mut known.encoding,
+                "client-api-version" => &mut known.version,
+                "hasleader" => &mut known.has_leader,
+                _ => continue,
+            };
+            known.get_or_insert(value);
+        }
+        known
+    }
 }
 
 impl Call {
@@ -38,22 +71,20 @@ impl Call {
     /// The response to a request that goes no further.
     pub(super) fn read(parts: &request::Parts) -> Result<Self, Box<Response<Body>>> {
         let refuse = |status, error| Err(Box::new(status::refuse_with(status, &error)));
-        let content_type = parts
-            .headers
-            .get(CONTENT_TYPE)
-            .map(|value| value.as_bytes());
+        let known = Known::find(&parts.headers);
+        let content_type = known.content_type.map(HeaderValue::as_bytes);
         if !content_type.is_some_and(is_grpc) {
             let given = String::from_utf8_lossy(content_type.unwrap_or_default());
             let text = format!("invalid gRPC request content-type {given:?}");
             let error = Error::status(Code::InvalidArgument, text);
             return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, error);
         }
-        let timeout = match parts.headers.get("grpc-timeout") {
+        let timeout = match known.timeout.map(HeaderValue::as_bytes) {
             None => None,
-            Some(value) => match parse_timeout(value.as_bytes()) {
+            Some(given) => match parse_timeout(given) {
                 Ok(timeout) => Some(timeout),
                 Err(reason) => {
-                    let given = String::from_utf8_lossy(value.as_bytes());
+                    let given = String::from_utf8_lossy(given);
                     let text = format!("malformed grpc-timeout: transport: {reason}: {given:?}");
                     return refuse(StatusCode::BAD_REQUEST, Error::status(Code::Internal, text));
                 }
@@ -64,20 +95,14 @@ impl Call {
                 "Received a HEADERS frame with :method \"{}\" which should be POST",
                 parts.method
             );
-            return refuse(
-                StatusCode::METHOD_NOT_ALLOWED,
-                Error::status(Code::Internal, text),
-            );
+            let error = Error::status(Code::Internal, text);
+            return refuse(StatusCode::METHOD_NOT_ALLOWED, error);
         }
         if timeout == Some(Duration::ZERO) {
             return refuse(StatusCode::OK, deadline_exceeded());
         }
         let route = methods::route(parts.uri.path()).map_err(|e| Box::new(status::refuse(&e)))?;
-        let gzip = match parts
-            .headers
-            .get(GRPC_ENCODING)
-            .map(|value| value.as_bytes())
-        {
+        let gzip = match known.encoding.map(HeaderValue::as_bytes) {
             None | Some(b"" | b"identity") => false,
             Some(b"gzip") => true,
             Some(other) => {
@@ -87,13 +112,43 @@ impl Call {
                 return refuse(StatusCode::OK, Error::status(Code::Unimplemented, text));
             }
         };
-        // Out of the clock's reach is as good as no deadline.
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         Ok(Self {
             route,
             gzip,
-            deadline,
+            // Out of the clock's reach is as good as no deadline.
+            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            wants_leader: known.has_leader.is_some_and(|value| value == "true"),
+            version: known.version.cloned(),
         })
+    }
+
+    /// Whether this member may answer now, by its state and the call's metadata: etcd's
+    /// interceptors. Counts the call by client version.
+    ///
+    /// # Errors
+    /// `NotSupportedForLearner`, `InvalidClientAPIVersion`, `NoLeader`, in this order.
+    pub(super) fn admit<K: Kv>(
+        &self,
+        kv: &K,
+        metrics: &Metrics,
+        kind: CallKind,
+        serves_learner: bool,
+    ) -> Result<(), ferrite_api::Error> {
+        if !serves_learner && kv.is_learner() {
+            return Err(ferrite_api::Error::NotSupportedForLearner);
+        }
+        let version = self
+            .version
+            .as_ref()
+            .map(|value| std::str::from_utf8(value.as_bytes()));
+        let Ok(version) = version.transpose() else {
+            return Err(ferrite_api::Error::InvalidClientAPIVersion);
+        };
+        metrics.server.count_client_request(kind, version);
+        if self.wants_leader && kv.leader() == 0 {
+            return Err(ferrite_api::Error::NoLeader);
+        }
+        Ok(())
     }
 }
 
@@ -139,46 +194,10 @@ fn parse_timeout(value: &[u8]) -> Result<Duration, &'static str> {
     Ok(of(amount))
 }
 
-/// Whether this member may answer now, by its state and the call's metadata: etcd's interceptors.
-/// Counts the call by client version.
-///
-/// # Errors
-/// `NotSupportedForLearner`, `InvalidClientAPIVersion`, `NoLeader`, in this order.
-pub(super) fn admit<K: Kv>(
-    kv: &K,
-    metrics: &Metrics,
-    headers: &HeaderMap,
-    kind: CallKind,
-    serves_learner: bool,
-) -> Result<(), ferrite_api::Error> {
-    if !serves_learner && kv.is_learner() {
-        return Err(ferrite_api::Error::NotSupportedForLearner);
-    }
-    let version = match headers.get("client-api-version") {
-        None => None,
-        Some(value) => match std::str::from_utf8(value.as_bytes()) {
-            Ok(version) => Some(version),
-            Err(_) => return Err(ferrite_api::Error::InvalidClientAPIVersion),
-        },
-    };
-    metrics.server.count_client_request(kind, version);
-    if wants_leader(headers) && kv.leader() == 0 {
-        return Err(ferrite_api::Error::NoLeader);
-    }
-    Ok(())
-}
-
-/// Whether the client set `hasleader`.
-pub(super) fn wants_leader(headers: &HeaderMap) -> bool {
-    headers
-        .get("hasleader")
-        .is_some_and(|value| value == "true")
-}
-
 /// Counts one call: begun when made, handled when ended, or when dropped because the client went
 /// away, its deadline passed or the handler panicked.
 pub(super) struct Account {
-    metrics: std::sync::Arc<Metrics>,
+    metrics: Arc<Metrics>,
     method: Method,
     began: Instant,
     deadline: Option<Instant>,
@@ -186,11 +205,7 @@ pub(super) struct Account {
 }
 
 impl Account {
-    pub(super) fn begin(
-        metrics: &std::sync::Arc<Metrics>,
-        method: Method,
-        deadline: Option<Instant>,
-    ) -> Self {
+    pub(super) fn begin(metrics: &Arc<Metrics>, method: Method, deadline: Option<Instant>) -> Self {
         metrics.grpc.method(method).started();
         let began = Instant::now();
         Self {
@@ -239,23 +254,45 @@ pub(super) fn panicked() -> Error {
     )
 }
 
-/// Runs a handler; a panic ends the call, not the connection nor the process.
-pub(super) async fn catching<T>(
-    handler: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    let mut handler = pin!(handler);
-    std::future::poll_fn(|cx| {
+pin_project! {
+    /// A handler within its bounds: a panic ends the call, not the connection nor the process, and
+    /// so does the deadline. (A type and not an `async fn`: those hold what they are given twice.)
+    pub(super) struct Bounded<F> {
+        #[pin]
+        handler: F,
+        #[pin]
+        timer: Option<Sleep>,
+    }
+}
+
+impl<F> Bounded<F> {
+    pub(super) fn new(handler: F, deadline: Option<Instant>) -> Self {
+        let timer = deadline.map(tokio::time::sleep_until);
+        Self { handler, timer }
+    }
+}
+
+impl<T, F: Future<Output = Result<T, Error>>> Future for Bounded<F> {
+    type Output = Result<T, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
         // A handler that panicked is dropped and never polled again, so nobody sees what it left
         // half done but the state it shares, whose locks do not poison.
-        match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx))) {
-            Ok(poll) => poll,
+        match catch_unwind(AssertUnwindSafe(|| this.handler.poll(cx))) {
+            Ok(Poll::Ready(answer)) => return Poll::Ready(answer),
+            Ok(Poll::Pending) => {}
             Err(_) => {
                 tracing::error!("an RPC handler panicked");
-                Poll::Ready(Err(panicked()))
+                return Poll::Ready(Err(panicked()));
             }
         }
-    })
-    .await
+        if let Some(timer) = this.timer.as_pin_mut() {
+            ready!(timer.poll(cx));
+            return Poll::Ready(Err(deadline_exceeded()));
+        }
+        Poll::Pending
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@
 //!
 //! Validation of the requests themselves is in [`crate::validate`], behind [`Kv`].
 
+use std::convert::Infallible;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,6 +143,16 @@ impl Kv for Handle {
     }
 }
 
+/// A call after its headers were read.
+pub(crate) enum Begun<B> {
+    /// That was all.
+    Answered(Box<Response<Body>>),
+    /// A unary call, to be read and served.
+    Unary(Method, Call, B),
+    /// Anything else: its state shall not make the future of every unary call larger.
+    Boxed(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
 /// The gRPC services of one member. Cheap to clone.
 #[derive(Debug)]
 pub struct Server<K> {
@@ -200,46 +212,66 @@ impl<K: Kv> Server<K> {
     /// Serves one call. Never fails: errors are responses.
     ///
     /// Cancel safety: dropping the future abandons the call; what it proposed may still happen.
-    pub async fn call<B>(&self, request: Request<B>) -> Response<Body>
+    pub fn call<B>(
+        &self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<K, B>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+    {
+        self.clone().finish(self.begin(request))
+    }
+
+    /// What can be done with a request at once. Keeps of it what the rest needs, so that the future
+    /// of a call is small: it is moved several times before it runs.
+    pub(crate) fn begin<B>(&self, request: Request<B>) -> Begun<B>
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let (parts, body) = request.into_parts();
         let call = match Call::read(&parts) {
             Ok(call) => call,
-            Err(response) => return *response,
+            Err(response) => return Begun::Answered(response),
         };
-        let method = match call.route {
-            Route::Built(method) => method,
+        match call.route {
+            Route::Built(Method::HealthWatch) => {
+                let (server, request) = (self.clone(), Request::from_parts(parts, body));
+                Begun::Boxed(Box::pin(async move {
+                    server
+                        .server_stream::<health::Watch, B>(call, request)
+                        .await
+                }))
+            }
+            Route::Built(method) => Begun::Unary(method, call, body),
             Route::NotBuilt(service, name, method) => {
-                return self.refuse_not_built(service, name, method);
+                Begun::Answered(Box::new(self.refuse_not_built(service, name, method)))
             }
+        }
+    }
+
+    /// The rest of a call.
+    pub(crate) async fn finish<B>(self, begun: Begun<B>) -> Result<Response<Body>, Infallible>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+    {
+        let (method, call, body) = match begun {
+            Begun::Unary(method, call, body) => (method, call, body),
+            Begun::Answered(response) => return Ok(*response),
+            Begun::Boxed(response) => return Ok(response.await),
         };
-        let headers = &parts.headers;
-        match method {
-            Method::KvPut => self.unary::<unary::Put, B>(call, headers, body).await,
-            Method::KvRange => self.unary::<unary::Range, B>(call, headers, body).await,
-            Method::KvTxn => self.unary::<unary::Txn, B>(call, headers, body).await,
-            Method::KvDeleteRange => {
-                self.unary::<unary::DeleteRange, B>(call, headers, body)
-                    .await
-            }
-            Method::KvCompact => self.unary::<unary::Compact, B>(call, headers, body).await,
-            Method::ClusterMemberList => {
-                self.unary::<unary::MemberList, B>(call, headers, body)
-                    .await
-            }
-            Method::MaintenanceStatus => self.unary::<unary::Status, B>(call, headers, body).await,
-            Method::HealthCheck => self.unary::<health::Check, B>(call, headers, body).await,
-            Method::HealthList => self.unary::<health::List, B>(call, headers, body).await,
-            Method::HealthWatch => {
-                // Boxed: a stream's state shall not make every unary call's future larger.
-                let request = Request::from_parts(parts, body);
-                Box::pin(self.server_stream::<health::Watch, B>(call, request)).await
-            }
+        Ok(match method {
+            Method::KvPut => self.unary::<unary::Put, B>(&call, body).await,
+            Method::KvRange => self.unary::<unary::Range, B>(&call, body).await,
+            Method::KvTxn => self.unary::<unary::Txn, B>(&call, body).await,
+            Method::KvDeleteRange => self.unary::<unary::DeleteRange, B>(&call, body).await,
+            Method::KvCompact => self.unary::<unary::Compact, B>(&call, body).await,
+            Method::ClusterMemberList => self.unary::<unary::MemberList, B>(&call, body).await,
+            Method::MaintenanceStatus => self.unary::<unary::Status, B>(&call, body).await,
+            Method::HealthCheck => self.unary::<health::Check, B>(&call, body).await,
+            Method::HealthList => self.unary::<health::List, B>(&call, body).await,
             // `methods` routes nothing else to `Built`; its test lists them.
             other => self.refuse_not_built(other.service(), other.name(), Some(other)),
-        }
+        })
     }
 
     /// Watches the leader for the streams that insist on one, until the server stops: after

@@ -65,11 +65,9 @@ impl<M: Message> Reply for M {
 }
 
 /// The answer to Range goes past prost: its pairs are encoded already.
-pub(super) struct Range(pub(super) RangeReply);
-
-impl Reply for Range {
+impl Reply for RangeReply {
     fn encode(self, gzip: bool) -> Result<Encoded, Error> {
-        let mut chunks = RangeChunks::new(self.0);
+        let mut chunks = RangeChunks::new(self);
         let length = chunks.message_len();
         check_length(length)?;
         let body = if gzip && length <= MAX_COMPRESSED {

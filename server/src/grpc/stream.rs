@@ -19,7 +19,7 @@ use tonic::server::{Grpc, ServerStreamingService};
 use tonic::{Code, Status};
 
 use super::body::Body;
-use super::call::{self, Account, Call};
+use super::call::{self, Account, Bounded, Call};
 use super::message::{Fault, Messages};
 use super::reply::{GRPC_ENCODING, GZIP, MAX_SENT, put_prefix};
 use super::{Kv, Server, status, unary};
@@ -61,13 +61,13 @@ impl<K: Kv> Server<K> {
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let mut account = Account::begin(self.metrics(), M::METHOD, call.deadline);
-        let (kv, metrics, headers) = (self.kv(), self.metrics(), request.headers());
-        if let Err(error) = call::admit(kv, metrics, headers, CallKind::Stream, M::SERVES_LEARNER) {
+        let (kv, metrics) = (self.kv(), self.metrics());
+        if let Err(error) = call.admit(kv, metrics, CallKind::Stream, M::SERVES_LEARNER) {
             account.end(error.wire_code());
             return status::refuse(&error.into());
         }
-        let mut ending = self.ending(call, call::wants_leader(headers), M::stopped());
-        let request = self.checked(call, request);
+        let mut ending = self.ending(&call, M::stopped());
+        let request = self.checked(&call, request);
         let codec = Counted::<M> {
             metrics: self.metrics().clone(),
             method: PhantomData,
@@ -83,7 +83,7 @@ impl<K: Kv> Server<K> {
         let serving = async { Ok(grpc.server_streaming(handler, request).await) };
         let response = tokio::select! {
             biased;
-            response = call::catching(serving) => response,
+            response = Bounded::new(serving, None) => response,
             error = &mut ending => Err(error),
         };
         let response = match response {
@@ -108,12 +108,13 @@ impl<K: Kv> Server<K> {
     }
 
     /// Resolves when something other than its handler ends the stream, with the status.
-    fn ending(&self, call: Call, wants_leader: bool, stopped: Error) -> Ending {
+    fn ending(&self, call: &Call, stopped: Error) -> Ending {
+        let deadline = call.deadline;
         let stopping = self.stopping().clone();
-        let leaderless = wants_leader.then(|| self.leaderless());
+        let leaderless = call.wants_leader.then(|| self.leaderless());
         Box::pin(async move {
             let deadline = async {
-                match call.deadline {
+                match deadline {
                     Some(deadline) => tokio::time::sleep_until(deadline).await,
                     None => std::future::pending().await,
                 }
@@ -135,7 +136,7 @@ impl<K: Kv> Server<K> {
 
     /// The request as tonic shall see it: only whole, plain messages of allowed length, and a wish
     /// for gzip exactly if the client itself compresses (etcd's rule; tonic's is another).
-    fn checked<B>(&self, call: Call, request: Request<B>) -> Request<OneMessage<B>>
+    fn checked<B>(&self, call: &Call, request: Request<B>) -> Request<OneMessage<B>>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
     {

@@ -2,22 +2,23 @@
 //! This is the path of every KV call, so it is kept short: the request is decoded from the frame it
 //! arrived in, the answer is one allocation with its length prefix.
 //!
-//! A method is one `impl` of [`Unary`] and one line in `Server::dispatch`.
+//! A method is one `impl` of [`Unary`] and one line in `Server::finish`.
 
 use std::future::Future;
 
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb as pb;
-use http::{HeaderMap, Response};
+use http::Response;
 use prost::Message;
 use tonic::Code;
 
 use super::body::Body;
-use super::call::{self, Account, Call};
+use super::call::{Account, Bounded, Call};
 use super::message::{Fault, Messages};
-use super::reply::{self, Encoded, Reply};
+use super::reply::{Encoded, Reply};
 use super::{Kv, Server, status};
 use crate::error::Error;
+use crate::handle::RangeReply;
 use crate::metrics::Method;
 use crate::metrics::server::CallKind;
 
@@ -43,60 +44,43 @@ impl<K: Kv> Server<K> {
     ///
     /// What follows the first message is not looked at, as in etcd's gRPC library: the answer may
     /// leave before the client has closed its side.
-    pub(super) async fn unary<M: Unary, B>(
-        &self,
-        call: Call,
-        headers: &HeaderMap,
-        body: B,
-    ) -> Response<Body>
+    pub(super) async fn unary<M: Unary, B>(&self, call: &Call, body: B) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
     {
-        let handler = call::catching(self.answer::<M, B>(call, headers, body));
-        let answer = match call.deadline {
-            None => handler.await,
-            Some(deadline) => match tokio::time::timeout_at(deadline, handler).await {
-                Ok(answer) => answer,
-                Err(_) => Err(call::deadline_exceeded()),
-            },
-        };
-        match answer {
+        match Bounded::new(self.answer::<M, B>(call, body), call.deadline).await {
             Ok(encoded) => encoded.into_response(call.gzip),
             Err(error) => status::refuse(&error),
         }
     }
 
-    async fn answer<M: Unary, B>(
-        &self,
-        call: Call,
-        headers: &HeaderMap,
-        body: B,
-    ) -> Result<Encoded, Error>
+    async fn answer<M: Unary, B>(&self, call: &Call, body: B) -> Result<Encoded, Error>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
     {
-        let message = first_message(body, self.max_message_bytes(), call.gzip).await?;
-        self.metrics()
-            .network
-            .client_grpc_received_bytes
-            .inc_by(message.len() as u64);
-        let request = decode::<M::Request>(message)?;
+        let request = {
+            let mut messages = Messages::new(body, self.max_message_bytes(), call.gzip);
+            let message = only_message(messages.next().await)?;
+            let received = &self.metrics().network.client_grpc_received_bytes;
+            received.inc_by(message.len() as u64);
+            decode::<M::Request>(message)?
+        };
         // From here on the call counts: etcd's interceptors run after decoding, too.
         let mut account = Account::begin(self.metrics(), M::METHOD, call.deadline);
         let rpc = self.metrics().grpc.method(M::METHOD);
         rpc.received();
-        let answer = self
-            .admitted::<M>(headers, request)
-            .await
-            .and_then(|r| r.encode(call.gzip));
+        let serves_learner = M::serves_learner(&request);
+        let admitted = call.admit(self.kv(), self.metrics(), CallKind::Unary, serves_learner);
+        let answer = match admitted {
+            Ok(()) => M::call(self.kv(), request).await,
+            Err(error) => Err(error.into()),
+        };
         rpc.sent();
-        match answer {
+        match answer.and_then(|reply| reply.encode(call.gzip)) {
             Ok(encoded) => {
                 account.end(Code::Ok);
-                self.metrics()
-                    .network
-                    .client_grpc_sent_bytes
-                    .inc_by(encoded.length as u64);
+                let sent = &self.metrics().network.client_grpc_sent_bytes;
+                sent.inc_by(encoded.length as u64);
                 Ok(encoded)
             }
             Err(error) => {
@@ -105,30 +89,11 @@ impl<K: Kv> Server<K> {
             }
         }
     }
-
-    async fn admitted<M: Unary>(
-        &self,
-        headers: &HeaderMap,
-        request: M::Request,
-    ) -> Result<M::Reply, Error> {
-        let serves_learner = M::serves_learner(&request);
-        call::admit(
-            self.kv(),
-            self.metrics(),
-            headers,
-            CallKind::Unary,
-            serves_learner,
-        )?;
-        M::call(self.kv(), request).await
-    }
 }
 
 /// The message of a unary call. The codes of a body that ends early are odd, but etcd's.
-async fn first_message<B>(body: B, limit: usize, gzip: bool) -> Result<Bytes, Error>
-where
-    B: http_body::Body<Data = Bytes> + Unpin,
-{
-    match Messages::new(body, limit, gzip).next().await {
+fn only_message(read: Result<Option<Bytes>, Fault>) -> Result<Bytes, Error> {
+    match read {
         Ok(Some(message)) => Ok(message),
         Ok(None) => Err(Error::status(Code::Unknown, "EOF")),
         Err(Fault::Truncated) => Err(Error::status(Code::Unknown, "unexpected EOF")),
@@ -153,14 +118,17 @@ pub(super) struct Range;
 impl Unary for Range {
     const METHOD: Method = Method::KvRange;
     type Request = pb::RangeRequest;
-    type Reply = reply::Range;
+    type Reply = RangeReply;
 
     fn serves_learner(request: &pb::RangeRequest) -> bool {
         request.serializable
     }
 
-    async fn call<K: Kv>(kv: &K, request: pb::RangeRequest) -> Result<reply::Range, Error> {
-        kv.range(request).await.map(reply::Range)
+    fn call<K: Kv>(
+        kv: &K,
+        request: pb::RangeRequest,
+    ) -> impl Future<Output = Result<RangeReply, Error>> + Send {
+        kv.range(request)
     }
 }
 
@@ -172,8 +140,11 @@ impl Unary for Put {
     type Request = pb::PutRequest;
     type Reply = pb::PutResponse;
 
-    async fn call<K: Kv>(kv: &K, request: pb::PutRequest) -> Result<pb::PutResponse, Error> {
-        kv.put(request).await
+    fn call<K: Kv>(
+        kv: &K,
+        request: pb::PutRequest,
+    ) -> impl Future<Output = Result<pb::PutResponse, Error>> + Send {
+        kv.put(request)
     }
 }
 
@@ -185,11 +156,11 @@ impl Unary for DeleteRange {
     type Request = pb::DeleteRangeRequest;
     type Reply = pb::DeleteRangeResponse;
 
-    async fn call<K: Kv>(
+    fn call<K: Kv>(
         kv: &K,
         request: pb::DeleteRangeRequest,
-    ) -> Result<pb::DeleteRangeResponse, Error> {
-        kv.delete_range(request).await
+    ) -> impl Future<Output = Result<pb::DeleteRangeResponse, Error>> + Send {
+        kv.delete_range(request)
     }
 }
 
@@ -201,8 +172,11 @@ impl Unary for Txn {
     type Request = pb::TxnRequest;
     type Reply = pb::TxnResponse;
 
-    async fn call<K: Kv>(kv: &K, request: pb::TxnRequest) -> Result<pb::TxnResponse, Error> {
-        kv.txn(request).await
+    fn call<K: Kv>(
+        kv: &K,
+        request: pb::TxnRequest,
+    ) -> impl Future<Output = Result<pb::TxnResponse, Error>> + Send {
+        kv.txn(request)
     }
 }
 
@@ -214,11 +188,11 @@ impl Unary for Compact {
     type Request = pb::CompactionRequest;
     type Reply = pb::CompactionResponse;
 
-    async fn call<K: Kv>(
+    fn call<K: Kv>(
         kv: &K,
         request: pb::CompactionRequest,
-    ) -> Result<pb::CompactionResponse, Error> {
-        kv.compact(request).await
+    ) -> impl Future<Output = Result<pb::CompactionResponse, Error>> + Send {
+        kv.compact(request)
     }
 }
 
@@ -230,11 +204,11 @@ impl Unary for MemberList {
     type Request = pb::MemberListRequest;
     type Reply = pb::MemberListResponse;
 
-    async fn call<K: Kv>(
+    fn call<K: Kv>(
         kv: &K,
         request: pb::MemberListRequest,
-    ) -> Result<pb::MemberListResponse, Error> {
-        kv.member_list(request).await
+    ) -> impl Future<Output = Result<pb::MemberListResponse, Error>> + Send {
+        kv.member_list(request)
     }
 }
 
