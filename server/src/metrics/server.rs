@@ -330,9 +330,17 @@ impl ServerMetrics {
             .observe(took.as_secs_f64());
     }
 
-    /// Sets `etcd_cluster_version` to this `major.minor`; an earlier one goes to 0.
+    /// Sets `etcd_cluster_version` to the major and minor part of `version` (`3.7.0` and `3.7` are
+    /// both `3.7` there); an earlier one goes to 0. Cheap when nothing changed.
     pub fn set_cluster_version(&self, version: &str) {
+        let version = match version.match_indices('.').nth(1) {
+            Some((patch, _)) => &version[..patch],
+            None => version,
+        };
         let mut now = self.cluster_version_now.lock();
+        if now.as_deref() == Some(version) {
+            return;
+        }
         if let Some(old) = now.as_deref() {
             self.cluster_version.with_label_values(&[old]).set(0);
         }

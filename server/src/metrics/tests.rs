@@ -445,6 +445,7 @@ fn exact_lines() {
     let metrics = Metrics::new(Options::default());
     metrics.set_member_id(MemberId::new(0x8e9e_05c5_2164_694d));
     metrics.server.set_cluster_version("3.6");
+    metrics.server.set_cluster_version("3.7.0");
     metrics.server.set_cluster_version("3.7");
     metrics.mvcc.keys.set(1);
     metrics.server.set_feature("LeaseCheckpoint", true);
