@@ -20,7 +20,7 @@ pub(super) struct Entry {
 ///
 /// As an iterator it gives `(k, disk)` for every `k` in `0..=len()`: the disk right before operation `k`, and at last
 /// the disk after all of them.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct History {
     seed: u64,
     capacity: Option<u64>,

@@ -42,14 +42,18 @@ pub(crate) fn entry(number: u64, life: u8, len: usize) -> Record {
     }
 }
 
-/// Two records, so that a head can be torn in the middle.
+/// Two records, so that a head can be torn in the middle, the second reaching into another sector.
 pub(crate) fn head(next: u64) -> Vec<Record> {
-    let payload = Bytes::copy_from_slice(&next.to_le_bytes());
-    let record = Record {
-        kind: HEAD,
-        payload,
+    let mut payload = next.to_le_bytes().to_vec();
+    let mut record = |len| {
+        payload.resize(len, 0xbb);
+        let payload = Bytes::copy_from_slice(&payload);
+        Record {
+            kind: HEAD,
+            payload,
+        }
     };
-    vec![record.clone(), record]
+    vec![record(8), record(500)]
 }
 
 /// A replayed entry.

@@ -121,7 +121,7 @@ fn what_fits_into_no_segment_gets_one_of_its_own() {
         large.iter().map(|at| at.segment).collect::<Vec<_>>(),
         [2; 3]
     );
-    let next = append(&mut wal, 4, 0, &[3000]).unwrap();
+    let next = append(&mut wal, 4, 0, &[2500]).unwrap();
     assert_eq!(next[0].segment, 3);
     wal.sync().unwrap();
     let (_, payload) = wal.reader().read(large[1]).unwrap();
@@ -180,8 +180,8 @@ fn released_segments_are_reused_and_never_read_as_new_ones() {
 fn the_newest_records_are_never_released() {
     let disk = SimDisk::new(1);
     let mut wal = create(&disk, options(4096));
-    append(&mut wal, 0, 0, &[3000]).unwrap();
-    append(&mut wal, 1, 0, &[3000]).unwrap();
+    append(&mut wal, 0, 0, &[2500]).unwrap();
+    append(&mut wal, 1, 0, &[2500]).unwrap();
     wal.release_before(u64::MAX).unwrap();
     assert_eq!(wal.segments(), 2..3);
     // Releasing made the head durable that replaces the old segment.
@@ -241,15 +241,18 @@ fn opening_keeps_good_spares_and_removes_the_rest() {
     let write = |path: &std::path::Path, content: &[u8]| {
         disk.create(path).unwrap().write_at(content, 0).unwrap();
     };
-    write(&spare(100), &[0; 8192]);
-    write(&spare(101), &[7; 8192]);
-    write(&spare(102), &[0; 4096]);
+    // Adopted in the order of their names: one with a header that cannot be read, one too short, two good ones.
+    disk.remove(&spare(1)).unwrap_or_default();
+    write(&spare(100), &[7; 8192]);
+    write(&spare(101), &[0; 4096]);
+    write(&spare(102), &[0; 8192]);
+    write(&spare(103), &[0; 8192]);
     write(&dir().join("README"), b"not ours");
     let opened = open(&disk, options(8192)).unwrap();
     assert_eq!(opened.wal.spares_ready(), 1);
     let names = file_names(&disk);
     let spares: Vec<&String> = names.iter().filter(|n| n.contains("spare")).collect();
-    assert_eq!(spares, ["0000000000000064.spare"]);
+    assert_eq!(spares, ["0000000000000066.spare"]);
     assert!(names.contains(&"README".to_owned()));
     assert!(!names.iter().any(|name| name.contains("tmp")));
 }
@@ -357,6 +360,74 @@ fn damage_to_the_last_batch_is_noticed_once_it_is_marked() {
         panic!("{error}");
     };
     assert_eq!((segment, offset), (1, at.offset));
+}
+
+#[test]
+fn a_reopened_log_can_be_marked() {
+    let disk = SimDisk::new(1);
+    let mut wal = create(&disk, options(4096));
+    let at = append(&mut wal, 0, 0, &[100]).unwrap()[0];
+    drop(wal);
+    let mut wal = open(&disk, options(4096)).unwrap().wal;
+    assert!(wal.mark_synced().unwrap());
+    drop(wal);
+    let mut wal = open(&disk, options(4096)).unwrap().wal;
+    assert!(!wal.mark_synced().unwrap());
+    disk.flip_bit(&segment(1), at.offset + 40, 0).unwrap();
+    assert!(open(&disk, options(4096)).unwrap_err().is_corrupt());
+}
+
+#[test]
+fn no_two_uses_of_segment_files_share_a_salt() {
+    let salt = |disk: &SimDisk, number| {
+        let bytes = disk.read(&segment(number)).unwrap();
+        u32::from_le_bytes(*bytes[12..].first_chunk().unwrap())
+    };
+    let disk = SimDisk::new(1);
+    drop(create(&disk, options(4096)));
+    let mut salts = vec![salt(&disk, 1)];
+    let mut next = 0;
+    for _ in 0..5 {
+        let mut wal = open(&disk, options(4096)).unwrap().wal;
+        for _ in 0..3 {
+            append(&mut wal, next, 0, &[2000]).unwrap();
+            next += 1;
+            let newest = wal.segments().end - 1;
+            salts.push(salt(&disk, newest));
+            // Now the greatest salt is in a spare, where it must be found after the segment's number is taken back.
+            wal.release_before(newest).unwrap();
+        }
+        append(&mut wal, next, 0, &[2000]).unwrap();
+        next += 1;
+        wal.sync().unwrap();
+        salts.push(salt(&disk, wal.segments().end - 1));
+    }
+    salts.dedup();
+    assert!(salts.len() > 15);
+    assert!(salts.is_sorted_by(|a, b| a < b), "{salts:?}");
+}
+
+#[test]
+fn the_salt_of_a_spare_counts() {
+    // A crash between writing a spare's header and renaming it leaves a spare with the newest salt of all.
+    let disk = SimDisk::recording(1);
+    let mut options = options(4096);
+    options.spare_segments = 2;
+    let mut wal = create(&disk, options.clone());
+    append(&mut wal, 0, 0, &[2000]).unwrap();
+    while !wal.prepare_spare(1 << 20).unwrap() {}
+    append(&mut wal, 1, 0, &[2000]).unwrap();
+    let mut history = disk.history();
+    let renamed = (0..history.len()).rev();
+    let rename = renamed
+        .filter(|&k| history.op(k).unwrap().0 == OpKind::Rename)
+        .max()
+        .unwrap();
+    let crashed = history.fork_at(rename);
+    let mut wal = open(&crashed, options).unwrap().wal;
+    append(&mut wal, 1, 0, &[2000]).unwrap();
+    let bytes = crashed.read(&segment(2)).unwrap();
+    assert_eq!(bytes[12..16], [3, 0, 0, 0]);
 }
 
 #[test]

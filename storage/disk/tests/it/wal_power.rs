@@ -305,3 +305,63 @@ fn a_left_over_of_a_lost_batch_never_follows_its_repetition() {
         "only {seen} of 2000 seeds left a valid record behind a torn one"
     );
 }
+
+#[test]
+fn what_a_crashed_process_left_is_durable_once_the_log_is_open_again() {
+    let options = options(4096);
+    let (history, promises) = Script::new(options.clone()).run();
+    let mut opened_logs = 0;
+    for (k, crashed) in history.clone() {
+        let promise = promise_before(&promises, k);
+        let context = format!("before {k} {:?}", history.op(k));
+        if !exists(&crashed, &promise, &options, &context) {
+            continue;
+        }
+        let mut opened = open(&crashed, options.clone()).unwrap();
+        assert_eq!(opened.report.torn, None, "{context}");
+        let found = opened.numbers();
+        let shown = open(&crashed.power_loss(PowerLoss::LoseAll), options.clone()).unwrap();
+        assert_eq!(shown.numbers(), found, "{context}: right after opening");
+        append(&mut opened.wal, found.end, 0, &[300]).unwrap();
+        opened.wal.sync().unwrap();
+        let shown = open(&crashed.power_loss(PowerLoss::LoseAll), options.clone()).unwrap();
+        assert_eq!(
+            shown.numbers().end,
+            found.end + 1,
+            "{context}: after a sync"
+        );
+        opened_logs += 1;
+    }
+    assert!(opened_logs > 60, "{opened_logs} logs");
+}
+
+#[test]
+fn a_segment_that_has_no_head_yet_replaces_nothing() {
+    let disk = SimDisk::recording(1);
+    let mut wal = create(&disk, options(4096));
+    append(&mut wal, 0, 0, &[2000]).unwrap();
+    let before = disk.op_count();
+    append(&mut wal, 1, 0, &[2000]).unwrap();
+    let mut history = disk.history();
+    let mut headless = 0;
+    for k in before as usize..=history.len() {
+        let after = history.power_loss_at(k, PowerLoss::LoseAll);
+        let mut opened = open(&after, options(4096)).unwrap();
+        if opened.wal.segments() != (1..3) {
+            continue;
+        }
+        headless += 1;
+        opened.wal.release_before(u64::MAX).unwrap();
+        assert_eq!(opened.wal.segments(), 1..3);
+        assert_eq!(opened.numbers(), 0..1);
+        drop(opened);
+        // The next batch brings the head, even if it fits into the segment without one.
+        let mut opened = open(&after, options(4096)).unwrap();
+        append(&mut opened.wal, 1, 0, &[10]).unwrap();
+        opened.wal.release_before(u64::MAX).unwrap();
+        assert_eq!(opened.wal.segments(), 2..3);
+        let shown = open(&after.power_loss(PowerLoss::LoseAll), options(4096)).unwrap();
+        assert_eq!(shown.numbers(), 1..2);
+    }
+    assert!(headless > 0);
+}
