@@ -334,16 +334,17 @@ fn range(space: &Space, request: &RangeRequest, revision: i64) -> RangeResponse 
     if order == 0 && target != 0 && !filtered && limit != usize::MAX {
         kvs.truncate(limit + 1);
     }
-    match target {
-        1 => kvs.sort_by_key(|kv| kv.version),
-        2 => kvs.sort_by_key(|kv| kv.create_revision),
-        3 => kvs.sort_by_key(|kv| kv.mod_revision),
-        4 => kvs.sort_by(|a, b| a.value.cmp(&b.value)),
-        _ => {}
-    }
-    if order == 2 {
-        kvs.reverse();
-    }
+    // Ties stay in key order, in both directions.
+    kvs.sort_by(|a, b| {
+        let ordering = match target {
+            1 => a.version.cmp(&b.version),
+            2 => a.create_revision.cmp(&b.create_revision),
+            3 => a.mod_revision.cmp(&b.mod_revision),
+            4 => a.value.cmp(&b.value),
+            _ => a.key.cmp(&b.key),
+        };
+        if order == 2 { ordering.reverse() } else { ordering }
+    });
     response.more = kvs.len() > limit;
     kvs.truncate(limit);
     if request.keys_only {
