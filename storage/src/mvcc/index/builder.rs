@@ -6,7 +6,7 @@ use ferrite_api::types::Revision;
 
 use super::archive::Archive;
 use super::history::{self, Chain};
-use super::leaf::Leaf;
+use super::leaf::{self, Leaf};
 use super::node::{Child, Inner, separator};
 use super::{Change, KeyIndex, Limits};
 
@@ -134,8 +134,7 @@ fn common_prefix(arena: &[u8], rows: &[SortRow], depth: usize) -> usize {
     };
     for key in keys {
         if !key.starts_with(common) {
-            let len = common.iter().zip(key).take_while(|(a, b)| a == b).count();
-            common = &common[..len];
+            common = &common[..leaf::common_prefix(common, key)];
         }
     }
     depth + common.len()

@@ -1,7 +1,7 @@
 //! Looking at the whole index: invariants and memory.
 
 use super::node::{Child, Node, Summary};
-use super::{KeyIndex, Limits, heap};
+use super::{KeyIndex, Limits, heap, history};
 
 impl KeyIndex {
     /// Walks the whole index and panics if an invariant does not hold. For tests.
@@ -19,9 +19,16 @@ impl KeyIndex {
     }
 }
 
-/// Checks a subtree with keys in `[low, high)` and returns its depth.
-fn check(child: &Child, low: &[u8], high: Option<&[u8]>, limits: &Limits) -> usize {
-    let (depth, summary) = match &*child.node {
+/// What a check finds out about a subtree.
+struct Found {
+    depth: usize,
+    /// The lowest compaction that drops something; exact.
+    garbage: i64,
+}
+
+/// Checks a subtree with keys in `[low, high)`.
+fn check(child: &Child, low: &[u8], high: Option<&[u8]>, limits: &Limits) -> Found {
+    let (found, summary) = match &*child.node {
         Node::Leaf(leaf) => {
             assert!(leaf.len() > 0, "a leaf without keys in [{low:?}, {high:?})");
             leaf.check_invariants(limits);
@@ -34,31 +41,51 @@ fn check(child: &Child, low: &[u8], high: Option<&[u8]>, limits: &Limits) -> usi
                 high.is_none_or(|high| last < high),
                 "key {last:?} past the bound {high:?}"
             );
-            (0, leaf.summary())
+            let garbage = (0..leaf.len())
+                .map(|slot| history::first_garbage(leaf.history(slot), None))
+                .min();
+            (
+                Found {
+                    depth: 0,
+                    garbage: garbage.unwrap_or(i64::MAX),
+                },
+                leaf.summary(),
+            )
         }
         Node::Inner(inner) => {
             inner.check_invariants(limits);
-            let mut depths = (0..inner.children.len()).map(|at| {
+            let mut found = Found {
+                depth: 0,
+                garbage: i64::MAX,
+            };
+            for (at, child) in inner.children.iter().enumerate() {
                 let (from, to) = inner.bounds(at);
-                let from = if at == 0 { low } else { from };
-                check(&inner.children[at], from, to.or(high), limits)
-            });
-            let depth = depths.next().expect("an inner node has children");
-            assert!(
-                depths.all(|other| other == depth),
-                "leaves are not equally deep"
-            );
-            (depth + 1, inner.summary())
+                let below = check(child, if at == 0 { low } else { from }, to.or(high), limits);
+                assert!(
+                    at == 0 || below.depth + 1 == found.depth,
+                    "child {at} is {} deep, its left neighbour {}",
+                    below.depth,
+                    found.depth - 1
+                );
+                found.depth = below.depth + 1;
+                found.garbage = found.garbage.min(below.garbage);
+            }
+            (found, inner.summary())
         }
     };
-    let known = child.summary;
-    // `garbage` may be too low: what would raise it is not looked for on every change.
-    let bounded = Summary {
-        garbage: known.garbage.min(summary.garbage),
-        ..summary
-    };
-    assert_eq!(known, bounded, "summary of [{low:?}, {high:?})");
-    depth
+    // The garbage is a lower bound: what would raise it is not looked for on every change.
+    let Summary { garbage, .. } = child.summary;
+    assert!(
+        garbage <= found.garbage,
+        "garbage from {garbage} on, found from {}",
+        found.garbage
+    );
+    assert_eq!(
+        child.summary,
+        Summary { garbage, ..summary },
+        "summary of [{low:?}, {high:?})"
+    );
+    found
 }
 
 fn heap_bytes(node: &Node) -> usize {

@@ -7,9 +7,14 @@
 //! slot = key length (varint) | key | chain of changes, newest first (see `history`)
 //! ```
 //!
+//! A short list beside it says where each slot starts and holds the four bytes of its key that
+//! follow what all keys of the leaf have in common, so that a search looks into the arena once or
+//! twice and not at every step.
+//!
 //! Histories longer than `Limits::inline_history` keep only the newest change in the arena and the
 //! rest in an [`Archive`] beside it.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -22,15 +27,26 @@ use super::{Change, Limits, heap};
 /// leaf is reallocated some dozens of times while it fills and holds little unused memory.
 const GROWTH: usize = 8;
 
+/// Where a slot is.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// Four bytes of the key after the common prefix, the first one on top, filled up with zeros.
+    head: u32,
+    /// Where it starts in the arena.
+    start: u32,
+}
+
 /// A packed run of keys.
 ///
 /// Invariants: keys strictly ascend; every slot has a change; the changes of a slot strictly
-/// descend by revision, the archive's being older than the chain's; `archives` ascends by slot.
+/// descend by revision, the archive's being older than the chain's; `archives` ascends by slot;
+/// `prefix` and the heads are those of the keys (but for leaves under construction).
 #[derive(Debug, Default)]
 pub(super) struct Leaf {
     arena: Vec<u8>,
-    /// Where each slot starts in the arena.
-    starts: Vec<u32>,
+    slots: Vec<Slot>,
+    /// How many bytes all keys have in common; the length of the key if there is one only.
+    prefix: usize,
     /// The archives of the few slots that have one, with the slot number.
     archives: Vec<(u32, Arc<Archive>)>,
 }
@@ -40,7 +56,8 @@ impl Clone for Leaf {
     fn clone(&self) -> Self {
         Self {
             arena: copy_with_room(&self.arena),
-            starts: copy_with_room(&self.starts),
+            slots: copy_with_room(&self.slots),
+            prefix: self.prefix,
             archives: self.archives.clone(),
         }
     }
@@ -57,7 +74,7 @@ pub(super) struct Applied {
 impl Leaf {
     /// The number of keys.
     pub(super) fn len(&self) -> usize {
-        self.starts.len()
+        self.slots.len()
     }
 
     /// The bytes of the arena in use.
@@ -66,13 +83,13 @@ impl Leaf {
     }
 
     fn start(&self, slot: usize) -> usize {
-        self.starts[slot] as usize
+        self.slots[slot].start as usize
     }
 
     fn end(&self, slot: usize) -> usize {
-        self.starts
+        self.slots
             .get(slot + 1)
-            .map_or(self.arena.len(), |start| *start as usize)
+            .map_or(self.arena.len(), |slot| slot.start as usize)
     }
 
     /// The bytes of the key of a slot in the arena.
@@ -149,16 +166,41 @@ impl Leaf {
 
     /// The slot of `key`, or the one where it would be.
     pub(super) fn search(&self, key: &[u8]) -> Result<usize, usize> {
+        if self.slots.is_empty() {
+            return Err(0);
+        }
+        let prefix = &self.key(0)[..self.prefix];
+        match key[..key.len().min(self.prefix)].cmp(prefix) {
+            Ordering::Less => return Err(0),
+            Ordering::Greater => return Err(self.len()),
+            Ordering::Equal => {}
+        }
+        let head = head_of(key, self.prefix);
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low.midpoint(high);
-            match self.key(middle).cmp(key) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Equal => return Ok(middle),
-                std::cmp::Ordering::Greater => high = middle,
+            match self.slots[middle]
+                .head
+                .cmp(&head)
+                .then_with(|| self.key(middle).cmp(key))
+            {
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal => return Ok(middle),
+                Ordering::Greater => high = middle,
             }
         }
         Err(low)
+    }
+
+    /// Finds out what the keys have in common, after they changed otherwise than by `insert`.
+    fn settle(&mut self) {
+        let Some(last) = self.len().checked_sub(1) else {
+            return;
+        };
+        self.prefix = common_prefix(self.key(0), self.key(last));
+        for slot in 0..self.len() {
+            self.slots[slot].head = head_of(self.key(slot), self.prefix);
+        }
     }
 
     /// The first slot whose key is not less than `key`.
@@ -231,9 +273,9 @@ impl Leaf {
             self.arena.copy_within(old.end..len, old.end - shrunk);
             self.arena.truncate(len - shrunk);
             let shrunk = offset(shrunk);
-            self.starts[slot + 1..]
+            self.slots[slot + 1..]
                 .iter_mut()
-                .for_each(|start| *start -= shrunk);
+                .for_each(|slot| slot.start -= shrunk);
         }
         self.arena[old.start..old.start + new.len()].copy_from_slice(new);
     }
@@ -245,9 +287,9 @@ impl Leaf {
         self.arena.resize(len + added, 0);
         self.arena.copy_within(at..len, at + added);
         let added = offset(added);
-        self.starts[next..]
+        self.slots[next..]
             .iter_mut()
-            .for_each(|start| *start += added);
+            .for_each(|slot| slot.start += added);
         offset(self.arena.len());
     }
 
@@ -258,12 +300,18 @@ impl Leaf {
         let parts = [prefix.as_slice(), key, chain.as_slice()];
 
         let mut at = self
-            .starts
+            .slots
             .get(slot)
-            .map_or(self.arena.len(), |start| *start as usize);
+            .map_or(self.arena.len(), |slot| slot.start as usize);
         self.widen(slot, at, parts.iter().map(|part| part.len()).sum());
-        reserve(&mut self.starts, 1);
-        self.starts.insert(slot, offset(at));
+        reserve(&mut self.slots, 1);
+        self.slots.insert(
+            slot,
+            Slot {
+                head: head_of(key, self.prefix),
+                start: offset(at),
+            },
+        );
         for part in parts {
             self.arena[at..at + part.len()].copy_from_slice(part);
             at += part.len();
@@ -273,6 +321,13 @@ impl Leaf {
                 break;
             }
             *archived += 1;
+        }
+        // Only a new first or last key can have less in common with the others.
+        let last = self.len() - 1;
+        if (slot == 0 || slot == last)
+            && (last == 0 || common_prefix(self.key(0), self.key(last)) < self.prefix)
+        {
+            self.settle();
         }
     }
 
@@ -317,8 +372,8 @@ impl Leaf {
         }
         let half = offset(self.arena.len() / 2);
         Some(
-            self.starts
-                .partition_point(|start| *start < half)
+            self.slots
+                .partition_point(|slot| slot.start < half)
                 .clamp(1, len - 1),
         )
     }
@@ -327,20 +382,23 @@ impl Leaf {
     pub(super) fn split_off(&mut self, at: usize) -> Self {
         let mut right = Self::default();
         right.append_slots(self, at..self.len());
+        right.settle();
         self.arena.truncate(self.start(at));
         self.arena.shrink_to_fit();
-        self.starts.truncate(at);
-        self.starts.shrink_to_fit();
+        self.slots.truncate(at);
+        self.slots.shrink_to_fit();
         let archived = self
             .archives
             .partition_point(|(slot, _)| (*slot as usize) < at);
         self.archives.truncate(archived);
+        self.settle();
         right
     }
 
     /// Appends the slots of a leaf whose keys are all greater.
     pub(super) fn append(&mut self, right: &Self) {
         self.append_slots(right, 0..right.len());
+        self.settle();
     }
 
     fn append_slots(&mut self, from: &Self, slots: Range<usize>) {
@@ -351,12 +409,12 @@ impl Leaf {
         let (at, first) = (self.arena.len(), self.len());
         self.arena.reserve_exact(bytes.len());
         self.arena.extend_from_slice(&from.arena[bytes.clone()]);
-        self.starts.reserve_exact(slots.len());
-        self.starts.extend(
-            from.starts[slots.clone()]
-                .iter()
-                .map(|start| offset(*start as usize - bytes.start + at)),
-        );
+        self.slots.reserve_exact(slots.len());
+        self.slots
+            .extend(from.slots[slots.clone()].iter().map(|slot| Slot {
+                head: slot.head,
+                start: offset(slot.start as usize - bytes.start + at),
+            }));
         let archives = from
             .archives
             .iter()
@@ -374,19 +432,24 @@ impl Leaf {
         let mut leaf = Self::default();
         leaf.append(self);
         self.arena.clear();
-        self.starts.clear();
+        self.slots.clear();
         self.archives.clear();
         leaf
     }
 
-    /// Appends a slot with a chain that is already written. The key must be greater than all here.
+    /// Appends a slot with a chain that is already written. The key must be greater than all here;
+    /// the leaf cannot be searched before it is taken.
     pub(super) fn push_encoded(&mut self, slot: &[u8]) {
-        self.starts.push(offset(self.arena.len()));
+        self.slots.push(Slot {
+            head: 0,
+            start: offset(self.arena.len()),
+        });
         self.arena.extend_from_slice(slot);
     }
 
     /// Appends a slot with `changes` (newest first, at least one) and an archive of older ones,
-    /// which may be empty. The key must be greater than all here.
+    /// which may be empty. The key must be greater than all here; the leaf cannot be searched
+    /// before it is taken.
     pub(super) fn push(
         &mut self,
         key: &[u8],
@@ -394,7 +457,10 @@ impl Leaf {
         mut archive: Archive,
         limits: &Limits,
     ) {
-        self.starts.push(offset(self.arena.len()));
+        self.slots.push(Slot {
+            head: 0,
+            start: offset(self.arena.len()),
+        });
         history::write_varint(key.len() as u64, &mut self.arena);
         self.arena.extend_from_slice(key);
         let start = self.arena.len();
@@ -447,7 +513,8 @@ impl Leaf {
             }
         }
         copy.arena.shrink_to_fit();
-        copy.starts.shrink_to_fit();
+        copy.slots.shrink_to_fit();
+        copy.settle();
         Some((copy, dropped))
     }
 
@@ -512,7 +579,7 @@ impl Leaf {
             .iter()
             .map(|(_, archive)| heap::shared::<Archive>() + archive.heap_bytes())
             .sum::<usize>();
-        heap::vec(&self.arena) + heap::vec(&self.starts) + heap::vec(&self.archives) + archives
+        heap::vec(&self.arena) + heap::vec(&self.slots) + heap::vec(&self.archives) + archives
     }
 
     /// Panics if an invariant does not hold.
@@ -523,7 +590,15 @@ impl Leaf {
             self.len(),
             limits.leaf_slots
         );
+        let (first, last) = (self.key(0), self.key(self.len() - 1));
+        assert_eq!(
+            self.prefix,
+            common_prefix(first, last),
+            "prefix of {first:?} to {last:?}"
+        );
         for slot in 0..self.len() {
+            let head = head_of(self.key(slot), self.prefix);
+            assert_eq!(self.slots[slot].head, head, "head of slot {slot}");
             if slot > 0 {
                 let (key, next) = (self.key(slot - 1), self.key(slot));
                 assert!(
@@ -580,11 +655,29 @@ impl Iterator for History<'_> {
     }
 }
 
+/// The four bytes of `key` from `prefix` on.
+fn head_of(key: &[u8], prefix: usize) -> u32 {
+    match key.get(prefix..prefix + 4) {
+        Some(head) => u32::from_be_bytes(head.try_into().expect("the slice has 4 bytes")),
+        None => {
+            let rest = key.get(prefix..).unwrap_or_default();
+            let mut head = [0; 4];
+            head[..rest.len()].copy_from_slice(rest);
+            u32::from_be_bytes(head)
+        }
+    }
+}
+
+/// How many bytes two keys have in common at the start.
+pub(super) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
 fn offset(at: usize) -> u32 {
     u32::try_from(at).expect("a leaf is far smaller than 4 GiB: keys are bounded by requests")
 }
 
-fn copy_with_room<T: Copy>(from: &Vec<T>) -> Vec<T> {
+fn copy_with_room<T: Copy>(from: &[T]) -> Vec<T> {
     let mut copy = Vec::with_capacity(from.len() + from.len() / GROWTH + 1);
     copy.extend_from_slice(from);
     copy

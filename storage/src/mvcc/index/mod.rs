@@ -265,7 +265,9 @@ impl KeyIndex {
         compact: i64,
     ) -> impl Iterator<Item = (&'a [u8], Change)> + use<'a> {
         let leaves = self.leaves(&KeyRange::all(), move |summary| summary.garbage <= compact);
-        scan::per_slot(leaves, move |leaf, slot, found| found.extend(leaf.garbage(slot, compact)))
+        scan::per_slot(leaves, move |leaf, slot, found| {
+            found.extend(leaf.garbage(slot, compact))
+        })
     }
 
     fn find(&self, key: &[u8]) -> Option<(&Leaf, usize)> {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::leaf::Leaf;
+use super::leaf::{Leaf, common_prefix};
 use super::{Change, Limits, framed_len, heap};
 
 /// What a parent knows of a subtree.
@@ -352,8 +352,7 @@ impl Inner {
 
 /// The shortest key that is greater than `left` and not greater than `right`.
 pub(super) fn separator(left: &[u8], right: &[u8]) -> Vec<u8> {
-    let common = left.iter().zip(right).take_while(|(a, b)| a == b).count();
-    right[..common + 1].to_vec()
+    right[..common_prefix(left, right) + 1].to_vec()
 }
 
 /// A packed list of byte strings.
