@@ -44,7 +44,11 @@ pub(crate) struct Appends {
 impl Appends {
     /// A recovered log is durable up to its last entry.
     pub(crate) fn new(durable: u64) -> Appends {
-        Appends { queue: VecDeque::new(), next_ticket: 1, durable }
+        Appends {
+            queue: VecDeque::new(),
+            next_ticket: 1,
+            durable,
+        }
     }
 
     pub(crate) fn durable(&self) -> u64 {

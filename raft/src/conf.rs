@@ -24,13 +24,26 @@ pub struct ConfState {
 impl ConfState {
     /// A plain configuration.
     pub fn new(voters: Vec<u64>, learners: Vec<u64>) -> ConfState {
-        ConfState { voters, learners, ..ConfState::default() }.sorted()
+        ConfState {
+            voters,
+            learners,
+            ..ConfState::default()
+        }
+        .sorted()
     }
 
     /// Whether the member is part of it in any way.
     pub fn contains(&self, id: u64) -> bool {
-        let Self { voters, learners, voters_outgoing, learners_next, auto_leave: _ } = self;
-        [voters, learners, voters_outgoing, learners_next].iter().any(|list| list.contains(&id))
+        let Self {
+            voters,
+            learners,
+            voters_outgoing,
+            learners_next,
+            auto_leave: _,
+        } = self;
+        [voters, learners, voters_outgoing, learners_next]
+            .iter()
+            .any(|list| list.contains(&id))
     }
 
     /// Whether `id` alone makes every decision.
@@ -44,7 +57,13 @@ impl ConfState {
     }
 
     fn sorted(mut self) -> ConfState {
-        let Self { voters, learners, voters_outgoing, learners_next, auto_leave: _ } = &mut self;
+        let Self {
+            voters,
+            learners,
+            voters_outgoing,
+            learners_next,
+            auto_leave: _,
+        } = &mut self;
         for list in [voters, learners, voters_outgoing, learners_next] {
             list.sort_unstable();
             list.dedup();
@@ -54,15 +73,32 @@ impl ConfState {
 
     /// Checks what raft-rs would panic on.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let Self { voters, learners, voters_outgoing, learners_next, auto_leave: _ } = self;
-        if [voters, learners, voters_outgoing, learners_next].iter().any(|list| list.contains(&0)) {
+        let Self {
+            voters,
+            learners,
+            voters_outgoing,
+            learners_next,
+            auto_leave: _,
+        } = self;
+        if [voters, learners, voters_outgoing, learners_next]
+            .iter()
+            .any(|list| list.contains(&0))
+        {
             return Err("0 is no member id".into());
         }
-        if let Some(id) = learners.iter().find(|id| voters.contains(id) || voters_outgoing.contains(id)) {
+        if let Some(id) = learners
+            .iter()
+            .find(|id| voters.contains(id) || voters_outgoing.contains(id))
+        {
             return Err(format!("{id:x} is both voter and learner"));
         }
-        if let Some(id) = learners_next.iter().find(|id| !voters_outgoing.contains(id) || voters.contains(id)) {
-            return Err(format!("{id:x} cannot become a learner: it is not an outgoing voter"));
+        if let Some(id) = learners_next
+            .iter()
+            .find(|id| !voters_outgoing.contains(id) || voters.contains(id))
+        {
+            return Err(format!(
+                "{id:x} cannot become a learner: it is not an outgoing voter"
+            ));
         }
         if voters_outgoing.is_empty() && self.auto_leave {
             return Err("leaves a joint configuration that it is not in".into());
@@ -119,7 +155,10 @@ pub struct ConfChange {
 impl ConfChange {
     /// One change.
     pub fn new(change: Change, context: Bytes) -> ConfChange {
-        ConfChange { changes: vec![change], context }
+        ConfChange {
+            changes: vec![change],
+            context,
+        }
     }
 
     pub(crate) fn to_raft(&self) -> ConfChangeV2 {

@@ -126,7 +126,10 @@ impl Driver {
     pub fn new(config: Config, mut log: RaftLog) -> Result<Driver, Error> {
         let (applied, mark, last) = (config.applied, log.mark(), log.last());
         if applied < mark.index {
-            return Err(Error::LogBehindCheckpoint { applied, truncated: mark.index });
+            return Err(Error::LogBehindCheckpoint {
+                applied,
+                truncated: mark.index,
+            });
         }
         if applied > last {
             return Err(Error::AppliedBeyondLog { applied, last });
@@ -154,7 +157,11 @@ impl Driver {
             releasable: 0,
             handed_out: applied,
             outbox: Vec::new(),
-            announced: Leadership { term: hard_state.term, leader: 0, role: Role::Follower },
+            announced: Leadership {
+                term: hard_state.term,
+                leader: 0,
+                role: Role::Follower,
+            },
             removed: false,
             failed: false,
             config,
@@ -267,7 +274,11 @@ impl Driver {
     /// Only a leader answers; others must ask it.
     pub fn read_index(&mut self) -> ReadToken {
         if self.is_stopped() || self.leading.is_none() {
-            let leader = if self.removed { 0 } else { self.node.raft.leader_id };
+            let leader = if self.removed {
+                0
+            } else {
+                self.node.raft.leader_id
+            };
             return self.reads.refuse(ReadError::NotLeader { leader });
         }
         self.flush();
@@ -302,8 +313,19 @@ impl Driver {
     /// The voter that would take over leadership fastest, if this member leads and there is another.
     pub fn transfer_target(&self) -> Option<u64> {
         self.leading?;
-        let matched = |id: &u64| self.node.raft.prs().get(*id).map_or(0, |progress| progress.matched);
-        let others = self.conf.voters.iter().copied().filter(|id| *id != self.config.id);
+        let matched = |id: &u64| {
+            self.node
+                .raft
+                .prs()
+                .get(*id)
+                .map_or(0, |progress| progress.matched)
+        };
+        let others = self
+            .conf
+            .voters
+            .iter()
+            .copied()
+            .filter(|id| *id != self.config.id);
         others.max_by_key(|id| (matched(id), std::cmp::Reverse(*id)))
     }
 
@@ -379,6 +401,7 @@ impl Driver {
         effects.snapshots_wanted = self.node.mut_store().take_snapshots_wanted();
         effects.failure = self.node.mut_store().take_failure();
         self.failed |= effects.failure.is_some();
+        // Not earlier: what was just committed is handed out from memory.
         self.evict();
         effects
     }
@@ -407,7 +430,6 @@ impl Driver {
             self.node.on_persist_ready(pending.ready);
             self.after_input();
         }
-        self.evict();
     }
 
     /// Entries up to `index` have been applied.
@@ -434,11 +456,11 @@ impl Driver {
     /// # Panics
     /// If `to` has not been applied.
     pub fn compact(&mut self, to: u64) -> bool {
-        let applied = self.node.raft.raft_log.applied;
-        assert!(to <= applied, "compacting to {to}, applied {applied}");
         if self.is_stopped() || to <= self.node.store().mark().index {
             return false;
         }
+        let applied = self.node.raft.raft_log.applied;
+        assert!(to <= applied, "compacting to {to}, applied {applied}");
         self.mark = Some(self.node.mut_store().compact(to));
         true
     }
@@ -488,7 +510,10 @@ impl Driver {
 
     /// Carries a `Ready` of raft-rs out, as far as the driver can, and acknowledges it.
     fn carry_out(&mut self, mut ready: Ready, effects: &mut Effects) {
-        assert!(ready.snapshot().is_empty(), "snapshots are refused before raft sees them");
+        assert!(
+            ready.snapshot().is_empty(),
+            "snapshots are refused before raft sees them"
+        );
         let leads = self.node.raft.state == StateRole::Leader;
         let messages = match leads {
             true => ready.take_messages(),
@@ -532,7 +557,10 @@ impl Driver {
         let mut records = Vec::with_capacity(entries.len() + 3);
         if promises && !entries.is_empty() {
             // The order is that of `log/record.rs`: every prefix of it is a log that raft can start from.
-            let first = HardState { commit: head.hard_state.commit, ..state };
+            let first = HardState {
+                commit: head.hard_state.commit,
+                ..state
+            };
             records.push(RaftLog::hard_state_record(&first));
         }
         let first_record = records.len();
@@ -547,7 +575,10 @@ impl Driver {
             self.head.mark = mark;
             needed_from = segment;
         }
-        let range = entries.first().zip(entries.last()).map(|(first, last)| (first.index, last.index));
+        let range = entries
+            .first()
+            .zip(entries.last())
+            .map(|(first, last)| (first.index, last.index));
         let (first, last) = range.unwrap_or((1, 0));
         if range.is_some() {
             self.appends.replaced_from(first);
@@ -567,7 +598,12 @@ impl Driver {
         });
         let must_sync = promises || range.is_some();
         self.node.mut_store().append(entries);
-        Some(Append { ticket, records, must_sync, head })
+        Some(Append {
+            ticket,
+            records,
+            must_sync,
+            head,
+        })
     }
 
     /// Hands committed entries out for applying.
@@ -586,11 +622,17 @@ impl Driver {
                 EntryType::EntryNormal => (EntryKind::Normal, entry.data),
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
                     let change = ConfChange::decode(&entry);
-                    let change = change.expect("decoded when it was proposed, received or recovered");
+                    let change =
+                        change.expect("decoded when it was proposed, received or recovered");
                     (EntryKind::ConfChange(change), Bytes::new())
                 }
             };
-            effects.committed.push(Committed { index: entry.index, term: entry.term, kind, data });
+            effects.committed.push(Committed {
+                index: entry.index,
+                term: entry.term,
+                kind,
+                data,
+            });
         }
     }
 
@@ -606,14 +648,25 @@ impl Driver {
             }
             // Trap: raft-rs panics.
             MessageType::MsgHeartbeat if message.term >= raft.term && message.commit > last => {
-                Err(StepError::CommitBeyondLog { from, commit: message.commit, last })
+                Err(StepError::CommitBeyondLog {
+                    from,
+                    commit: message.commit,
+                    last,
+                })
             }
-            // Nobody can acknowledge what the leader of this term does not have.
+            // Nobody can acknowledge what the leader of this term does not have. (A former leader may have sent it and lost it.)
             MessageType::MsgAppendResponse
-                if message.term == raft.term && !message.reject && message.index > last =>
+                if self.leading == Some(message.term)
+                    && !message.reject
+                    && message.index > last =>
             {
                 let (kind, what, value) = (wire::kind(message), "index", message.index);
-                Err(StepError::Invalid { kind, from, what, value })
+                Err(StepError::Invalid {
+                    kind,
+                    from,
+                    what,
+                    value,
+                })
             }
             // Trap: raft-rs panics when it becomes leader with entries that are not persisted. A correct peer answers to requests that were
             // held back until they were.
@@ -645,7 +698,9 @@ impl Driver {
         let uncommitted = raft.uncommitted_size() + self.proposals_bytes;
         let allowed = usize::try_from(self.config.max_uncommitted_size).unwrap_or(usize::MAX);
         if uncommitted > 0 && uncommitted.saturating_add(bytes) > allowed {
-            return Err(ProposeError::Dropped(DropReason::Uncommitted { bytes: uncommitted }));
+            return Err(ProposeError::Dropped(DropReason::Uncommitted {
+                bytes: uncommitted,
+            }));
         }
         Ok(())
     }
@@ -716,7 +771,11 @@ impl Driver {
 
     fn evict(&mut self) {
         // Followers get their entries from memory; without any, what was handed out is not needed again.
-        let done = if self.conf.is_alone(self.config.id) { self.handed_out } else { 0 };
+        let done = if self.conf.is_alone(self.config.id) {
+            self.handed_out
+        } else {
+            0
+        };
         self.node.mut_store().evict(done);
     }
 
@@ -737,9 +796,17 @@ impl Driver {
             StateRole::Leader => Role::Leader,
         };
         if self.removed {
-            return Leadership { term: raft.term, leader: 0, role: Role::Follower };
+            return Leadership {
+                term: raft.term,
+                leader: 0,
+                role: Role::Follower,
+            };
         }
-        Leadership { term: raft.term, leader: raft.leader_id, role }
+        Leadership {
+            term: raft.term,
+            leader: raft.leader_id,
+            role,
+        }
     }
 }
 

@@ -39,7 +39,9 @@ pub enum Error {
     NoMetadata,
 
     /// An entry does not follow the one before it.
-    #[error("entry gap: the log ends at index {last}, segment {segment} goes on with index {index}")]
+    #[error(
+        "entry gap: the log ends at index {last}, segment {segment} goes on with index {index}"
+    )]
     Gap {
         /// Last index before the gap.
         last: u64,
@@ -81,7 +83,9 @@ pub enum Error {
     },
 
     /// An entry would replace one that was committed or dropped.
-    #[error("entry {index} follows in the log although entries up to {committed} were committed before it")]
+    #[error(
+        "entry {index} follows in the log although entries up to {committed} were committed before it"
+    )]
     OverwritesCommitted {
         /// Index of the entry.
         index: u64,
@@ -99,7 +103,9 @@ pub enum Error {
     },
 
     /// A truncation mark does not fit the log.
-    #[error("truncation mark {found:?} does not fit the log, which is truncated at {before:?} and ends at index {last}")]
+    #[error(
+        "truncation mark {found:?} does not fit the log, which is truncated at {before:?} and ends at index {last}"
+    )]
     BadMark {
         /// The mark before it.
         before: Mark,
@@ -119,7 +125,9 @@ pub enum Error {
     },
 
     /// The log begins after the checkpoint: entries between them are missing, so the state cannot be brought up to date.
-    #[error("the log does not reach back to the checkpoint: applied up to index {applied}, log truncated at index {truncated}")]
+    #[error(
+        "the log does not reach back to the checkpoint: applied up to index {applied}, log truncated at index {truncated}"
+    )]
     LogBehindCheckpoint {
         /// Consistent index of the checkpoint.
         applied: u64,
@@ -128,7 +136,9 @@ pub enum Error {
     },
 
     /// The checkpoint holds entries that the log does not: it lost its end, or belongs to other data.
-    #[error("the checkpoint is ahead of the log: applied up to index {applied}, log ends at index {last}")]
+    #[error(
+        "the checkpoint is ahead of the log: applied up to index {applied}, log ends at index {last}"
+    )]
     AppliedBeyondLog {
         /// Consistent index of the checkpoint.
         applied: u64,

@@ -85,14 +85,16 @@ impl Reads {
         let (_, last) = self.rounds[at];
         self.rounds.drain(..=at);
         while self.waiting.front().is_some_and(|token| *token <= last) {
-            self.done.extend(self.waiting.pop_front().map(|token| (token, Ok(index))));
+            self.done
+                .extend(self.waiting.pop_front().map(|token| (token, Ok(index))));
         }
     }
 
     /// Ends all reads that wait.
     pub(crate) fn fail_all(&mut self, error: ReadError) {
         self.rounds.clear();
-        self.done.extend(self.waiting.drain(..).map(|token| (token, Err(error))));
+        self.done
+            .extend(self.waiting.drain(..).map(|token| (token, Err(error))));
     }
 
     pub(crate) fn waiting(&self) -> usize {

@@ -10,6 +10,7 @@
 //! | a type that peers may send | forwarded `MsgTransferLeader`: panic on its term; `MsgPropose`, `MsgReadIndex`, `MsgReadIndexResp`: never used by Ferrite, a response of term 0 panics, a foreign read context confirms stale reads (etcd #20418) |
 //! | term not 0 | raft takes it for a local message, without any check of terms |
 //! | numbers at most 2^62 | `term + 1`, `index + 1` overflow |
+//! | no priority, which Ferrite does not use | a member of term 0 that rejects a pre-vote because of it: panic |
 //! | appends: entries follow `index` without a gap, terms rise from `log_term` to at most `term` | slice out of range, conflict with a committed entry |
 //! | appends: `log_term` is 0 only at index 0 | raft-rs reads the term of an index beyond its log as 0: the append matches, and panics |
 //! | entries: at most [`MAX_ENTRY_BYTES`], configuration changes decode | cannot be written to the WAL; panic when applied |
@@ -67,7 +68,12 @@ pub(crate) fn kind(message: &Message) -> &'static str {
 
 fn check(message: &Message, to: u64) -> Result<(), StepError> {
     let invalid = |what, value| {
-        Err(StepError::Invalid { kind: kind(message), from: message.from, what, value })
+        Err(StepError::Invalid {
+            kind: kind(message),
+            from: message.from,
+            what,
+            value,
+        })
     };
     let appends = match message.get_msg_type() {
         MessageType::MsgAppend => true,
@@ -112,6 +118,14 @@ fn check(message: &Message, to: u64) -> Result<(), StepError> {
             return invalid(what, value);
         }
     }
+    if message.priority != 0 || message.deprecated_priority != 0 {
+        return invalid(
+            "priority",
+            message
+                .deprecated_priority
+                .max(message.priority.unsigned_abs()),
+        );
+    }
     if appends {
         return check_append(message);
     }
@@ -123,7 +137,12 @@ fn check(message: &Message, to: u64) -> Result<(), StepError> {
 
 fn check_append(message: &Message) -> Result<(), StepError> {
     let invalid = |what, value| {
-        Err(StepError::Invalid { kind: kind(message), from: message.from, what, value })
+        Err(StepError::Invalid {
+            kind: kind(message),
+            from: message.from,
+            what,
+            value,
+        })
     };
     if (message.log_term == 0) != (message.index == 0) || message.log_term > message.term {
         return invalid("log term", message.log_term);

@@ -18,7 +18,10 @@ pub(super) struct Slot {
 }
 
 /// Not yet in the WAL, as far as the log was told. No record begins at offset 0.
-const NOWHERE: Position = Position { segment: 0, offset: 0 };
+const NOWHERE: Position = Position {
+    segment: 0,
+    offset: 0,
+};
 
 /// What an entry in memory costs beside its payload, in bytes.
 const ENTRY_OVERHEAD: usize = size_of::<Entry>() + 32;
@@ -142,11 +145,20 @@ impl Entries {
 
     /// Where the record of the entry is. Called in the order of indices.
     pub(super) fn locate(&mut self, index: u64, position: Position) {
-        assert!(index == self.positioned + 1, "position of entry {index} after {}", self.positioned);
-        assert!(position > self.newest, "entry {index} at {position:?}, after {:?}", self.newest);
+        assert!(
+            index == self.positioned + 1,
+            "position of entry {index} after {}",
+            self.positioned
+        );
+        assert!(
+            position > self.newest,
+            "entry {index} at {position:?}, after {:?}",
+            self.newest
+        );
         let offset = (index - self.first) as usize;
         let slot = self.slots.get_mut(offset);
-        slot.expect("positions are told for entries of the log").position = position;
+        slot.expect("positions are told for entries of the log")
+            .position = position;
         self.positioned = index;
         self.newest = position;
     }
@@ -216,9 +228,17 @@ impl Entries {
     #[cfg(test)]
     pub(super) fn check_invariants(&self) {
         let last = self.last();
-        assert!(self.first == self.mark.index + 1, "{} after {:?}", self.first, self.mark);
+        assert!(
+            self.first == self.mark.index + 1,
+            "{} after {:?}",
+            self.first,
+            self.mark
+        );
         assert!(self.window.len() <= self.slots.len());
-        assert_eq!(self.window_bytes, self.window.iter().map(cost).sum::<usize>());
+        assert_eq!(
+            self.window_bytes,
+            self.window.iter().map(cost).sum::<usize>()
+        );
         assert!(self.mark.index <= self.positioned && self.positioned <= last);
         let mut before = NOWHERE;
         let mut term = self.mark.term;

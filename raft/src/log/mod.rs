@@ -39,8 +39,8 @@ use ferrite_disk::wal::{Record, WalReader};
 use raft::eraftpb::{Entry, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
 
-pub use record::{BadRecord, HardState, MAX_ENTRY_BYTES, Mark, Metadata};
 pub(crate) use record::MAX_NUMBER;
+pub use record::{BadRecord, HardState, MAX_ENTRY_BYTES, Mark, Metadata};
 pub use recovery::{Options, Recovered, create, exists, recover};
 
 use crate::conf::ConfState;
@@ -159,7 +159,11 @@ impl RaftLog {
     }
 
     pub(crate) fn head(&self) -> Head {
-        Head { metadata: self.metadata, hard_state: self.hard_state, mark: self.entries.mark }
+        Head {
+            metadata: self.metadata,
+            hard_state: self.hard_state,
+            mark: self.entries.mark,
+        }
     }
 
     /// Adds entries that were handed out for appending; they may replace the log's end.
@@ -182,11 +186,17 @@ impl RaftLog {
     /// Drops the entries up to `to`, which must be one of them. Gives the new mark, and the first segment that is needed from then on
     /// if that is known.
     pub(crate) fn compact(&mut self, to: u64) -> (Mark, Option<u64>) {
-        let term = self.entries.term(to).expect("the driver compacts what the log holds");
+        let term = self
+            .entries
+            .term(to)
+            .expect("the driver compacts what the log holds");
         let mark = Mark { index: to, term };
         self.entries.compact(mark);
         // Without a position for the next entry, it will be no earlier than the newest record that has one.
-        let needed = self.entries.position(to + 1).or(self.entries.newest_position());
+        let needed = self
+            .entries
+            .position(to + 1)
+            .or(self.entries.newest_position());
         (mark, needed.map(|position| position.segment))
     }
 
@@ -221,7 +231,9 @@ impl RaftLog {
     }
 
     pub(crate) fn take_snapshots_wanted(&mut self) -> Vec<u64> {
-        std::mem::take(self.snapshots_wanted.get_mut()).into_iter().collect()
+        std::mem::take(self.snapshots_wanted.get_mut())
+            .into_iter()
+            .collect()
     }
 
     pub(crate) fn wants_snapshots(&self) -> bool {
@@ -242,7 +254,10 @@ impl RaftLog {
             .map_err(|error| mismatch(error.to_string()))?;
         let term = self.entries.term(index);
         if entry.index != index || Some(entry.term) != term {
-            return Err(mismatch(format!("entry {} of term {}", entry.index, entry.term)));
+            return Err(mismatch(format!(
+                "entry {} of term {}",
+                entry.index, entry.term
+            )));
         }
         Ok(entry)
     }
@@ -259,7 +274,10 @@ impl RaftLog {
         let mut found = Vec::new();
         let mut bytes = 0u64;
         for index in low..high {
-            let slot = self.entries.slot(index).expect("raft asks for entries that the log holds");
+            let slot = self
+                .entries
+                .slot(index)
+                .expect("raft asks for entries that the log holds");
             bytes += u64::from(slot.bytes);
             if !found.is_empty() && limit.is_some_and(|limit| bytes > limit) {
                 break;
@@ -269,7 +287,8 @@ impl RaftLog {
                 if left == 0 {
                     return Ok((!found.is_empty()).then_some(found));
                 }
-                self.read_back_left.set(left.saturating_sub(slot.bytes as usize));
+                self.read_back_left
+                    .set(left.saturating_sub(slot.bytes as usize));
             }
             found.push(self.entry(index)?);
         }
@@ -279,7 +298,10 @@ impl RaftLog {
     /// The entries without their content.
     fn shapes(&self, low: u64, high: u64) -> Vec<Entry> {
         let shape = |index| {
-            let slot = self.entries.slot(index).expect("raft asks for entries that the log holds");
+            let slot = self
+                .entries
+                .slot(index)
+                .expect("raft asks for entries that the log holds");
             let mut entry = Entry::default();
             entry.index = index;
             entry.term = slot.term;
@@ -292,7 +314,10 @@ impl RaftLog {
 
 impl raft::Storage for RaftLog {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(RaftState::new(to_raft(&self.hard_state), self.conf_state.to_raft()))
+        Ok(RaftState::new(
+            to_raft(&self.hard_state),
+            self.conf_state.to_raft(),
+        ))
     }
 
     fn entries(
@@ -302,7 +327,11 @@ impl raft::Storage for RaftLog {
         max_size: impl Into<Option<u64>>,
         context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
-        assert!(high <= self.last() + 1, "entries {low}..{high} of a log up to {}", self.last());
+        assert!(
+            high <= self.last() + 1,
+            "entries {low}..{high} of a log up to {}",
+            self.last()
+        );
         if low < self.first() {
             return Err(StorageError::Compacted.into());
         }
@@ -335,7 +364,9 @@ impl raft::Storage for RaftLog {
         if index < self.entries.mark.index {
             return Err(StorageError::Compacted.into());
         }
-        self.entries.term(index).ok_or_else(|| StorageError::Unavailable.into())
+        self.entries
+            .term(index)
+            .ok_or_else(|| StorageError::Unavailable.into())
     }
 
     fn first_index(&self) -> raft::Result<u64> {
@@ -361,5 +392,9 @@ pub(crate) fn to_raft(state: &HardState) -> raft::eraftpb::HardState {
 }
 
 pub(crate) fn from_raft(state: &raft::eraftpb::HardState) -> HardState {
-    HardState { term: state.term, vote: state.vote, commit: state.commit }
+    HardState {
+        term: state.term,
+        vote: state.vote,
+        commit: state.commit,
+    }
 }

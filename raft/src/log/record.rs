@@ -132,7 +132,10 @@ fn numbers(kind: u8, numbers: &[u64]) -> Record {
     for number in numbers {
         payload.put_u64_le(*number);
     }
-    Record { kind, payload: payload.freeze() }
+    Record {
+        kind,
+        payload: payload.freeze(),
+    }
 }
 
 /// Length of the payload of an entry's record.
@@ -155,10 +158,15 @@ pub(crate) fn entries(entries: &[Entry], records: &mut Vec<Record>) {
         buffer.put_u64_le(entry.term);
         buffer.put_u32_le(u32::from(kind));
         let context = u32::try_from(entry.context.len());
-        buffer.put_u32_le(context.expect("entries above MAX_ENTRY_BYTES are refused before they are proposed or stepped"));
+        buffer.put_u32_le(context.expect(
+            "entries above MAX_ENTRY_BYTES are refused before they are proposed or stepped",
+        ));
         buffer.put_slice(&entry.context);
         buffer.put_slice(&entry.data);
-        records.push(Record { kind: KIND_ENTRY, payload: buffer.split().freeze() });
+        records.push(Record {
+            kind: KIND_ENTRY,
+            payload: buffer.split().freeze(),
+        });
     }
 }
 
@@ -167,7 +175,10 @@ pub(crate) fn decode(kind: u8, payload: Bytes) -> Result<Decoded, BadRecord> {
     match kind {
         KIND_METADATA => {
             let [cluster_id, member_id] = decode_numbers("metadata", &payload)?;
-            Ok(Decoded::Metadata(Metadata { cluster_id, member_id }))
+            Ok(Decoded::Metadata(Metadata {
+                cluster_id,
+                member_id,
+            }))
         }
         KIND_ENTRY => decode_entry(payload).map(Decoded::Entry),
         KIND_HARD_STATE => {
@@ -206,7 +217,10 @@ fn decode_numbers<const N: usize>(
 }
 
 fn decode_entry(mut payload: Bytes) -> Result<Entry, BadRecord> {
-    let short = BadRecord::Length { what: "entry", bytes: payload.len() };
+    let short = BadRecord::Length {
+        what: "entry",
+        bytes: payload.len(),
+    };
     if payload.len() < ENTRY_HEAD {
         return Err(short);
     }
@@ -222,7 +236,10 @@ fn decode_entry(mut payload: Bytes) -> Result<Entry, BadRecord> {
         at_most(what, value)?;
     }
     if zeros != 0 {
-        return Err(BadRecord::Value { what: "entry padding", value: zeros });
+        return Err(BadRecord::Value {
+            what: "entry padding",
+            value: zeros,
+        });
     }
     let entry_type = match kind {
         TYPE_NORMAL => EntryType::EntryNormal,

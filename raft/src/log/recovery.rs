@@ -26,7 +26,10 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { cache_bytes: 32 << 20, wal: wal::Options::default() }
+        Options {
+            cache_bytes: 32 << 20,
+            wal: wal::Options::default(),
+        }
     }
 }
 
@@ -62,12 +65,32 @@ pub fn create(
     metadata: Metadata,
     start: Mark,
 ) -> Result<Recovered, Error> {
-    let hard_state = HardState { term: start.term, vote: 0, commit: start.index };
-    let head = Head { metadata, hard_state, mark: start };
+    let hard_state = HardState {
+        term: start.term,
+        vote: 0,
+        commit: start.index,
+    };
+    let head = Head {
+        metadata,
+        hard_state,
+        mark: start,
+    };
     let wal = Wal::create(disk, dir, options.wal.clone(), &head.records())?;
     let entries = Entries::new(start);
-    let log = RaftLog::new(metadata, hard_state, entries, options.cache_bytes, wal.reader());
-    Ok(Recovered { log, wal, metadata, hard_state, report: Report::default() })
+    let log = RaftLog::new(
+        metadata,
+        hard_state,
+        entries,
+        options.cache_bytes,
+        wal.reader(),
+    );
+    Ok(Recovered {
+        log,
+        wal,
+        metadata,
+        hard_state,
+        report: Report::default(),
+    })
 }
 
 /// Opens a log and replays it, in memory bounded by `cache_bytes` and 32 bytes an entry. Everything replayed is durable afterwards.
@@ -89,10 +112,25 @@ pub fn recover(disk: Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Rec
         return Err(error);
     }
     let (wal, report) = opened?;
-    let Head { metadata, hard_state, .. } = replay.finish()?;
-    let log =
-        RaftLog::new(metadata, hard_state, replay.entries, options.cache_bytes, wal.reader());
-    Ok(Recovered { log, wal, metadata, hard_state, report })
+    let Head {
+        metadata,
+        hard_state,
+        ..
+    } = replay.finish()?;
+    let log = RaftLog::new(
+        metadata,
+        hard_state,
+        replay.entries,
+        options.cache_bytes,
+        wal.reader(),
+    );
+    Ok(Recovered {
+        log,
+        wal,
+        metadata,
+        hard_state,
+        report,
+    })
 }
 
 /// What the records so far amount to.
@@ -115,7 +153,11 @@ impl Replay {
 
     fn visit(&mut self, position: Position, kind: u8, payload: Bytes) -> Result<(), Error> {
         let Position { segment, offset } = position;
-        let bad = |source| Error::Record { segment, offset, source };
+        let bad = |source| Error::Record {
+            segment,
+            offset,
+            source,
+        };
         match record::decode(kind, payload).map_err(bad)? {
             Decoded::Metadata(metadata) => self.metadata(metadata, segment),
             Decoded::HardState(state) => self.hard_state(state),
@@ -126,9 +168,11 @@ impl Replay {
 
     fn metadata(&mut self, found: Metadata, segment: u64) -> Result<(), Error> {
         match self.metadata {
-            Some(before) if before != found => {
-                Err(Error::MetadataConflict { before, found, segment })
-            }
+            Some(before) if before != found => Err(Error::MetadataConflict {
+                before,
+                found,
+                segment,
+            }),
             _ => {
                 self.metadata = Some(found);
                 Ok(())
@@ -138,7 +182,8 @@ impl Replay {
 
     fn hard_state(&mut self, found: HardState) -> Result<(), Error> {
         let before = self.hard_state;
-        let vote_taken_back = found.term == before.term && before.vote != 0 && found.vote != before.vote;
+        let vote_taken_back =
+            found.term == before.term && before.vote != 0 && found.vote != before.vote;
         if found.term < before.term || found.commit < before.commit || vote_taken_back {
             return Err(Error::HardStateRegressed { before, found });
         }
@@ -151,9 +196,16 @@ impl Replay {
         let last = self.entries.last();
         let beyond = found.index > last && !self.entries.is_empty();
         // Of an entry that is there, and of the old mark, the term is known.
-        let other_term = self.entries.term(found.index).is_some_and(|term| term != found.term);
+        let other_term = self
+            .entries
+            .term(found.index)
+            .is_some_and(|term| term != found.term);
         if found.index < before.index || beyond || other_term {
-            return Err(Error::BadMark { before, found, last });
+            return Err(Error::BadMark {
+                before,
+                found,
+                last,
+            });
         }
         self.entries.compact(found);
         Ok(())
@@ -167,20 +219,33 @@ impl Replay {
             return Err(Error::OverwritesCommitted { index, committed });
         }
         if !self.entries.is_empty() && index > last + 1 {
-            return Err(Error::Gap { last, index, segment: position.segment });
+            return Err(Error::Gap {
+                last,
+                index,
+                segment: position.segment,
+            });
         }
         if term > self.hard_state.term {
-            return Err(Error::TermUnknown { index, term, known: self.hard_state.term });
+            return Err(Error::TermUnknown {
+                index,
+                term,
+                known: self.hard_state.term,
+            });
         }
         match self.entries.term(index - 1) {
             Some(before) if before > term => {
-                return Err(Error::TermBackwards { index, term, before });
+                return Err(Error::TermBackwards {
+                    index,
+                    term,
+                    before,
+                });
             }
             _ => {}
         }
         if entry.entry_type != EntryType::EntryNormal {
             // Applying it is not the time to find out.
-            ConfChange::decode(&entry).map_err(|why| Error::Config(format!("entry {index}: {why}")))?;
+            ConfChange::decode(&entry)
+                .map_err(|why| Error::Config(format!("entry {index}: {why}")))?;
         }
         self.entries.push_found(entry, position);
         self.entries.evict(self.cache_bytes, 0, usize::MAX);
@@ -193,12 +258,19 @@ impl Replay {
         };
         let mark = self.entries.mark;
         if self.entries.first != mark.index + 1 {
-            return Err(Error::MissingEntries { truncated: mark.index, first: self.entries.first });
+            return Err(Error::MissingEntries {
+                truncated: mark.index,
+                first: self.entries.first,
+            });
         }
         let (commit, last) = (self.hard_state.commit, self.entries.last());
         if commit > last {
             return Err(Error::CommitBeyondLog { commit, last });
         }
-        Ok(Head { metadata, hard_state: self.hard_state, mark })
+        Ok(Head {
+            metadata,
+            hard_state: self.hard_state,
+            mark,
+        })
     }
 }

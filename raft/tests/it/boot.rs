@@ -1,0 +1,345 @@
+//! Starting: what of log and checkpoint fits together, and what does not.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ferrite_disk::Disk;
+use ferrite_disk::sim::SimDisk;
+use ferrite_disk::wal::{Record, Wal};
+use ferrite_raft::log::{create, recover};
+use ferrite_raft::{ConfState, Config, Driver, Error, HardState, Mark};
+
+use crate::support::{DIR, Setup, metadata, options, payload};
+
+fn record(kind: u8, numbers: &[u64]) -> Record {
+    let payload: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+    Record {
+        kind,
+        payload: payload.into(),
+    }
+}
+
+fn meta(cluster: u64, member: u64) -> Record {
+    record(1, &[cluster, member])
+}
+
+fn entry(index: u64, term: u64) -> Record {
+    record(2, &[index, term, 0])
+}
+
+fn state(term: u64, vote: u64, commit: u64) -> Record {
+    record(3, &[term, vote, commit])
+}
+
+fn truncated(index: u64, term: u64) -> Record {
+    record(4, &[index, term])
+}
+
+/// What recovery says to these records.
+fn recovered(records: &[Record]) -> Result<(Mark, u64, HardState), Error> {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+    let options = options(1 << 20);
+    drop(Wal::create(
+        disk.clone(),
+        Path::new(DIR),
+        options.wal.clone(),
+        records,
+    )?);
+    let recovered = recover(disk, Path::new(DIR), &options)?;
+    Ok((
+        recovered.log.mark(),
+        recovered.log.last(),
+        recovered.hard_state,
+    ))
+}
+
+fn check(records: &[Record], expected: &str) {
+    let error = recovered(records).unwrap_err().to_string();
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
+fn a_later_entry_with_a_smaller_index_replaces_from_there() {
+    let records = [
+        meta(1, 2),
+        state(2, 0, 0),
+        entry(1, 1),
+        state(2, 0, 1),
+        entry(2, 1),
+        entry(3, 1),
+        entry(2, 2),
+        state(2, 0, 2),
+    ];
+    let (mark, last, state) = recovered(&records).unwrap();
+    assert_eq!((mark, last), (Mark::default(), 2));
+    assert_eq!(
+        state,
+        HardState {
+            term: 2,
+            vote: 0,
+            commit: 2
+        }
+    );
+}
+
+#[test]
+fn a_log_whose_beginning_was_released_is_complete_once_a_later_mark_says_so() {
+    let released = [
+        meta(1, 2),
+        state(1, 0, 8),
+        truncated(5, 1),
+        entry(9, 1),
+        entry(10, 1),
+    ];
+    check(&released, "truncated at index 5 but begins at index 9");
+    for mark in 8..=10 {
+        let records = [&released[..], &[truncated(mark, 1)]].concat();
+        let (found, last, _) = recovered(&records).unwrap();
+        assert_eq!(
+            (found, last),
+            (
+                Mark {
+                    index: mark,
+                    term: 1
+                },
+                10
+            )
+        );
+    }
+    // The first entry kept may be replaced by an earlier one.
+    let records = [
+        &released[..],
+        &[state(2, 0, 8), entry(9, 2), truncated(8, 1)],
+    ]
+    .concat();
+    assert_eq!(recovered(&records).unwrap().1, 9);
+}
+
+#[test]
+fn records_that_contradict_each_other_are_refused() {
+    let start = [
+        meta(1, 2),
+        state(3, 1, 0),
+        truncated(0, 0),
+        entry(1, 1),
+        entry(2, 3),
+    ];
+    let and = |more: &[Record]| [&start[..], more].concat();
+    check(&[state(1, 0, 0)], "no metadata");
+    check(
+        &and(&[meta(1, 3)]),
+        "conflicting metadata: member 2 of cluster 1 before, member 3 of",
+    );
+    check(
+        &and(&[entry(4, 3)]),
+        "entry gap: the log ends at index 2, segment 1 goes on with index 4",
+    );
+    check(
+        &and(&[entry(3, 2)]),
+        "terms go backwards: entry 3 has term 2, the one before it 3",
+    );
+    check(
+        &and(&[entry(3, 4)]),
+        "entry 3 has term 4, the hard state before it only term 3",
+    );
+    check(&and(&[state(2, 0, 0)]), "hard state goes backwards");
+    check(&and(&[state(3, 2, 0)]), "hard state goes backwards");
+    check(&and(&[state(3, 0, 0)]), "hard state goes backwards");
+    check(
+        &and(&[state(3, 1, 1), state(3, 1, 0)]),
+        "hard state goes backwards",
+    );
+    check(
+        &and(&[state(3, 1, 2), entry(2, 3)]),
+        "entry 2 follows in the log although entries up to 2",
+    );
+    check(
+        &and(&[truncated(1, 1), entry(1, 3)]),
+        "entry 1 follows in the log although entries up to 1",
+    );
+    check(&and(&[truncated(3, 3)]), "does not fit the log");
+    check(&and(&[truncated(2, 2)]), "does not fit the log");
+    check(
+        &and(&[truncated(2, 3), truncated(1, 1)]),
+        "does not fit the log",
+    );
+    check(
+        &and(&[state(3, 1, 3)]),
+        "commits up to index 3 but the log ends at index 2",
+    );
+    check(&and(&[record(9, &[])]), "unknown record kind 9");
+    check(&and(&[record(4, &[1])]), "truncated record of 8 bytes");
+    check(
+        &and(&[record(3, &[u64::MAX, 0, 0])]),
+        "term is 18446744073709551615",
+    );
+    check(&and(&[record(2, &[3, 3, 7])]), "entry of unknown type 7");
+    check(
+        &and(&[record(2, &[3, 3, 0xff << 40])]),
+        "entry record of 24 bytes",
+    );
+    // An entry that claims to be a configuration change and is none would stop the member when it is applied.
+    check(
+        &and(&[record(2, &[3, 3, 2, u64::MAX])]),
+        "configuration: entry 3",
+    );
+    assert!(recovered(&and(&[])).is_ok());
+}
+
+/// The commit index is not synced on its own, so the checkpoint may be ahead of it; raft-rs would panic.
+#[test]
+fn a_checkpoint_ahead_of_the_commit_index_raises_it() {
+    let disk = SimDisk::new(1);
+    let setup = Setup::sole();
+    let mut member = setup.start(&disk).unwrap();
+    member.lead();
+    for number in 0..5 {
+        member.propose(payload(number, 20));
+    }
+    member.run();
+    member.checkpoint();
+    assert_eq!(member.checkpointed, 6);
+    drop(member);
+    let recovered = recover(Arc::new(disk.clone()), Path::new(DIR), &setup.options).unwrap();
+    assert_eq!(recovered.hard_state.commit, 1);
+    let mut member = setup.start(&disk).unwrap();
+    let status = member.driver.status();
+    assert_eq!(
+        (status.commit, status.applied, status.last_index),
+        (6, 6, 6)
+    );
+    member.lead();
+    assert_eq!(member.applied.index, 7);
+}
+
+#[test]
+fn entries_after_the_checkpoint_are_handed_out_again() {
+    let disk = SimDisk::new(1);
+    let setup = Setup::sole();
+    let mut member = setup.start(&disk).unwrap();
+    member.lead();
+    for number in 0..5 {
+        member.propose(payload(number, 20));
+        member.run();
+        if number == 2 {
+            member.checkpoint();
+        }
+    }
+    drop(member);
+    let mut member = setup.start(&disk).unwrap();
+    assert_eq!(member.applied.payloads.len(), 3);
+    // The last commit index was not written: its entry waits for the new term.
+    let committed: Vec<u64> = member.run().committed.iter().map(|e| e.index).collect();
+    assert_eq!(committed, [5]);
+    let committed: Vec<u64> = member.lead().committed.iter().map(|e| e.index).collect();
+    assert_eq!(committed, [6, 7]);
+    assert_eq!(
+        member.applied.payloads,
+        (0..5).map(|n| payload(n, 20)).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_log_that_does_not_fit_the_checkpoint_is_refused() {
+    let start = |applied: u64| {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+        let start = Mark { index: 10, term: 2 };
+        let log = create(disk, Path::new(DIR), &options(1 << 20), metadata(1), start)
+            .unwrap()
+            .log;
+        Driver::new(
+            Config::new(1, applied, ConfState::new(vec![1], vec![]), 1),
+            log,
+        )
+    };
+    let error = start(9).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::LogBehindCheckpoint {
+                applied: 9,
+                truncated: 10
+            }
+        ),
+        "{error}"
+    );
+    let error = start(11).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::AppliedBeyondLog {
+                applied: 11,
+                last: 10
+            }
+        ),
+        "{error}"
+    );
+    let driver = start(10).unwrap();
+    assert_eq!((driver.status().term, driver.status().first_index), (2, 11));
+}
+
+#[test]
+fn configurations_that_raft_cannot_start_from_are_refused() {
+    let start = |change: &dyn Fn(&mut Config)| {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+        let log = create(
+            disk,
+            Path::new(DIR),
+            &options(1 << 20),
+            metadata(1),
+            Mark::default(),
+        );
+        let mut config = Config::new(1, 0, ConfState::new(vec![1], vec![]), 1);
+        change(&mut config);
+        Driver::new(config, log.unwrap().log).map(drop)
+    };
+    assert!(start(&|_| {}).is_ok());
+    let refused: [&dyn Fn(&mut Config); 7] = [
+        &|config| config.conf_state.learners = vec![1],
+        &|config| config.conf_state.voters = vec![0],
+        &|config| config.conf_state.auto_leave = true,
+        &|config| config.conf_state.learners_next = vec![5],
+        &|config| config.election_ticks = 1,
+        &|config| config.max_inflight = 0,
+        &|config| config.max_uncommitted_size = 1,
+    ];
+    for change in refused {
+        assert!(matches!(start(change), Err(Error::Config(_))));
+    }
+    let mut joint = ConfState::new(vec![1, 2], vec![3]);
+    (joint.voters_outgoing, joint.learners_next, joint.auto_leave) = (vec![1, 4], vec![4], true);
+    assert!(start(&|config| config.conf_state = joint.clone()).is_ok());
+}
+
+#[test]
+fn creating_over_a_log_is_refused() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+    let make = || {
+        create(
+            disk.clone(),
+            Path::new(DIR),
+            &options(1 << 20),
+            metadata(1),
+            Mark::default(),
+        )
+    };
+    make().unwrap();
+    assert!(matches!(make(), Err(Error::Wal(_))));
+}
+
+/// Terms, votes and the log come back as they were promised.
+#[test]
+fn a_restart_keeps_the_term_and_the_vote() {
+    let disk = SimDisk::new(1);
+    for term in 1..=5 {
+        let mut member = Setup::sole().start(&disk).unwrap();
+        assert_eq!(member.driver.status().term, term - 1);
+        member.lead();
+        member.propose(Bytes::from_static(b"x"));
+        member.run();
+        let status = member.driver.status();
+        assert_eq!((status.term, status.vote), (term, 1));
+        assert_eq!(member.applied.payloads.len() as u64, term);
+    }
+}

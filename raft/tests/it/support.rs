@@ -1,0 +1,334 @@
+//! One member: a disk, a WAL, a driver, and the loop that carries effects out.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ferrite_disk::Disk;
+use ferrite_disk::sim::SimDisk;
+use ferrite_disk::wal::{self, Position, Wal};
+use ferrite_raft::log::{Options, Recovered, create, exists, recover};
+use ferrite_raft::{
+    Append, Committed, ConfState, Config, Driver, EntryKind, Error, Leadership, Mark, Metadata,
+    ReadError, ReadToken, Role, Ticket,
+};
+use protobuf::Message as _;
+use raft::eraftpb::Message;
+
+pub(crate) const DIR: &str = "data/wal";
+pub(crate) const STATE: &str = "data/state";
+
+pub(crate) fn metadata(id: u64) -> Metadata {
+    Metadata {
+        cluster_id: 0xc1,
+        member_id: id,
+    }
+}
+
+/// Small segments: a few dozen entries switch.
+pub(crate) fn options(cache_bytes: usize) -> Options {
+    Options {
+        cache_bytes,
+        wal: wal::Options {
+            segment_bytes: 4096,
+            spare_segments: 1,
+        },
+    }
+}
+
+/// What a member has applied, and what of it is in the page file: here the whole list of payloads, replaced atomically.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Applied {
+    pub(crate) index: u64,
+    pub(crate) payloads: Vec<Bytes>,
+    pub(crate) conf: ConfState,
+}
+
+impl Applied {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.index.to_le_bytes().to_vec();
+        for list in [&self.conf.voters, &self.conf.learners] {
+            bytes.extend((list.len() as u32).to_le_bytes());
+            list.iter().for_each(|id| bytes.extend(id.to_le_bytes()));
+        }
+        for payload in &self.payloads {
+            bytes.extend((payload.len() as u32).to_le_bytes());
+            bytes.extend(payload);
+        }
+        bytes
+    }
+
+    fn decode(mut bytes: &[u8]) -> Applied {
+        let mut take = |n: usize| {
+            let (head, rest) = bytes.split_at_checked(n)?;
+            bytes = rest;
+            Some(head)
+        };
+        let mut applied = Applied::default();
+        applied.index = u64::from_le_bytes(take(8).unwrap().try_into().unwrap());
+        for list in [&mut applied.conf.voters, &mut applied.conf.learners] {
+            let len = u32::from_le_bytes(take(4).unwrap().try_into().unwrap());
+            for _ in 0..len {
+                list.push(u64::from_le_bytes(take(8).unwrap().try_into().unwrap()));
+            }
+        }
+        while let Some(len) = take(4) {
+            let len = u32::from_le_bytes(len.try_into().unwrap()) as usize;
+            applied
+                .payloads
+                .push(Bytes::copy_from_slice(take(len).unwrap()));
+        }
+        applied
+    }
+}
+
+/// What a turn of the loop gave besides.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) sent: Vec<(u64, Bytes)>,
+    pub(crate) committed: Vec<Committed>,
+    pub(crate) reads: Vec<(ReadToken, Result<u64, ReadError>)>,
+    pub(crate) leaderships: Vec<Leadership>,
+    pub(crate) failure: Option<Error>,
+    pub(crate) snapshots_wanted: Vec<u64>,
+}
+
+pub(crate) struct Member {
+    pub(crate) disk: SimDisk,
+    pub(crate) wal: Wal,
+    pub(crate) driver: Driver,
+    pub(crate) applied: Applied,
+    /// The index that the page file is as of.
+    pub(crate) checkpointed: u64,
+    /// Written, not synced, not reported.
+    pub(crate) unsynced: VecDeque<(Ticket, Vec<Position>)>,
+    /// Everything carried out, as text: for comparing runs.
+    pub(crate) trace: Vec<String>,
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.driver.fmt(f)
+    }
+}
+
+/// How a member is started.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) id: u64,
+    pub(crate) voters: Vec<u64>,
+    pub(crate) learners: Vec<u64>,
+    pub(crate) seed: u64,
+    pub(crate) options: Options,
+    pub(crate) config: fn(&mut Config),
+}
+
+impl Setup {
+    pub(crate) fn sole() -> Setup {
+        Setup::of(1, &[1])
+    }
+
+    pub(crate) fn of(id: u64, voters: &[u64]) -> Setup {
+        Setup {
+            id,
+            voters: voters.to_vec(),
+            learners: Vec::new(),
+            seed: id,
+            options: options(1 << 20),
+            config: |_| {},
+        }
+    }
+
+    pub(crate) fn cache(mut self, bytes: usize) -> Setup {
+        self.options.cache_bytes = bytes;
+        self
+    }
+
+    /// Starts, or starts again, on what is on the disk.
+    pub(crate) fn start(&self, disk: &SimDisk) -> Result<Member, Error> {
+        let Opened { log, wal, applied } = self.open(disk)?;
+        let mut config = Config::new(self.id, applied.index, applied.conf.clone(), self.seed);
+        (self.config)(&mut config);
+        let driver = Driver::new(config, log)?;
+        Ok(Member {
+            disk: disk.clone(),
+            wal,
+            driver,
+            checkpointed: applied.index,
+            applied,
+            unsynced: VecDeque::new(),
+            trace: Vec::new(),
+        })
+    }
+
+    fn open(&self, disk: &SimDisk) -> Result<Opened, Error> {
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let dir = Path::new(DIR);
+        // The data directory's own name is not the WAL's business.
+        disk.create_dir(Path::new("data"))
+            .expect("the disk can make directories");
+        disk.sync_dir(Path::new("")).expect("the disk can sync");
+        let found = exists(&*shared, dir).expect("the disk can be listed");
+        let recovered = match found {
+            true => recover(shared, dir, &self.options)?,
+            false => create(
+                shared,
+                dir,
+                &self.options,
+                metadata(self.id),
+                Mark::default(),
+            )?,
+        };
+        assert_eq!(recovered.metadata, metadata(self.id));
+        let applied = match disk.exists(Path::new(STATE)).unwrap() {
+            true => Applied::decode(&disk.read(Path::new(STATE)).unwrap()),
+            false => Applied {
+                conf: ConfState::new(self.voters.clone(), self.learners.clone()),
+                ..Applied::default()
+            },
+        };
+        let Recovered { log, wal, .. } = recovered;
+        Ok(Opened { log, wal, applied })
+    }
+}
+
+struct Opened {
+    log: ferrite_raft::RaftLog,
+    wal: Wal,
+    applied: Applied,
+}
+
+impl Member {
+    /// Carries everything out, synchronously.
+    pub(crate) fn run(&mut self) -> Outcome {
+        let mut outcome = Outcome::default();
+        while self.driver.has_effects() {
+            self.turn(&mut outcome);
+            self.sync();
+            if outcome.failure.is_some() {
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// Carries one turn out, except for the sync.
+    pub(crate) fn turn(&mut self, outcome: &mut Outcome) {
+        let effects = self.driver.effects();
+        self.trace.push(format!("{effects:?}"));
+        outcome.sent.extend(effects.send);
+        outcome.reads.extend(effects.reads);
+        outcome.leaderships.extend(effects.leadership);
+        outcome.snapshots_wanted.extend(effects.snapshots_wanted);
+        outcome.failure = effects.failure.or(outcome.failure.take());
+        if let Some(append) = effects.append {
+            self.write(append);
+        }
+        self.apply(&effects.committed);
+        outcome.committed.extend(effects.committed);
+    }
+
+    fn write(&mut self, append: Append) {
+        let positions = self
+            .wal
+            .append(&append.records, &mut || append.head())
+            .unwrap();
+        self.unsynced.push_back((append.ticket, positions));
+    }
+
+    /// Syncs what was written and reports it.
+    pub(crate) fn sync(&mut self) {
+        if self.unsynced.is_empty() {
+            return;
+        }
+        self.wal.sync().unwrap();
+        for (ticket, positions) in std::mem::take(&mut self.unsynced) {
+            self.driver.persisted(ticket, &positions);
+        }
+    }
+
+    fn apply(&mut self, committed: &[Committed]) {
+        for entry in committed {
+            assert_eq!(entry.index, self.applied.index + 1);
+            self.applied.index = entry.index;
+            match &entry.kind {
+                EntryKind::Normal if entry.data.is_empty() => {}
+                EntryKind::Normal => self.applied.payloads.push(entry.data.clone()),
+                EntryKind::ConfChange(change) => {
+                    // A change that raft refuses is refused by every member alike.
+                    if let Ok(conf) = self.driver.apply_conf_change(change) {
+                        self.applied.conf = conf;
+                    }
+                }
+            }
+        }
+        if !committed.is_empty() {
+            self.driver.applied(self.applied.index);
+        }
+    }
+
+    /// Makes what was applied durable in the page file.
+    pub(crate) fn checkpoint(&mut self) {
+        let (state, unfinished) = (Path::new(STATE), Path::new("data/state.tmp"));
+        if self.disk.exists(unfinished).unwrap() {
+            self.disk.remove(unfinished).unwrap();
+        }
+        let file = self.disk.create(unfinished).unwrap();
+        file.write_at(&self.applied.encode(), 0).unwrap();
+        file.sync_data().unwrap();
+        self.disk.rename(unfinished, state).unwrap();
+        self.disk.sync_dir(Path::new("data")).unwrap();
+        self.checkpointed = self.applied.index;
+    }
+
+    /// Compacts, carries the mark out, and releases what is no longer needed.
+    pub(crate) fn compact(&mut self, to: u64) -> Outcome {
+        self.driver.compact(to);
+        let outcome = self.run();
+        self.wal
+            .release_before(self.driver.releasable_before())
+            .unwrap();
+        outcome
+    }
+
+    /// Leads, as a sole voter does at boot.
+    pub(crate) fn lead(&mut self) -> Outcome {
+        self.driver.campaign();
+        let outcome = self.run();
+        assert_eq!(self.driver.status().role, Role::Leader);
+        outcome
+    }
+
+    pub(crate) fn propose(&mut self, payload: impl Into<Bytes>) {
+        self.driver.propose(payload.into()).unwrap();
+    }
+}
+
+pub(crate) fn message(bytes: &Bytes) -> Message {
+    Message::parse_from_carllerche_bytes(bytes).unwrap()
+}
+
+pub(crate) fn encode(message: &Message) -> Bytes {
+    message.write_to_bytes().unwrap().into()
+}
+
+/// A payload that says its number and has a length.
+pub(crate) fn payload(number: u64, len: usize) -> Bytes {
+    let mut bytes = number.to_be_bytes().to_vec();
+    bytes.resize(len.max(8), b'.');
+    bytes.into()
+}
+
+/// For schedules.
+pub(crate) struct Random(pub u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
+    }
+}
