@@ -38,6 +38,10 @@ pub(super) struct Pages {
     file: Arc<dyn DiskFile>,
     /// Length of redb's page space, in pages.
     pages: AtomicU64,
+    /// Length of the file in bytes, never less than those pages need.
+    physical: AtomicU64,
+    /// Something was written since the last sync.
+    unsynced: AtomicBool,
     /// Checksums by group, loaded when first needed. Readers share the lock; it is held exclusively
     /// only to load a group or to change their number.
     groups: RwLock<Vec<Option<Checksums>>>,
@@ -123,6 +127,9 @@ impl Pages {
         Arc::new(Self {
             file,
             pages: AtomicU64::new(pages),
+            physical: AtomicU64::new(layout::file_len(pages)),
+            // What a killed process wrote may not be on the disk yet.
+            unsynced: AtomicBool::new(true),
             groups: RwLock::new((0..pages.div_ceil(GROUP)).map(|_| None).collect()),
             dirty: Mutex::default(),
             reserved: AtomicU64::new(0),
@@ -138,12 +145,12 @@ impl Pages {
         self.pages.load(Ordering::Acquire)
     }
 
-    /// Length of the file in bytes, all of them allocated.
+    /// Length of a file of that many pages in bytes, all of them allocated.
     pub(super) fn file_len(&self) -> u64 {
         layout::file_len(self.pages())
     }
 
-    /// Bytes that are reserved beyond the end of the file.
+    /// Bytes that are reserved beyond that.
     pub(super) fn headroom(&self) -> u64 {
         self.reserved
             .load(Ordering::Acquire)
@@ -241,6 +248,16 @@ impl Pages {
         self.file.sync_all()
     }
 
+    /// Makes everything written durable. A sync that fails is never repeated: redb, and the page file
+    /// with it, refuses everything afterwards.
+    pub(super) fn sync_data(&self) -> io::Result<()> {
+        self.write_checksums()?;
+        if self.unsynced.swap(false, Ordering::AcqRel) {
+            self.file.sync_data()?;
+        }
+        Ok(())
+    }
+
     fn writable(&self) -> io::Result<()> {
         if self.fenced.load(Ordering::Acquire) {
             return Err(io::Error::other("the page file is closed"));
@@ -284,6 +301,7 @@ impl Pages {
         }
         let crc = crc32c::crc32c(&block[..HEADER_BYTES]);
         block[HEADER_BYTES..].copy_from_slice(&crc.to_le_bytes());
+        self.unsynced.store(true, Ordering::Release);
         self.file.write_at(&block, layout::page_offset(0))
     }
 
@@ -317,6 +335,7 @@ impl Pages {
     }
 
     fn write_pages(&self, first: u64, data: &[u8]) -> io::Result<()> {
+        self.unsynced.store(true, Ordering::Release);
         for (page, chunk) in runs(first, data.len()) {
             let bytes = &data[chunk];
             self.file.write_at(bytes, layout::page_offset(page))?;
@@ -377,45 +396,52 @@ impl Pages {
         Ok(())
     }
 
+    /// Changes redb's length. The file only grows here: what redb cuts off mostly comes back within
+    /// a few commits, and until then it is headroom. Pages that come back hold what they held; redb
+    /// writes a page before it reads it.
     fn resize(&self, pages: u64) -> io::Result<()> {
         let len = layout::file_len(pages);
-        let count = usize::try_from(pages.div_ceil(GROUP)).map_err(io::Error::other)?;
-        if pages >= self.pages() {
-            if len > self.reserved.load(Ordering::Acquire) && !self.unreservable() {
-                // The bound of the commit's need was wrong. Not yet too late.
-                self.late_reservations.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(
-                    len,
-                    "page file grows beyond the space reserved for the commit"
-                );
-                if !self.reserve(len)? {
-                    return Err(io::ErrorKind::StorageFull.into());
-                }
+        if len > self.reserved.load(Ordering::Acquire) && !self.unreservable() {
+            // The bound of the commit's need was wrong. Not yet too late.
+            self.late_reservations.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                len,
+                "page file grows beyond the space reserved for the commit"
+            );
+            if !self.reserve(len)? {
+                return Err(io::ErrorKind::StorageFull.into());
             }
+        }
+        if len > self.physical.load(Ordering::Acquire) {
+            self.unsynced.store(true, Ordering::Release);
             self.file.set_len(len)?;
-            self.groups.write().resize_with(count, || None);
-            self.pages.store(pages, Ordering::Release);
+            self.physical.store(len, Ordering::Release);
+            let groups = usize::try_from(pages.div_ceil(GROUP)).map_err(io::Error::other)?;
+            self.groups.write().resize_with(groups, || None);
+        }
+        self.pages.store(pages, Ordering::Release);
+        Ok(())
+    }
+
+    /// Cuts the file to redb's length if it is more than `keep` bytes longer. Called after a commit:
+    /// a header that knows the shorter length is durable.
+    pub(super) fn give_back(&self, keep: u64) -> io::Result<()> {
+        let pages = self.pages();
+        let len = layout::file_len(pages);
+        if self.physical.load(Ordering::Acquire) <= len + keep {
             return Ok(());
         }
-
-        let mut groups = self.groups.write();
-        groups.truncate(count);
-        if let Some(Some(last)) = groups.last() {
-            let used = pages - (pages.div_ceil(GROUP) - 1) * GROUP;
-            // What is cut off counts as never written when the file grows again.
-            last.iter()
-                .skip(used as usize)
-                .for_each(|slot| slot.store(0, Ordering::Release));
+        let count = usize::try_from(pages.div_ceil(GROUP)).map_err(io::Error::other)?;
+        {
+            let mut groups = self.groups.write();
+            groups.truncate(count);
+            self.dirty.lock().retain(|group| *group < count as u64);
         }
-        let mut dirty = self.dirty.lock();
-        dirty.retain(|group| *group < count as u64);
-        drop((groups, dirty));
-        self.pages.store(pages, Ordering::Release);
+        self.unsynced.store(true, Ordering::Release);
         self.file.set_len(len)?;
-        // Cutting a file also gives back the blocks beyond its end. Take them again; if somebody
-        // else was faster, the next commit says so.
-        let reserved = self.reserved.swap(len, Ordering::AcqRel);
-        self.reserve(reserved)?;
+        self.physical.store(len, Ordering::Release);
+        // Blocks beyond the end are gone with it.
+        self.reserved.store(len, Ordering::Release);
         Ok(())
     }
 }
@@ -446,8 +472,7 @@ impl StorageBackend for Backend {
 
     fn sync_data(&self) -> io::Result<()> {
         self.0.writable()?;
-        self.0.write_checksums()?;
-        self.0.file.sync_data()
+        self.0.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ferrite_api::types::Revision;
 
-/// A table of small rows. The file has one more, [`REVISIONS`](super::row::REVISIONS).
+/// A table of small rows. The file has one more, [`REVISIONS`](super::REVISIONS).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Table {
     /// Members by id.

@@ -12,7 +12,7 @@ use super::backend::{Backend, Pages, is_full};
 use super::batch::{Batch, Initial};
 use super::error::Error;
 use super::guard::{self, Mode};
-use super::layout;
+use super::layout::{self, PAGE, REGION_PAGES};
 use super::meta::{FORMAT_VERSION, Meta};
 use super::reader::Reader;
 use super::space;
@@ -123,7 +123,7 @@ impl PageFile {
             .create(&temporary)
             .map_err(|error| match is_full(&error) {
                 true => Error::NoSpace {
-                    needed: layout::PAGE,
+                    needed: PAGE,
                     reserved: 0,
                 },
                 false => Error::Io {
@@ -195,7 +195,13 @@ impl PageFile {
             let what = format!("format {format}, this build reads {FORMAT_VERSION}");
             return Err(Error::Unsupported { what });
         }
-        shared.top_up();
+        // What was found may not be on the disk yet, if the last process was killed. The caller may
+        // drop its log on the strength of it.
+        shared
+            .pages
+            .sync_data()
+            .map_err(Error::io("sync the file"))?;
+        shared.tidy();
         Ok(Self { shared })
     }
 
@@ -246,7 +252,7 @@ impl PageFile {
             Err(error) => return Err(shared.fail(error)),
         };
         *shared.meta.write() = meta.clone();
-        shared.top_up();
+        shared.tidy();
         Ok(meta)
     }
 
@@ -359,8 +365,20 @@ impl Shared {
         self.pages.late_reservations()
     }
 
-    /// Restores the headroom, if the disk has plenty of room.
-    fn top_up(&self) {
+    /// Gives back what is free at the end of the file, and restores the headroom, if the disk has
+    /// plenty of room.
+    fn tidy(&self) {
+        let keep = self
+            .options
+            .headroom_bytes
+            .max(2 * u64::from(REGION_PAGES) * PAGE);
+        if let Err(source) = self.pages.give_back(keep) {
+            // What was committed is. The next call says that the disk fails.
+            self.fail(Error::Io {
+                what: "shorten the file",
+                source,
+            });
+        }
         let len = self.pages.file_len() + self.options.headroom_bytes;
         self.pages.top_up(len, &*self.disk, &self.directory);
     }

@@ -16,6 +16,9 @@ use super::meta::Meta;
 use super::row::{self, Joiner, Key, Part, REVISIONS, Sequence, Summary};
 use super::tables::{self, ROWS};
 
+/// Is shown key, value and checksum of small rows.
+pub(super) type SmallVisitor<'v> = dyn FnMut(&[u8], &[u8], u32) + 'v;
+
 /// Bytes of rows that a scan gathers before it hands them out.
 const SCAN_BYTES: usize = 64 << 10;
 
@@ -181,7 +184,7 @@ impl Reader {
     pub(super) fn table_rows(
         &self,
         table: Table,
-        visit: &mut dyn FnMut(&[u8], &[u8], u32),
+        visit: &mut SmallVisitor<'_>,
     ) -> Result<(), Error> {
         self.guarded(table.name(), || {
             let open = match self.transaction.open_table(tables::small(table)) {
