@@ -60,44 +60,62 @@ impl Client {
         Req: Message + Clone + 'static,
         Resp: Message + Default + 'static,
     {
-        self.check_size(&request)?;
         let deadline = self.scope.limit.deadline();
-        let mut last = None;
-        self.until(deadline, &mut last, async |last| {
-            let mut attempt = 0;
-            loop {
-                let sent = self
-                    .send(deadline, &rpc, &request, async |grpc, request, path| {
-                        grpc.unary(request, path, ProstCodec::<Req, Resp>::default())
-                            .await
-                    })
-                    .await;
-                let error = match sent {
-                    Ok(response) => return Ok(response.into_inner()),
-                    Err(status) => self.classify(status, deadline),
-                };
-                tracing::debug!(
-                    target: RETRY_LOG,
-                    method = rpc.path,
-                    attempt,
-                    error = %error,
-                    "retrying of unary invoker failed"
-                );
-                attempt += 1;
-                let endpoints = self.shared.balancer.len();
-                if attempt >= self.shared.config.max_attempts
-                    || !rpc.policy.retries(&error, endpoints)
-                {
-                    return Err(error);
-                }
-                *last = Some(error);
-                let pause = retry::pause(attempt, endpoints, self.shared.config.retry_interval);
-                if !pause.is_zero() {
-                    sleep(pause).await;
-                }
+        let mut failed = Failed::default();
+        let result = match self.check_size(&request) {
+            Ok(()) => {
+                let attempts = self.attempts(&rpc, &request, deadline, &mut failed);
+                until(deadline, attempts).await
             }
-        })
-        .await
+            Err(error) => Some(Err(error)),
+        };
+        let error = match result {
+            Some(Ok(response)) => return Ok(response),
+            Some(Err(error)) => error,
+            None => self.late(failed.last.take()),
+        };
+        failed.report(rpc.path, &error);
+        Err(error)
+    }
+
+    /// Sends until an answer is final.
+    async fn attempts<Req, Resp>(
+        &self,
+        rpc: &Rpc<Req, Resp>,
+        request: &Req,
+        deadline: Option<Instant>,
+        failed: &mut Failed,
+    ) -> Result<Resp, Error>
+    where
+        Req: Message + Clone + 'static,
+        Resp: Message + Default + 'static,
+    {
+        loop {
+            let sent = self
+                .send(deadline, rpc, request, async |grpc, request, path| {
+                    grpc.unary(request, path, ProstCodec::<Req, Resp>::default())
+                        .await
+                })
+                .await;
+            let error = match sent {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) => self.classify(status, deadline),
+            };
+            let endpoints = self.shared.balancer.len();
+            if failed.attempts + 1 >= self.shared.config.max_attempts
+                || !rpc.policy.retries(&error, endpoints)
+            {
+                return Err(error);
+            }
+            failed.report(rpc.path, &error);
+            failed.attempts += 1;
+            failed.last = Some(error);
+            let interval = self.shared.config.retry_interval;
+            let pause = retry::pause(failed.attempts, endpoints, interval);
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
+        }
     }
 
     /// Opens a stream of answers. Never repeated once the request was sent.
@@ -112,38 +130,20 @@ impl Client {
     {
         self.check_size(&request)?;
         let deadline = self.scope.limit.deadline();
-        let stream = self
-            .until(deadline, &mut None, async |_| {
-                self.send(deadline, &rpc, &request, async |grpc, request, path| {
-                    grpc.server_streaming(request, path, ProstCodec::<Req, Resp>::default())
-                        .await
-                })
+        let open = self.send(deadline, &rpc, &request, async |grpc, request, path| {
+            grpc.server_streaming(request, path, ProstCodec::<Req, Resp>::default())
                 .await
-                .map_err(|status| self.classify(status, deadline))
-            })
-            .await?
-            .into_inner();
+        });
+        let stream = match until(deadline, open).await {
+            Some(Ok(response)) => response.into_inner(),
+            Some(Err(status)) => return Err(self.classify(status, deadline)),
+            None => return Err(self.late(None)),
+        };
         Ok(Answers {
             stream,
             deadline,
             client: self.clone(),
         })
-    }
-
-    /// Runs `work` until the deadline; past it, says what went wrong last.
-    async fn until<T>(
-        &self,
-        deadline: Option<Instant>,
-        last: &mut Option<Error>,
-        work: impl AsyncFnOnce(&mut Option<Error>) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let Some(deadline) = deadline else {
-            return work(last).await;
-        };
-        match timeout_at(deadline, work(last)).await {
-            Ok(result) => result,
-            Err(_) => Err(self.late(last.take())),
-        }
     }
 
     /// Puts one request on the next connection, and on another one for as long as it is certain
@@ -229,6 +229,36 @@ impl Client {
     }
 }
 
+/// The failed attempts of one call so far.
+#[derive(Debug, Default)]
+struct Failed {
+    attempts: u32,
+    last: Option<Error>,
+}
+
+impl Failed {
+    /// Tells whoever listens that the attempt in progress failed.
+    fn report(&self, method: &'static str, error: &Error) {
+        let cause = std::error::Error::source(error);
+        tracing::debug!(
+            target: RETRY_LOG,
+            method,
+            attempt = self.attempts,
+            error = %error,
+            cause = cause.map(tracing::field::display),
+            "attempt failed"
+        );
+    }
+}
+
+/// The result of `work`, or `None` if the deadline comes first.
+async fn until<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
 /// The answers of a server stream, in order.
 #[derive(Debug)]
 pub(crate) struct Answers<T> {
@@ -243,14 +273,9 @@ impl<T> Answers<T> {
     ///
     /// Cancel safety: no answer is lost when the future is dropped.
     pub(crate) async fn next(&mut self) -> Result<Option<T>, Error> {
-        let message = self.stream.message();
-        let result = match self.deadline {
-            None => message.await,
-            Some(deadline) => match timeout_at(deadline, message).await {
-                Ok(result) => result,
-                Err(_) => return Err(self.client.late(None)),
-            },
-        };
-        result.map_err(|status| self.client.classify(status, self.deadline))
+        match until(self.deadline, self.stream.message()).await {
+            Some(result) => result.map_err(|status| self.client.classify(status, self.deadline)),
+            None => Err(self.client.late(None)),
+        }
     }
 }

@@ -69,3 +69,76 @@ impl Context {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::cell::RefCell;
+    use std::io::Cursor;
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// What a context wrote.
+    #[derive(Clone, Default)]
+    pub(crate) struct Captured(Rc<RefCell<Vec<u8>>>);
+
+    impl Captured {
+        pub(crate) fn bytes(&self) -> Vec<u8> {
+            self.0.borrow().clone()
+        }
+    }
+
+    impl Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A context with this input and no environment; its stdout and stderr.
+    pub(crate) fn captured(stdin: &str) -> (Context, Captured, Captured) {
+        let (out, err) = (Captured::default(), Captured::default());
+        let context = Context {
+            stdout: BufWriter::new(Box::new(out.clone())),
+            stderr: Box::new(err.clone()),
+            stdin: Box::new(Cursor::new(stdin.as_bytes().to_vec())),
+            environment: Vec::new(),
+        };
+        (context, out, err)
+    }
+
+    struct Failing(io::ErrorKind);
+
+    impl Write for Failing {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn exit_code_when_stdout_fails_with(kind: io::ErrorKind) -> u8 {
+        let (mut context, ..) = captured("");
+        context.stdout = BufWriter::new(Box::new(Failing(kind)));
+        let result = writeln!(context.out(), "text").map_err(Failure::from);
+        context.finish(result)
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_a_success_and_a_full_disk_is_not() {
+        assert_eq!(
+            exit_code_when_stdout_fails_with(io::ErrorKind::BrokenPipe),
+            0
+        );
+        assert_eq!(
+            exit_code_when_stdout_fails_with(io::ErrorKind::StorageFull),
+            1
+        );
+    }
+}

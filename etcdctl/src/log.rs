@@ -13,26 +13,41 @@ use crate::print::json::push_string;
 /// Where the client library reports failed attempts.
 const RETRY_TARGET: &str = "ferrite_client::retry";
 
-/// One line: level, time, then the given keys and values.
+/// A value in a log line.
+pub(crate) enum Value<'a> {
+    Text(&'a str),
+    Number(u64),
+}
+
+/// One line: level, time, the head, the message, then the given keys and values.
 pub(crate) fn line(
     level: &str,
     head: &[(&str, &str)],
     message: &str,
-    fields: &[(&str, &str)],
+    fields: &[(&str, Value<'_>)],
 ) -> String {
     let mut text = String::from("{\"level\":");
     push_string(&mut text, level);
     text.push_str(",\"ts\":");
     push_string(&mut text, &timestamp(SystemTime::now()));
-    let message = [("msg", message)];
-    for (key, value) in head.iter().chain(&message).chain(fields) {
-        text.push(',');
-        push_string(&mut text, key);
-        text.push(':');
-        push_string(&mut text, value);
+    for (key, value) in head.iter().chain(&[("msg", message)]) {
+        push_field(&mut text, key, &Value::Text(value));
+    }
+    for (key, value) in fields {
+        push_field(&mut text, key, value);
     }
     text.push('}');
     text
+}
+
+fn push_field(text: &mut String, key: &str, value: &Value<'_>) {
+    text.push(',');
+    push_string(text, key);
+    text.push(':');
+    match value {
+        Value::Text(value) => push_string(text, value),
+        Value::Number(value) => text.push_str(&value.to_string()),
+    }
 }
 
 /// Microseconds, UTC.
@@ -72,7 +87,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 /// Shows the client library's failed attempts as the warnings that etcd's client prints.
 pub(crate) struct RetryWarnings {
-    endpoints: String,
+    target: String,
 }
 
 impl RetryWarnings {
@@ -82,7 +97,7 @@ impl RetryWarnings {
             return;
         }
         let warnings = RetryWarnings {
-            endpoints: endpoints.join(","),
+            target: format!("etcd-endpoints://{}", endpoints.join(",")),
         };
         // Fails when one is installed already, which then does the same.
         let _ = tracing::subscriber::set_global_default(warnings);
@@ -119,15 +134,23 @@ impl Subscriber for RetryWarnings {
             let found = fields.values.iter().find(|(key, _)| *key == name);
             found.map_or("", |(_, value)| value.as_str())
         };
+        // Why the time was up says more than that it was.
+        let error = match (value("error"), value("cause")) {
+            (error, "") => error.to_owned(),
+            (error, cause) => format!("{error}: {cause}"),
+        };
         let text = line(
             "warn",
-            &[("logger", "etcd-client")],
-            value("message"),
+            &[("logger", "etcd-client"), ("caller", "client/call.rs")],
+            "retrying of unary invoker failed",
             &[
-                ("target", &format!("etcd-endpoints://{}", self.endpoints)),
-                ("method", value("method")),
-                ("attempt", value("attempt")),
-                ("error", value("error")),
+                ("target", Value::Text(&self.target)),
+                ("method", Value::Text(value("method"))),
+                (
+                    "attempt",
+                    Value::Number(value("attempt").parse().unwrap_or(0)),
+                ),
+                ("error", Value::Text(&error)),
             ],
         );
         let _ = writeln!(std::io::stderr(), "{text}");
@@ -163,10 +186,16 @@ mod tests {
 
     #[test]
     fn lines_are_json() {
-        let text = line("warn", &[("logger", "x")], "say \"hi\"", &[("k", "v")]);
+        let text = line(
+            "warn",
+            &[("logger", "x")],
+            "say \"hi\"",
+            &[("k", Value::Text("v")), ("n", Value::Number(3))],
+        );
         let value: serde_json::Value = serde_json::from_str(&text).expect("valid");
         assert_eq!(value["level"], "warn");
         assert_eq!(value["msg"], "say \"hi\"");
         assert_eq!(value["k"], "v");
+        assert_eq!(value["n"], 3);
     }
 }

@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use crate::cli::{Flags, Matches};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::log::{self, RetryWarnings};
+use crate::log::{self, RetryWarnings, Value};
 use crate::print::{self, Printer};
 
 const PREFIX: &str = "ETCDCTL_";
@@ -149,7 +149,7 @@ impl GlobalFlags {
                     "fatal",
                     &caller,
                     "conflicting environment variable is shadowed by corresponding command-line flag (either unset environment variable or disable flag))",
-                    &[("environment-variable", &shown)],
+                    &[("environment-variable", Value::Text(&shown))],
                 );
                 context.error_line(line)?;
                 return Err(Failure::silent(Exit::Error));
@@ -160,7 +160,7 @@ impl GlobalFlags {
                     "warn",
                     &caller,
                     "unrecognized environment variable",
-                    &[("environment-variable", &pair)],
+                    &[("environment-variable", Value::Text(&pair))],
                 );
                 context.error_line(line)?;
             }

@@ -130,7 +130,7 @@ async fn etcd_errors_are_typed_and_others_keep_their_status() {
         Status::unknown("etcdserver: too many requests"),
         Status::internal("disk on fire"),
     ]);
-    let mut next = async || {
+    let next = async || {
         client
             .put("k", "v", PutOptions::new())
             .await

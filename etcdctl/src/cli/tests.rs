@@ -134,7 +134,7 @@ fn lists_replace_the_default_and_then_grow() {
 #[test]
 fn unique_prefixes_name_commands() {
     assert_eq!(run("ge a").chain.path(), "tool get");
-    assert_eq!(run("gr l").chain.path(), "tool group list");
+    assert_eq!(run("gr li").chain.path(), "tool group list");
 }
 
 #[test]

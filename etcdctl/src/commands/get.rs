@@ -53,7 +53,8 @@ pub(super) fn operation(flags: &Flags, args: &[Text]) -> Result<(Text, GetOption
         ));
     }
     let mut options = GetOptions::new();
-    if is_serializable(flags)? {
+    let consistency = flags.text("consistency");
+    if is_serializable(&consistency, &consistency)? {
         options = options.serializable();
     }
     if let Some(end) = args.get(1) {

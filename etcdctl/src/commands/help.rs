@@ -24,9 +24,9 @@ pub(crate) fn run(context: &mut Context, matches: &Matches) -> Result<(), Failur
 pub(crate) fn show(context: &mut Context, chain: &Chain) -> Result<(), Failure> {
     let help = cli::help::help(chain);
     let root = chain.root().name;
-    write!(
+    writeln!(
         context.out(),
-        "{help}Use \"{root} options\" for a list of global command-line options (applies to all commands).\n"
+        "{help}Use \"{root} options\" for a list of global command-line options (applies to all commands)."
     )?;
     Ok(())
 }

@@ -14,6 +14,7 @@ pub(crate) mod version;
 use crate::cli::{self, Action, Parsed, Text};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
+use crate::go::quote::quote;
 use crate::tree::ROOT;
 
 /// Runs a command line.
@@ -47,14 +48,13 @@ fn not_built(chain: &cli::Chain) -> Failure {
     )
 }
 
-/// Reads a `--consistency` flag: true for serializable.
-fn is_serializable(flags: &cli::Flags) -> Result<bool, Failure> {
-    match flags.text("consistency").as_str() {
+/// Reads the value of a `--consistency` flag: true for serializable. A refusal shows `shown`.
+fn is_serializable(value: &str, shown: &str) -> Result<bool, Failure> {
+    match value {
         "s" => Ok(true),
         "l" => Ok(false),
-        other => {
-            let shown = crate::go::quote::quote(other);
-            let message = format!("unknown consistency flag {shown}");
+        _ => {
+            let message = format!("unknown consistency flag {}", quote(shown));
             Err(Failure::new(Exit::BadFeature, message))
         }
     }

@@ -25,7 +25,7 @@ pub(crate) fn split(value: &str) -> Result<Vec<String>, String> {
                 let Some((part, after)) = tail.split_once('"') else {
                     let column = line.len() + 1;
                     return Err(format!(
-                        "record on line 1; parse error on line 1, column {column}: extraneous or missing \" in quoted-field"
+                        "parse error on line 1, column {column}: extraneous or missing \" in quoted-field"
                     ));
                 };
                 field.push_str(part);

@@ -94,7 +94,7 @@ pub(crate) fn format(nanos: i64) -> String {
     if nanos < 1_000_000_000 {
         let (unit, digits) = match nanos {
             ..1_000 => ("ns", 0),
-            ..1_000_000 => ("µs", 3),
+            1_000..1_000_000 => ("µs", 3),
             _ => ("ms", 6),
         };
         return format!("{sign}{}{unit}", decimal(nanos, digits));
