@@ -21,8 +21,9 @@ pub(crate) struct Pending {
     pub(crate) has_entries: bool,
     /// Whether it changes term or vote.
     pub(crate) promises: bool,
-    /// From which segment on the log is needed once its truncation mark is in the WAL.
-    pub(crate) needed_from: Option<u64>,
+    /// From which segment on the log is needed once the truncation mark in this append is in the
+    /// WAL; 0 without one.
+    pub(crate) needed_from: u64,
     /// Number of the last raft-rs `Ready` that is persisted once this append is.
     pub(crate) ready: u64,
     /// To be sent then.
@@ -31,9 +32,9 @@ pub(crate) struct Pending {
 
 /// The appends under way, in the order in which they were handed out.
 ///
-/// Invariant: entries up to `durable` are durable on this member and part of its log. raft-rs keeps such a number too
-/// (`RaftLog::persisted`), and hands out nothing for applying above it; this one is counted independently, so that the rule is
-/// asserted and not only believed.
+/// Invariant: entries up to `durable` are durable on this member and part of its log. raft-rs keeps
+/// such a number too (`RaftLog::persisted`), and hands out nothing for applying above it; this one
+/// is counted independently, so that the rule is asserted and not only believed.
 #[derive(Debug)]
 pub(crate) struct Appends {
     queue: VecDeque<Pending>,

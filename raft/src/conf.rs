@@ -5,8 +5,8 @@ use protobuf::Message as _;
 use raft::eraftpb;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType};
 
-/// Who votes and who listens. Lists are sorted. Normally only the first two are used; the others belong to the joint configuration in
-/// which raft changes several voters at once.
+/// Who votes and who listens. Lists are sorted. Normally only the first two are used; the others
+/// belong to the joint configuration in which raft changes several voters at once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ConfState {
     /// The voters.
@@ -213,5 +213,73 @@ impl ConfChange {
             EntryType::EntryNormal => return Err("entry holds no configuration change".into()),
         };
         Ok(ConfChange::from_raft(&raft))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(entry_type: EntryType, data: Vec<u8>) -> Result<ConfChange, String> {
+        let mut entry = Entry::default();
+        entry.entry_type = entry_type;
+        entry.data = data.into();
+        ConfChange::decode(&entry)
+    }
+
+    #[test]
+    fn changes_survive_the_entry() {
+        let all = [
+            Change::AddVoter(1),
+            Change::AddLearner(2),
+            Change::Remove(u64::MAX),
+        ];
+        for changes in [&all[..], &all[..1], &all[1..2], &all[2..], &[]] {
+            let context = Bytes::from_static(b"\x00context");
+            let change = ConfChange {
+                changes: changes.to_vec(),
+                context,
+            };
+            let data = change.to_raft().write_to_bytes().unwrap();
+            assert_eq!(decoded(EntryType::EntryConfChangeV2, data), Ok(change));
+        }
+    }
+
+    /// raft-rs leaves a joint configuration with an entry that has no content.
+    #[test]
+    fn an_empty_entry_leaves_the_joint_configuration() {
+        assert_eq!(
+            decoded(EntryType::EntryConfChangeV2, Vec::new()),
+            Ok(ConfChange::default())
+        );
+    }
+
+    #[test]
+    fn the_old_form_is_understood() {
+        let mut old = eraftpb::ConfChange::default();
+        old.set_change_type(ConfChangeType::RemoveNode);
+        old.node_id = 9;
+        old.context = Bytes::from_static(b"c");
+        let data = old.write_to_bytes().unwrap();
+        let expected = ConfChange::new(Change::Remove(9), Bytes::from_static(b"c"));
+        assert_eq!(decoded(EntryType::EntryConfChange, data), Ok(expected));
+    }
+
+    #[test]
+    fn what_is_no_change_is_refused() {
+        assert!(decoded(EntryType::EntryNormal, Vec::new()).is_err());
+        assert!(decoded(EntryType::EntryConfChangeV2, vec![0xff; 9]).is_err());
+        assert!(decoded(EntryType::EntryConfChangeV2, vec![0x13; 9]).is_err());
+    }
+
+    #[test]
+    fn lists_are_sorted_whatever_order_raft_keeps_them_in() {
+        let state = ConfState::new(vec![3, 1, 2, 1], vec![9, 8]);
+        assert_eq!(
+            (&state.voters[..], &state.learners[..]),
+            (&[1, 2, 3][..], &[8, 9][..])
+        );
+        assert_eq!(ConfState::from_raft(&state.to_raft()), state);
+        assert!(state.contains(8) && !state.contains(4));
     }
 }

@@ -8,24 +8,28 @@ use crate::error::{Error, ReadError};
 use crate::log::Head;
 use crate::read_index::ReadToken;
 
-/// What is to be done now. Every field is to be carried out; in which order is free, as long as appends keep theirs. See the
-/// [driver](crate::driver) for what that means.
+/// What is to be done now. Every field is to be carried out; in which order is free, as long as
+/// appends keep theirs. See the [driver](crate::driver) for what that means.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// To be written, and to be reported with [`Driver::persisted`](crate::Driver::persisted).
     pub append: Option<Append>,
-    /// Receiver and message, to be sent in this order at any time from now on, whatever becomes of `append`.
+    /// Receiver and message, to be sent in this order at any time from now on, whatever becomes of
+    /// `append`.
     pub send: Vec<(u64, Bytes)>,
-    /// To be applied in this order, at any time from now on; to be reported with [`Driver::applied`](crate::Driver::applied).
-    /// They follow the ones handed out before without a gap.
+    /// To be applied in this order, at any time from now on; to be reported with
+    /// [`Driver::applied`](crate::Driver::applied). They follow the ones handed out before without
+    /// a gap.
     pub committed: Vec<Committed>,
-    /// Reads that ended: with the index that must be applied before they are served, or with the reason why not.
+    /// Reads that ended: with the index that must be applied before they are served, or with the
+    /// reason why not.
     pub reads: Vec<(ReadToken, Result<u64, ReadError>)>,
     /// Set when any of it changed.
     pub leadership: Option<Leadership>,
     /// Followers that need entries which the log has dropped: they wait for a snapshot.
     pub snapshots_wanted: Vec<u64>,
-    /// The member cannot go on: an entry that must be applied cannot be read. Nothing comes after it.
+    /// The member cannot go on: an entry that must be applied cannot be read. Nothing comes after
+    /// it.
     pub failure: Option<Error>,
 }
 
@@ -33,21 +37,24 @@ pub struct Effects {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub(crate) u64);
 
-/// Records for the WAL, one batch. Appends must be written in the order in which they were handed out; several may share one sync.
+/// Records for the WAL, one batch. Appends must be written in the order in which they were handed
+/// out; several may share one sync.
 #[derive(Debug)]
 pub struct Append {
     /// To be given back when the records are durable.
     pub ticket: Ticket,
     /// The records; never empty.
     pub records: Vec<Record>,
-    /// Whether a sync is needed before [`Driver::persisted`](crate::Driver::persisted) is called. If not, writing is enough.
+    /// Whether a sync is needed before [`Driver::persisted`](crate::Driver::persisted) is called.
+    /// If not, writing is enough.
     pub must_sync: bool,
     pub(crate) head: Head,
 }
 
 impl Append {
-    /// What must stand at the beginning of a segment that is begun with this batch: `wal.append(&append.records, &mut || append.head())`.
-    /// As of before this batch, whatever the driver has done since.
+    /// What must stand at the beginning of a segment that is begun with this batch:
+    /// `wal.append(&append.records, &mut || append.head())`. As of before this batch, whatever the
+    /// driver has done since.
     pub fn head(&self) -> Vec<Record> {
         self.head.records()
     }
@@ -62,7 +69,8 @@ pub struct Committed {
     pub term: u64,
     /// What it is.
     pub kind: EntryKind,
-    /// What was proposed. Empty if a new leader began its term with it, or if it is a configuration change.
+    /// What was proposed. Empty if a new leader began its term with it, or if it is a configuration
+    /// change.
     pub data: Bytes,
 }
 
@@ -137,8 +145,8 @@ pub struct Status {
     pub reads_waiting: usize,
     /// How often a read round was asked again because no answer had come, since the start.
     pub reads_asked_again: u64,
-    /// Whether this member is the configuration's only voter, leader or not. Not the condition for serving reads:
-    /// that is [`Driver::sole_voter`](crate::Driver::sole_voter).
+    /// Whether this member is the configuration's only voter, leader or not. Not the condition for
+    /// serving reads: that is [`Driver::sole_voter`](crate::Driver::sole_voter).
     pub sole_voter: bool,
     /// Whether this member was removed from the configuration.
     pub removed: bool,

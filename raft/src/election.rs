@@ -4,12 +4,13 @@ use raft::{Raft, StateRole};
 
 use crate::log::RaftLog;
 
-/// Chooses the election timeouts in place of raft-rs, which draws them from the thread's random generator: a run must be repeatable
-/// from its seed.
+/// Chooses the election timeouts in place of raft-rs, which draws them from the thread's random
+/// generator: a run must be repeatable from its seed.
 ///
-/// raft-rs draws anew whenever it resets a node, and a draw that happens to repeat the old value cannot be seen from outside. So the
-/// number of draws must not depend on what raft-rs drew: one is made here whenever term, role or leader changed, which every
-/// reset that matters does, and then always imposed.
+/// raft-rs draws anew whenever it resets a node, and a draw that happens to repeat the old value
+/// cannot be seen from outside. So the number of draws must not depend on what raft-rs drew: one is
+/// made here whenever term, role or leader changed, which every reset that matters does, and then
+/// always imposed.
 #[derive(Debug)]
 pub(crate) struct ElectionTimeouts {
     random: SplitMix64,
@@ -60,5 +61,29 @@ impl SplitMix64 {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_come_from_the_seed_and_spread_over_the_whole_range() {
+        let draws = |seed| {
+            let mut timeouts = ElectionTimeouts::new(seed, 10);
+            let draw = |_| {
+                timeouts.draw();
+                timeouts.current
+            };
+            (0..1000).map(draw).collect::<Vec<_>>()
+        };
+        assert_eq!(draws(1), draws(1));
+        assert_ne!(draws(1), draws(2));
+        for timeout in 10..20 {
+            let count = draws(3).iter().filter(|draw| **draw == timeout).count();
+            assert!((50..200).contains(&count), "{timeout}: {count} of 1000");
+        }
+        assert!(draws(4).iter().all(|draw| (10..20).contains(draw)));
     }
 }

@@ -4,7 +4,8 @@ use ferrite_disk::wal;
 
 use crate::log::{BadRecord, HardState, Mark, Metadata};
 
-/// Errors of the raft log and of starting a [`Driver`](crate::Driver). All of them are final for this run of the member.
+/// Errors of the raft log and of starting a [`Driver`](crate::Driver). All of them are final for
+/// this run of the member.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The WAL could not be created, opened or read.
@@ -23,8 +24,11 @@ pub enum Error {
     },
 
     /// Two segments say that they belong to different members: files were mixed up.
-    #[error("conflicting metadata: member {} of cluster {:x} before, member {} of cluster {:x} in segment {segment}",
-        id(before.member_id), before.cluster_id, id(found.member_id), found.cluster_id)]
+    #[error(
+        "conflicting metadata: member {:x} of cluster {:x} before, member {:x} of cluster {:x} in \
+         segment {segment}",
+        before.member_id, before.cluster_id, found.member_id, found.cluster_id
+    )]
     MetadataConflict {
         /// What earlier segments say.
         before: Metadata,
@@ -84,7 +88,7 @@ pub enum Error {
 
     /// An entry would replace one that was committed or dropped.
     #[error(
-        "entry {index} follows in the log although entries up to {committed} were committed before it"
+        "entry {index} follows in the log although entries up to {committed} were committed before"
     )]
     OverwritesCommitted {
         /// Index of the entry.
@@ -104,7 +108,8 @@ pub enum Error {
 
     /// A truncation mark does not fit the log.
     #[error(
-        "truncation mark {found:?} does not fit the log, which is truncated at {before:?} and ends at index {last}"
+        "truncation mark {found:?} does not fit the log, which is truncated at {before:?} and ends \
+         at index {last}"
     )]
     BadMark {
         /// The mark before it.
@@ -124,9 +129,11 @@ pub enum Error {
         last: u64,
     },
 
-    /// The log begins after the checkpoint: entries between them are missing, so the state cannot be brought up to date.
+    /// The log begins after the checkpoint: entries between them are missing, so the state cannot
+    /// be brought up to date.
     #[error(
-        "the log does not reach back to the checkpoint: applied up to index {applied}, log truncated at index {truncated}"
+        "the log does not reach back to the checkpoint: applied up to index {applied}, log \
+         truncated at index {truncated}"
     )]
     LogBehindCheckpoint {
         /// Consistent index of the checkpoint.
@@ -135,9 +142,11 @@ pub enum Error {
         truncated: u64,
     },
 
-    /// The checkpoint holds entries that the log does not: it lost its end, or belongs to other data.
+    /// The checkpoint holds entries that the log does not: it lost its end, or belongs to other
+    /// data.
     #[error(
-        "the checkpoint is ahead of the log: applied up to index {applied}, log ends at index {last}"
+        "the checkpoint is ahead of the log: applied up to index {applied}, log ends at index \
+         {last}"
     )]
     AppliedBeyondLog {
         /// Consistent index of the checkpoint.
@@ -169,17 +178,15 @@ pub enum Error {
     Config(String),
 }
 
-fn id(member: u64) -> String {
-    format!("{member:x}")
-}
-
-/// Why a message from a peer was not taken. Nothing changed; the caller logs it, counts it, and goes on.
+/// Why a message from a peer was not taken. Nothing changed; the caller logs it, counts it, and
+/// goes on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StepError {
     /// Not a raft message.
     #[error("malformed raft message: {0}")]
     Malformed(String),
-    /// A message of a kind that peers must not send here: local ones, and what Ferrite never forwards through raft.
+    /// A message of a kind that peers must not send here: local ones, and what Ferrite never
+    /// forwards through raft.
     #[error("message of type {0} is not taken from peers")]
     Kind(&'static str),
     /// A message with contents that no correct peer sends.
@@ -200,7 +207,8 @@ pub enum StepError {
         /// Sender, as the message says.
         from: u64,
     },
-    /// The leader says that this member has acknowledged entries that its log does not hold: the log lost its end.
+    /// The leader says that this member has acknowledged entries that its log does not hold: the
+    /// log lost its end.
     #[error("leader {from:x} commits up to index {commit} but this log ends at index {last}")]
     CommitBeyondLog {
         /// The leader.
@@ -218,12 +226,14 @@ pub enum StepError {
         /// Index of the snapshot.
         index: u64,
     },
-    /// This member was removed from the configuration, or has failed: nothing happens here any more.
+    /// This member was removed from the configuration, or has failed: nothing happens here any
+    /// more.
     #[error("this member takes part no more")]
     Stopped,
 }
 
-/// Why a proposal did not enter the log. In every case nothing entered it, so proposing again is safe.
+/// Why a proposal did not enter the log. In every case nothing entered it, so proposing again is
+/// safe.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
     /// No leader is known.
@@ -247,7 +257,8 @@ pub enum ProposeError {
     /// The configuration change contradicts the configuration; the text says how.
     #[error("invalid configuration change: {0}")]
     InvalidChange(String),
-    /// This member was removed from the configuration, or has failed: nothing happens here any more.
+    /// This member was removed from the configuration, or has failed: nothing happens here any
+    /// more.
     #[error("this member takes part no more")]
     Stopped,
 }
@@ -255,7 +266,8 @@ pub enum ProposeError {
 /// Why a leader did not take a proposal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DropReason {
-    /// As much is uncommitted as [`Config::max_uncommitted_size`](crate::Config::max_uncommitted_size) allows.
+    /// As much is uncommitted as
+    /// [`Config::max_uncommitted_size`](crate::Config::max_uncommitted_size) allows.
     #[error("{bytes} bytes are uncommitted")]
     Uncommitted {
         /// Bytes of data of uncommitted entries.
@@ -264,7 +276,8 @@ pub enum DropReason {
     /// Leadership is being handed over.
     #[error("leadership is being transferred")]
     LeaderTransfer,
-    /// An earlier configuration change may not have been applied yet. raft-rs would replace the change by an empty entry.
+    /// An earlier configuration change may not have been applied yet. raft-rs would replace the
+    /// change by an empty entry.
     #[error("an earlier configuration change is pending")]
     ConfChangePending,
     /// The change removes the leader while others could lead: hand over first, see

@@ -1,16 +1,21 @@
-//! Consensus for Ferrite: a sans-IO driver over tikv's `raft` crate, and its log over the WAL of `ferrite-disk`.
+//! Consensus for Ferrite: a sans-IO driver over tikv's `raft` crate, and its log over the WAL of
+//! `ferrite-disk`.
 //!
-//! Nothing here reads a clock, starts a thread, opens a socket or draws a random number: ticks, messages and reports go in,
-//! [`Effects`] come out, and the same inputs and the same seed give the same effects. What an entry contains is opaque.
+//! Nothing here reads a clock, starts a thread, opens a socket or draws a random number: ticks,
+//! messages and reports go in, [`Effects`] come out, and the same inputs and the same seed give the
+//! same effects. What an entry contains is opaque.
 //!
-//! Start reading at [`driver`], which explains the order of things; [`log`] says what is on the disk.
+//! Start reading at [`driver`], which explains the order of things; [`log`] says what is on the
+//! disk.
 //!
 //! The life of a member:
 //!
 //! 1. [`log::create`] once, [`log::recover`] at every later start: a log and its WAL;
-//! 2. [`Driver::new`] with the log, the index up to which the checkpoint holds the state, and the configuration as of that index;
+//! 2. [`Driver::new`] with the log, the index up to which the checkpoint holds the state, and the
+//!    configuration as of that index;
 //! 3. inputs, and after them [`Driver::effects`] until there are none: see [`driver`];
-//! 4. now and then [`Driver::compact`], as [`should_compact`] says, and `Wal::release_before` of [`Driver::releasable_before`].
+//! 4. now and then [`Driver::compact`], as [`should_compact`] says, and `Wal::release_before` of
+//!    [`Driver::releasable_before`].
 
 pub mod driver;
 pub mod log;

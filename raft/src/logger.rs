@@ -39,7 +39,8 @@ impl Drain for Forward {
     }
 }
 
-/// The message and its values as one line. The logger's own values are left out: the member's id is in the caller's span.
+/// The message and its values as one line. The logger's own values are left out: the member's id is
+/// in the caller's span.
 fn line(record: &Record<'_>, _values: &OwnedKVList) -> String {
     let mut line = Line(record.msg().to_string());
     // Writing to a string does not fail, and a value that cannot print itself only loses its line.
@@ -52,5 +53,64 @@ struct Line(String);
 impl Serializer for Line {
     fn emit_arguments(&mut self, key: Key, value: &fmt::Arguments<'_>) -> slog::Result {
         write!(self.0, ", {key}: {value}").map_err(slog::Error::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+    use std::sync::{Arc, Mutex};
+
+    use tracing::field::{Field, Visit};
+    use tracing::span;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<String>>>);
+
+    impl tracing::Subscriber for Lines {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            metadata.target() == "raft" && *metadata.level() <= tracing::Level::INFO
+        }
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn event(&self, event: &tracing::Event<'_>) {
+            let level = event.metadata().level();
+            let mut visitor = Message(format!("{level} "));
+            event.record(&mut visitor);
+            self.0.lock().unwrap().push(visitor.0);
+        }
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    struct Message(String);
+
+    impl Visit for Message {
+        fn record_debug(&mut self, _: &Field, value: &dyn Debug) {
+            write!(self.0, "{value:?}").unwrap();
+        }
+    }
+
+    #[test]
+    fn lines_keep_their_level_and_their_values() {
+        let lines = Lines::default();
+        tracing::subscriber::with_default(lines.clone(), || {
+            let logger = logger();
+            slog::info!(logger, "became leader at term {}", 7; "index" => 3, "peers" => ?[1, 2]);
+            slog::warn!(logger, "odd");
+            slog::error!(logger, "bad");
+            slog::debug!(logger, "not wanted");
+        });
+        let expected = [
+            "INFO became leader at term 7, peers: [1, 2], index: 3",
+            "WARN odd",
+            "ERROR bad",
+        ];
+        assert_eq!(*lines.0.lock().unwrap(), expected);
     }
 }

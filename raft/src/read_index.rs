@@ -1,13 +1,14 @@
 //! Reads that wait for a read index.
 //!
-//! raft-rs confirms a read by a round of heartbeats that carry the read's context. It trusts whoever sends a context, and a late
-//! acknowledgement of an earlier round counts for a later one with the same context: on a leader that was deposed without
-//! noticing, that confirms a stale read (etcd #20418). So only the leader's driver makes contexts, of its term and a counter, and none
-//! is ever used twice: not for asking again, not over restarts (a leader of this process is the only one of its term, and nothing of
-//! a term leaves the process before the term is durable).
+//! raft-rs confirms a read by a round of heartbeats that carry the read's context. It trusts
+//! whoever sends a context, and a late acknowledgement of an earlier round counts for a later one
+//! with the same context: on a leader that was deposed without noticing, that confirms a stale read
+//! (etcd #20418). So only the leader's driver makes contexts, of its term and a counter, and none
+//! is ever used twice: not for asking again, not over restarts (a leader of this process is the
+//! only one of its term, and nothing of a term leaves the process before the term is durable).
 //!
-//! One context serves every read that arrived before it was made. Asking again means a new context for all that still wait; the old ones
-//! may still answer.
+//! One context serves every read that arrived before it was made. Asking again means a new context
+//! for all that still wait; the old ones may still answer.
 
 use std::collections::VecDeque;
 
@@ -77,7 +78,8 @@ impl Reads {
         again
     }
 
-    /// Raft confirmed the round of this context at `index`: the reads it serves are done. Contexts that are not of an open round are ignored.
+    /// Raft confirmed the round of this context at `index`: the reads it serves are done. Contexts
+    /// that are not of an open round are ignored.
     pub(crate) fn confirmed(&mut self, context: &[u8], index: u64) {
         let Some(at) = self.rounds.iter().position(|(open, _)| open == context) else {
             return;
@@ -111,5 +113,85 @@ impl Reads {
 
     pub(crate) fn take_done(&mut self) -> Vec<(ReadToken, Result<u64, ReadError>)> {
         std::mem::take(&mut self.done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_serves_what_waited_when_it_was_asked() {
+        let mut reads = Reads::default();
+        assert_eq!(reads.ask(1), None, "nobody waits");
+        let first = reads.begin();
+        let one = reads.ask(1).unwrap();
+        let second = reads.begin();
+        let two = reads.ask(1).unwrap();
+        let third = reads.begin();
+        reads.confirmed(&one, 10);
+        assert_eq!(reads.take_done(), [(first, Ok(10))]);
+        reads.confirmed(&one, 11);
+        assert!(!reads.has_done(), "a round answers once");
+        reads.confirmed(&two, 12);
+        assert_eq!(reads.take_done(), [(second, Ok(12))]);
+        reads.fail_all(ReadError::LeaderChanged);
+        assert_eq!(reads.take_done(), [(third, Err(ReadError::LeaderChanged))]);
+        assert_eq!(reads.waiting(), 0);
+    }
+
+    #[test]
+    fn a_later_round_answers_for_the_earlier_ones() {
+        let mut reads = Reads::default();
+        let first = reads.begin();
+        let one = reads.ask(1).unwrap();
+        let second = reads.begin();
+        let two = reads.ask(1).unwrap();
+        reads.confirmed(&two, 7);
+        assert_eq!(reads.take_done(), [(first, Ok(7)), (second, Ok(7))]);
+        reads.confirmed(&one, 6);
+        assert!(!reads.has_done());
+    }
+
+    #[test]
+    fn contexts_are_never_used_twice() {
+        let mut reads = Reads::default();
+        let mut seen = std::collections::BTreeSet::new();
+        for term in [1, 1, 2, 2, 9] {
+            for _ in 0..50 {
+                reads.begin();
+                assert!(seen.insert(reads.ask(term).unwrap()));
+                assert!(seen.insert(reads.ask(term).unwrap()), "asked again");
+            }
+            reads.fail_all(ReadError::LeaderChanged);
+        }
+    }
+
+    #[test]
+    fn foreign_and_stale_contexts_confirm_nothing() {
+        let mut reads = Reads::default();
+        reads.begin();
+        let stale = reads.ask(1).unwrap();
+        reads.fail_all(ReadError::LeaderChanged);
+        reads.take_done();
+        reads.begin();
+        let new = reads.ask(2).unwrap();
+        for context in [&stale[..], b"", b"something else", &new[..15]] {
+            reads.confirmed(context, 5);
+        }
+        assert!(!reads.has_done());
+    }
+
+    #[test]
+    fn only_reads_that_wait_are_asked_again() {
+        let mut reads = Reads::default();
+        assert!((0..20).all(|_| !reads.tick()));
+        reads.begin();
+        reads.ask(1);
+        let due: Vec<usize> = (1..=12)
+            .filter(|_| reads.tick() && reads.ask(1).is_some())
+            .collect();
+        assert_eq!(due, [5, 10]);
+        assert_eq!(reads.asked_again(), 2);
     }
 }

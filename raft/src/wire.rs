@@ -1,8 +1,9 @@
 //! Peer messages: bytes in, a message that raft-rs survives out.
 //!
-//! raft-rs trusts its peers: several contents that no correct peer sends make it panic. A peer must never be able to stop this
-//! member, so everything that can be checked without raft's state is checked here, and the rest in
-//! [`Driver::step`](crate::Driver::step). What is checked, and what raft-rs 0.7 would do otherwise:
+//! raft-rs trusts its peers: several contents that no correct peer sends make it panic. A peer must
+//! never be able to stop this member, so everything that can be checked without raft's state is
+//! checked here, and the rest in [`Driver::step`](crate::Driver::step). What is checked, and what
+//! raft-rs 0.7 would do otherwise:
 //!
 //! | Check | Without it |
 //! |---|---|
@@ -32,7 +33,8 @@ pub(crate) fn encode(message: &Message) -> Bytes {
     Bytes::from(bytes.expect("a proto3 message always encodes into memory"))
 }
 
-/// Decodes a message and makes all checks of the [module](self). Entries share the memory of `bytes`.
+/// Decodes a message and makes all checks of the [module](self). Entries share the memory of
+/// `bytes`.
 pub(crate) fn decode(bytes: &Bytes, to: u64) -> Result<Message, StepError> {
     refuse_groups(bytes).map_err(StepError::Malformed)?;
     let message = Message::parse_from_carllerche_bytes(bytes)
@@ -172,8 +174,8 @@ fn check_entry(entry: &Entry) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses encoded messages that hold groups, which proto3 does not have, at any depth that a raft message has. Everything else is left
-/// to the decoder.
+/// Refuses encoded messages that hold groups, which proto3 does not have, at any depth that a raft
+/// message has. Everything else is left to the decoder.
 pub(crate) fn refuse_groups(bytes: &[u8]) -> Result<(), String> {
     scan(bytes, MAX_DEPTH)
 }
@@ -199,7 +201,8 @@ fn scan(mut bytes: &[u8], depth: usize) -> Result<(), String> {
             other => return Err(format!("wire type {other}")),
         };
         let (field, rest) = bytes.split_at_checked(skip).ok_or("truncated field")?;
-        // Only the fields 1 to 15 of a raft message hold messages; payloads are field 4 of an entry.
+        // Only the fields 1 to 15 of a raft message hold messages; payloads are field 4 of an
+        // entry.
         if tag & 7 == LENGTH && depth > 1 && is_message(tag >> 3, depth) {
             scan(field, depth - 1)?;
         }
@@ -208,10 +211,12 @@ fn scan(mut bytes: &[u8], depth: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the field of a message at this depth may be a message itself. Too many is harmless only if their content cannot be payload.
+/// Whether the field of a message at this depth may be a message itself. Too many is harmless only
+/// if their content cannot be payload.
 fn is_message(field: u64, depth: usize) -> bool {
     match depth {
-        // A message: entries and snapshot. A configuration change: changes (field 2), never a field of a message.
+        // A message: entries and snapshot. A configuration change: changes (field 2), never a field
+        // of a message.
         MAX_DEPTH => matches!(field, 2 | 7 | 9),
         // A snapshot: metadata. An entry's field 2 is a number.
         3 => field == 2,
@@ -232,4 +237,55 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use raft::eraftpb::Snapshot;
+
+    use super::*;
+
+    #[test]
+    fn whole_messages_pass() {
+        let mut snapshot = Snapshot::default();
+        snapshot.data = Bytes::from_static(b"\x0b\x0b\x0b");
+        snapshot
+            .mut_metadata()
+            .mut_conf_state()
+            .mut_voters()
+            .push(300);
+        snapshot.mut_metadata().index = 1 << 40;
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgSnapshot);
+        (message.from, message.to, message.term) = (2, 1, 7);
+        message.set_snapshot(snapshot);
+        message.context = Bytes::from_static(b"\x0b");
+        assert_eq!(decode(&encode(&message), 1), Ok(message));
+    }
+
+    /// Payloads are the clients' bytes and may look like anything.
+    #[test]
+    fn the_payload_of_an_entry_is_not_looked_at() {
+        let mut entry = Entry::default();
+        (entry.index, entry.term) = (1, 1);
+        entry.data = Bytes::from(vec![0x0b; 1000]);
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgAppend);
+        (message.from, message.to, message.term) = (2, 1, 1);
+        message.set_entries(vec![entry].into());
+        let bytes = encode(&message);
+        let decoded = decode(&bytes, 1).unwrap();
+        assert_eq!(decoded, message);
+        let data = decoded.entries[0].data.as_ptr_range();
+        assert!(bytes.as_ptr_range().contains(&data.start), "copied");
+    }
+
+    proptest! {
+        #[test]
+        fn the_scan_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _refused = refuse_groups(&bytes);
+            let _refused = decode(&bytes.into(), 1);
+        }
+    }
 }

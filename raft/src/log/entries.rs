@@ -29,7 +29,8 @@ const ENTRY_OVERHEAD: usize = size_of::<Entry>() + 32;
 /// The entries after a mark, without gaps.
 ///
 /// Invariants:
-/// * `first` is the index of `slots[0]`, or the next index if there is none; except during recovery `first == mark.index + 1`;
+/// * `first` is the index of `slots[0]`, or the next index if there is none; except during recovery
+///   `first == mark.index + 1`;
 /// * `window` holds the newest `window.len() <= slots.len()` entries;
 /// * exactly the entries up to `positioned` have a position, and all others are in `window`;
 /// * positions rise with the index.
@@ -108,7 +109,8 @@ impl Entries {
         self.window.get(usize::try_from(offset).ok()?)
     }
 
-    /// Appends an entry whose position is not known yet. One with an index that is taken replaces that entry and all after it.
+    /// Appends an entry whose position is not known yet. One with an index that is taken replaces
+    /// that entry and all after it.
     pub(super) fn push(&mut self, entry: Entry) {
         let index = entry.index;
         let last = self.last();
@@ -131,7 +133,8 @@ impl Entries {
         self.window.push_back(entry);
     }
 
-    /// As [`Entries::push`], for an entry found in the WAL. Without any entry so far, the log may begin after a gap.
+    /// As [`Entries::push`], for an entry found in the WAL. Without any entry so far, the log may
+    /// begin after a gap.
     pub(super) fn push_found(&mut self, entry: Entry, position: Position) {
         let index = entry.index;
         if self.slots.is_empty() || index < self.first {
@@ -180,8 +183,8 @@ impl Entries {
         self.window_bytes = 0;
     }
 
-    /// Drops the entries up to the mark, which becomes the log's. One before the first entry is a gap, see
-    /// [`Entries::push_found`].
+    /// Drops the entries up to the mark, which becomes the log's. One before the first entry is a
+    /// gap, see [`Entries::push_found`].
     pub(super) fn compact(&mut self, mark: Mark) {
         assert!(
             self.mark.index <= mark.index && (mark.index <= self.last() || self.slots.is_empty()),
@@ -205,8 +208,9 @@ impl Entries {
         self.positioned = self.positioned.max(mark.index);
     }
 
-    /// Gives up the content of the oldest entries until the rest takes at most `limit` bytes, and of those up to index `done`
-    /// until it takes at most `done_limit`. Entries without a position stay.
+    /// Gives up the content of the oldest entries until the rest takes at most `limit` bytes, and
+    /// of those up to index `done` until it takes at most `done_limit`. Entries without a position
+    /// stay.
     pub(super) fn evict(&mut self, limit: usize, done: u64, done_limit: usize) {
         while let Some(entry) = self.window.front() {
             let over = self.window_bytes > limit
@@ -260,4 +264,108 @@ impl Entries {
 
 fn cost(entry: &Entry) -> usize {
     ENTRY_OVERHEAD + entry.context.len() + entry.data.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Do {
+        /// Appends so many entries, so far before the end.
+        Append { back: u64, count: u64, len: usize },
+        /// Tells so many positions.
+        Locate(u64),
+        /// Compacts by so many entries, of those that have a position.
+        Compact(u64),
+        Evict {
+            limit: usize,
+            done: u64,
+            done_limit: usize,
+        },
+    }
+
+    fn any_step() -> impl Strategy<Value = Do> {
+        prop_oneof![
+            (0..4u64, 1..5u64, 0..300usize).prop_map(|(back, count, len)| Do::Append {
+                back,
+                count,
+                len
+            }),
+            (1..6u64).prop_map(Do::Locate),
+            (1..6u64).prop_map(Do::Compact),
+            (0..3000usize, 0..20u64, 0..1000usize).prop_map(|(limit, done, done_limit)| {
+                Do::Evict {
+                    limit,
+                    done,
+                    done_limit,
+                }
+            }),
+        ]
+    }
+
+    proptest! {
+        /// Against a plain list of (term, length, position).
+        #[test]
+        fn entries_behave_like_a_list(steps in prop::collection::vec(any_step(), 0..60)) {
+            let start = Mark { index: 3, term: 1 };
+            let mut entries = Entries::new(start);
+            let mut model: Vec<(u64, usize, Option<u64>)> = Vec::new();
+            let (mut mark, mut term, mut offset) = (start, 1, 512);
+            for step in steps {
+                match step {
+                    Do::Append { back, count, len } => {
+                        if back > 0 {
+                            term += 1;
+                        }
+                        model.truncate(model.len() - model.len().min(back as usize));
+                        for _ in 0..count {
+                            let mut entry = Entry::default();
+                            entry.index = mark.index + 1 + model.len() as u64;
+                            entry.term = term;
+                            entry.data = vec![0; len].into();
+                            model.push((term, len, None));
+                            entries.push(entry);
+                        }
+                    }
+                    Do::Locate(count) => {
+                        let open = model.iter_mut().enumerate().filter(|(_, e)| e.2.is_none());
+                        for (at, entry) in open.take(count as usize) {
+                            offset += 8;
+                            entry.2 = Some(offset);
+                            let position = Position { segment: 1, offset };
+                            entries.locate(mark.index + 1 + at as u64, position);
+                        }
+                    }
+                    Do::Compact(count) => {
+                        let located = model.iter().take_while(|e| e.2.is_some()).count();
+                        for (term, ..) in model.drain(..located.min(count as usize)) {
+                            mark = Mark { index: mark.index + 1, term };
+                        }
+                        entries.compact(mark);
+                    }
+                    Do::Evict { limit, done, done_limit } => {
+                        entries.evict(limit, done, done_limit);
+                        let front = entries.last() + 1 - entries.window_len() as u64;
+                        let evictable = entries.position(front).is_some();
+                        prop_assert!(!evictable || entries.window_bytes() <= limit);
+                    }
+                }
+                entries.check_invariants();
+                prop_assert_eq!(entries.mark, mark);
+                prop_assert_eq!(entries.last(), mark.index + model.len() as u64);
+                prop_assert_eq!(entries.term(mark.index), Some(mark.term));
+                prop_assert_eq!(entries.term(entries.last() + 1), None);
+                for (index, (term, len, offset)) in (mark.index + 1..).zip(&model) {
+                    prop_assert_eq!(entries.term(index), Some(*term));
+                    prop_assert_eq!(entries.position(index).map(|p| p.offset), *offset);
+                    if let Some(entry) = entries.cached(index) {
+                        prop_assert_eq!((entry.index, entry.data.len()), (index, *len));
+                    }
+                }
+            }
+        }
+    }
 }

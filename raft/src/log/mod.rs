@@ -2,38 +2,42 @@
 //!
 //! [`RaftLog`] is what raft reads the log through ([`raft::Storage`]). It promises:
 //!
-//! * every entry after the mark is known by term and place, 32 bytes each; the content of the newest is in memory, bounded by bytes;
-//!   older content is read back from the WAL;
-//! * entries are readable here as soon as they were handed out for appending, synced or not: raft asks for that. Whether they are
-//!   durable is the [`Driver`](crate::Driver)'s business;
-//! * an entry that cannot be read back never panics: a follower that needs it is told that it is compacted (so it gets
-//!   a snapshot); if it must be applied here, the member fails with [`Error::ReadBack`](crate::Error::ReadBack).
+//! * every entry after the mark is known by term and place, 32 bytes each; the content of the
+//!   newest is in memory, bounded by bytes; older content is read back from the WAL;
+//! * entries are readable here as soon as they were handed out for appending, synced or not: raft
+//!   asks for that. Whether they are durable is the [`Driver`](crate::Driver)'s business;
+//! * an entry that cannot be read back never panics: a follower that needs it is told that it is
+//!   compacted (so it gets a snapshot); if it must be applied here, the member fails with
+//!   [`Error::ReadBack`](crate::Error::ReadBack).
 //!
-//! It never writes: records go out through [`Effects`](crate::Effects), and the owner of the WAL appends them.
+//! It never writes: records go out through [`Effects`](crate::Effects), and the owner of the WAL
+//! appends them.
 //!
 //! [`create`] and [`recover`] are where a log comes from. The bytes are described in `record.rs`.
 //!
 //! # Compaction and release
 //!
 //! ```text
-//!  segment 7                segment 8                        segment 9 (active)
-//! ┌──────┬───────────────┬ ┌──────┬──────────────────────┬ ┌──────┬─────────┬───────────────┐
-//! │ head │ 101 … 140     │ │ head │ 141 … 170            │ │ head │ 171 … 180 │ truncated 150 │
-//! └──────┴───────────────┘ └──────┴──────────────────────┘ └──────┴─────────┴───────────────┘
+//!  segment 7         segment 8         segment 9 (active)
+//! ┌──────┬─────────┐┌──────┬─────────┐┌──────┬─────────┬───────────────┐
+//! │ head │ 101…140 ││ head │ 141…170 ││ head │ 171…180 │ truncated 150 │
+//! └──────┴─────────┘└──────┴─────────┘└──────┴─────────┴───────────────┘
 //! ```
 //!
-//! The mark 150 says that entries up to 150 are no longer needed. Once it is in the WAL, segment 7 may be released: all its entries
-//! are dropped ones, and all else that it said is repeated in the head of segment 8. Recovery then finds, in this order, the older mark of
-//! segment 8's head (say 100), entries from 141 on, and the mark 150. So a gap between the mark and the first entry *is allowed while
-//! replaying* and must be closed by a later mark: [`Error::MissingEntries`](crate::Error::MissingEntries) otherwise. The WAL syncs
-//! before it releases, so the later mark is durable first.
+//! The mark 150 says that entries up to 150 are no longer needed. Once it is in the WAL, segment 7
+//! may be released: all its entries are dropped ones, and all else that it said is repeated in the
+//! head of segment 8. Recovery then finds, in this order, the older mark of segment 8's head (say
+//! 100), entries from 141 on, and the mark 150. So a gap between the mark and the first entry *is
+//! allowed while replaying* and must be closed by a later mark:
+//! [`Error::MissingEntries`](crate::Error::MissingEntries) otherwise. The WAL syncs before it
+//! releases, so the later mark is durable first.
 
 mod entries;
 mod record;
 mod recovery;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ferrite_disk::wal::{Record, WalReader};
 use raft::eraftpb::{Entry, Snapshot};
@@ -47,14 +51,17 @@ use crate::conf::ConfState;
 use crate::error::Error;
 use entries::Entries;
 
-/// Bytes that followers' entries may be read back from the WAL between two [`Effects`](crate::Effects): the rest of what they need
-/// is read after the next, so that one follower far behind does not hold up everybody else's writes.
+/// Bytes that followers' entries may be read back from the WAL between two
+/// [`Effects`](crate::Effects): the rest of what they need is read after the next, so that one
+/// follower far behind does not hold up everybody else's writes.
 const READ_BACK_BYTES: usize = 4 << 20;
 
-/// Bytes of entries kept in memory that nobody is expected to ask for again: applied ones of a member without followers.
+/// Bytes of entries kept in memory that nobody is expected to ask for again: applied ones of a
+/// member without followers.
 const DONE_BYTES: usize = 64 << 10;
 
-/// What the records handed out so far amount to: recovery needs this, and the entries, and nothing else.
+/// What the records handed out so far amount to: recovery needs this, and the entries, and nothing
+/// else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) metadata: Metadata,
@@ -84,11 +91,12 @@ pub struct RaftLog {
     entries: Entries,
     cache_bytes: usize,
     reader: WalReader,
-    /// Raft reads through `&self`; what it must be told later, and what the driver must be told, is kept in cells.
-    /// The log has one owner, so none is ever borrowed twice.
+    /// Raft reads through `&self`; what it must be told later, and what the driver must be told, is
+    /// kept in cells. The log has one owner, so none is ever borrowed twice.
     read_back_left: Cell<usize>,
-    /// Requests of followers that wait for the next turn.
-    deferred: RefCell<Vec<GetEntriesContext>>,
+    /// Requests of followers that wait for the next turn, by what they ask for: raft may ask again
+    /// and again meanwhile.
+    deferred: RefCell<BTreeMap<String, GetEntriesContext>>,
     /// Why an entry could not be handed out for applying.
     failure: RefCell<Option<Error>>,
     /// Followers for whom raft asked for a snapshot.
@@ -178,26 +186,30 @@ impl RaftLog {
         self.entries.locate(index, position);
     }
 
-    /// Frees memory. `done`: entries up to here were handed out for applying and nobody else needs them.
+    /// Frees memory. `done`: entries up to here were handed out for applying and nobody else needs
+    /// them.
     pub(crate) fn evict(&mut self, done: u64) {
         self.entries.evict(self.cache_bytes, done, DONE_BYTES);
     }
 
-    /// Drops the entries up to `to`, which must be one of them. Gives the new mark, and the first segment that is needed from then on
-    /// if that is known.
-    pub(crate) fn compact(&mut self, to: u64) -> (Mark, Option<u64>) {
-        let term = self
-            .entries
-            .term(to)
-            .expect("the driver compacts what the log holds");
-        let mark = Mark { index: to, term };
+    /// Drops the entries up to `to`, which must be one of them; gives the new mark.
+    pub(crate) fn compact(&mut self, to: u64) -> Mark {
+        let term = self.entries.term(to);
+        let mark = Mark {
+            index: to,
+            term: term.expect("the driver compacts what the log holds"),
+        };
         self.entries.compact(mark);
-        // Without a position for the next entry, it will be no earlier than the newest record that has one.
-        let needed = self
-            .entries
-            .position(to + 1)
-            .or(self.entries.newest_position());
-        (mark, needed.map(|position| position.segment))
+        mark
+    }
+
+    /// The first segment that the entries after the mark need; 0 if that is not known.
+    pub(crate) fn needed_from(&self) -> u64 {
+        // Without a position for the next entry, it will be no earlier than the newest record that
+        // has one.
+        let next = self.entries.position(self.mark().index + 1);
+        let needed = next.or(self.entries.newest_position());
+        needed.map_or(0, |position| position.segment)
     }
 
     pub(crate) fn truncated_record(mark: &Mark) -> Record {
@@ -216,6 +228,8 @@ impl RaftLog {
     pub(crate) fn next_turn(&mut self) -> Vec<GetEntriesContext> {
         self.read_back_left.set(READ_BACK_BYTES);
         std::mem::take(self.deferred.get_mut())
+            .into_values()
+            .collect()
     }
 
     pub(crate) fn has_deferred(&self) -> bool {
@@ -262,8 +276,8 @@ impl RaftLog {
         Ok(entry)
     }
 
-    /// Entries of the given range, at least one and as many more as `limit` bytes allow. Those of followers are read back only as
-    /// far as the turn allows; `None` says that not even one is.
+    /// Entries of the given range, at least one and as many more as `limit` bytes allow. Those of
+    /// followers are read back only as far as the turn allows; `None` says that not even one is.
     fn range(
         &self,
         low: u64,
@@ -337,22 +351,27 @@ impl raft::Storage for RaftLog {
         }
         let limit = max_size.into();
         let for_follower = context.can_async();
-        // Trap: before a campaign, and after a commit learned from a vote, raft-rs 0.7 asks for *all* unapplied entries, without a limit,
-        // and panics if it does not get them. It only looks at their types, so it gets nothing else.
+        // Trap: before a campaign, and after a commit learned from a vote, raft-rs 0.7 asks for
+        // *all* unapplied entries, without a limit, and panics if it does not get them. It only
+        // looks at their types, so it gets nothing else.
         if limit.is_none() && !for_follower {
             return Ok(self.shapes(low, high));
         }
         match self.range(low, high, limit, for_follower) {
             Ok(Some(entries)) => Ok(entries),
             Ok(None) => {
-                self.deferred.borrow_mut().push(context);
+                // What identifies a request is private to raft-rs, but printed.
+                self.deferred
+                    .borrow_mut()
+                    .insert(format!("{context:?}"), context);
                 Err(StorageError::LogTemporarilyUnavailable.into())
             }
             Err(error) if for_follower => {
-                tracing::warn!(%error, "entries for a follower cannot be read back, it needs a snapshot");
+                tracing::warn!(%error, "cannot read entries for a follower, it needs a snapshot");
                 Err(StorageError::Compacted.into())
             }
-            // Trap: raft-rs panics on any error for entries to apply. No entries is an answer it takes.
+            // Trap: raft-rs panics on any error for entries to apply. No entries is an answer it
+            // takes.
             Err(error) => {
                 self.failure.borrow_mut().get_or_insert(error);
                 Ok(Vec::new())

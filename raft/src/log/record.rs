@@ -1,7 +1,8 @@
 //! The records that the raft log keeps in the WAL, to the byte.
 //!
-//! All integers are little-endian. The WAL frames and checks every record, so a record that does not decode here was
-//! written by another program or another version: that is an error, never a torn tail.
+//! All integers are little-endian. The WAL frames and checks every record, so a record that does
+//! not decode here was written by another program or another version: that is an error, never a
+//! torn tail.
 //!
 //! | Kind | Record | Payload |
 //! |---|---|---|
@@ -10,15 +11,15 @@
 //! | 3 | [`HardState`] | 0..8 term, 8..16 vote (0: none), 16..24 commit |
 //! | 4 | truncated ([`Mark`]) | 0..8 index, 8..16 term |
 //!
-//! Indices and terms of entries are at least 1; no index and no term is above [`MAX_NUMBER`], so that adding one to any
-//! of them never overflows.
+//! Indices and terms of entries are at least 1; no index and no term is above [`MAX_NUMBER`], so
+//! that adding one to any of them never overflows.
 //!
 //! # Order
 //!
-//! Whatever prefix of the records survives a power loss must be a log that raft can start from. So one append holds, in
-//! this order: the hard state **with its old commit** if term or vote changed (no entry is ever newer than the hard
-//! state before it); the entries; the hard state again if the commit moved (no commit is ever beyond the entries before
-//! it); the truncation mark.
+//! Whatever prefix of the records survives a power loss must be a log that raft can start from. So
+//! one append holds, in this order: the hard state **with its old commit** if term or vote changed
+//! (no entry is ever newer than the hard state before it); the entries; the hard state again if the
+//! commit moved (no commit is ever beyond the entries before it); the truncation mark.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ferrite_disk::wal::{MAX_PAYLOAD_BYTES, Record};
@@ -63,14 +64,15 @@ pub struct HardState {
 }
 
 impl HardState {
-    /// Whether going from `self` to `next` is a promise to others, to be synced before anybody hears of it.
+    /// Whether going from `self` to `next` is a promise to others, to be synced before anybody
+    /// hears of it.
     pub(crate) fn promises_differ(&self, next: &HardState) -> bool {
         self.term != next.term || self.vote != next.vote
     }
 }
 
-/// A place in the log: an index and the term of the entry there. As a record: entries up to and including it were
-/// dropped, because a checkpoint holds their effect.
+/// A place in the log: an index and the term of the entry there. As a record: entries up to and
+/// including it were dropped, because a checkpoint holds their effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mark {
     /// Index of the last entry dropped, 0 if none was.
@@ -143,7 +145,8 @@ pub(crate) fn entry_bytes(entry: &Entry) -> usize {
     ENTRY_HEAD + entry.context.len() + entry.data.len()
 }
 
-/// Appends the records of the entries to `records`: one buffer for all of them, one copy of each payload.
+/// Appends the records of the entries to `records`: one buffer for all of them, one copy of each
+/// payload.
 pub(crate) fn entries(entries: &[Entry], records: &mut Vec<Record>) {
     let bytes = entries.iter().map(entry_bytes).sum();
     let mut buffer = BytesMut::with_capacity(bytes);
@@ -264,4 +267,130 @@ fn at_most(what: &'static str, value: u64) -> Result<(), BadRecord> {
         return Err(BadRecord::Value { what, value });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(index: u64, term: u64, kind: EntryType, context: &[u8], data: &[u8]) -> Entry {
+        let mut entry = Entry::default();
+        (entry.index, entry.term, entry.entry_type) = (index, term, kind);
+        entry.context = Bytes::copy_from_slice(context);
+        entry.data = Bytes::copy_from_slice(data);
+        entry
+    }
+
+    fn encoded(entry: &Entry) -> Record {
+        let mut records = Vec::new();
+        entries(std::slice::from_ref(entry), &mut records);
+        records.remove(0)
+    }
+
+    #[test]
+    fn records_have_the_documented_bytes() {
+        let cases = [
+            (
+                metadata(&Metadata {
+                    cluster_id: 0x0102,
+                    member_id: 3,
+                }),
+                1,
+                vec![0x0102, 3],
+            ),
+            (
+                hard_state(&HardState {
+                    term: 4,
+                    vote: 5,
+                    commit: 6,
+                }),
+                3,
+                vec![4, 5, 6],
+            ),
+            (truncated(&Mark { index: 7, term: 8 }), 4, vec![7, 8]),
+        ];
+        for (record, kind, numbers) in cases {
+            let bytes: Vec<u8> = numbers.iter().flat_map(|n: &u64| n.to_le_bytes()).collect();
+            assert_eq!((record.kind, &record.payload[..]), (kind, &bytes[..]));
+        }
+        let record = encoded(&entry(
+            0x0a0b,
+            0x0c,
+            EntryType::EntryConfChangeV2,
+            b"xy",
+            b"data",
+        ));
+        assert_eq!(record.kind, 2);
+        let expected = [
+            &[0x0b, 0x0a, 0, 0, 0, 0, 0, 0][..],
+            &[0x0c, 0, 0, 0, 0, 0, 0, 0],
+            &[2, 0, 0, 0],
+            &[2, 0, 0, 0],
+            b"xydata",
+        ];
+        assert_eq!(record.payload, expected.concat());
+    }
+
+    #[test]
+    fn the_largest_entry_fits_into_a_record() {
+        let largest = entry(1, 1, EntryType::EntryNormal, b"", &vec![0; MAX_ENTRY_BYTES]);
+        assert_eq!(encoded(&largest).payload.len() as u64, MAX_PAYLOAD_BYTES);
+    }
+
+    fn any_entry() -> impl Strategy<Value = Entry> {
+        let kinds = [
+            EntryType::EntryNormal,
+            EntryType::EntryConfChange,
+            EntryType::EntryConfChangeV2,
+        ];
+        let bytes = || prop::collection::vec(any::<u8>(), 0..50);
+        let kind = prop::sample::select(kinds.to_vec());
+        (1..=MAX_NUMBER, 1..=MAX_NUMBER, kind, bytes(), bytes()).prop_map(
+            |(index, term, kind, context, data)| entry(index, term, kind, &context, &data),
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(all in prop::collection::vec(any_entry(), 1..5)) {
+            let mut records = Vec::new();
+            entries(&all, &mut records);
+            for (entry, record) in all.iter().zip(records) {
+                prop_assert_eq!(record.payload.len(), entry_bytes(entry));
+                prop_assert_eq!(decode(record.kind, record.payload), Ok(Decoded::Entry(entry.clone())));
+            }
+        }
+
+        #[test]
+        fn numbers_are_decoded_as_encoded(a in 0..=MAX_NUMBER, b in any::<u64>(), c in 0..=MAX_NUMBER) {
+            let state = HardState { term: a, vote: b, commit: c };
+            let record = hard_state(&state);
+            prop_assert_eq!(decode(record.kind, record.payload), Ok(Decoded::HardState(state)));
+            let whose = Metadata { cluster_id: b, member_id: b.rotate_left(9) };
+            let record = metadata(&whose);
+            prop_assert_eq!(decode(record.kind, record.payload), Ok(Decoded::Metadata(whose)));
+            let mark = Mark { index: a, term: c };
+            let record = truncated(&mark);
+            prop_assert_eq!(decode(record.kind, record.payload), Ok(Decoded::Truncated(mark)));
+        }
+
+        /// Whatever decodes means exactly its bytes, and nothing panics.
+        #[test]
+        fn arbitrary_bytes_decode_to_themselves_or_not_at_all(
+            kind in 0..6u8,
+            payload in prop::collection::vec(prop_oneof![3 => Just(0u8), 1 => any::<u8>()], 0..60),
+        ) {
+            let payload = Bytes::from(payload);
+            let again = match decode(kind, payload.clone()) {
+                Ok(Decoded::Metadata(it)) => metadata(&it),
+                Ok(Decoded::HardState(it)) => hard_state(&it),
+                Ok(Decoded::Truncated(it)) => truncated(&it),
+                Ok(Decoded::Entry(it)) => encoded(&it),
+                Err(_) => return Ok(()),
+            };
+            prop_assert_eq!(again, Record { kind, payload });
+        }
+    }
 }

@@ -18,7 +18,8 @@ use crate::error::Error;
 /// How a log is kept.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Memory for the content of entries, in bytes; the newest are kept. What is not synced yet stays in memory beyond it. Default 32 MiB.
+    /// Memory for the content of entries, in bytes; the newest are kept. What is not synced yet
+    /// stays in memory beyond it. Default 32 MiB.
     pub cache_bytes: usize,
     /// The WAL's own options.
     pub wal: wal::Options,
@@ -33,7 +34,8 @@ impl Default for Options {
     }
 }
 
-/// A log and the WAL it lives in: the log for the [`Driver`](crate::Driver), the WAL for the one who writes.
+/// A log and the WAL it lives in: the log for the [`Driver`](crate::Driver), the WAL for the one
+/// who writes.
 #[derive(Debug)]
 pub struct Recovered {
     /// The log.
@@ -53,8 +55,9 @@ pub fn exists(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
     Wal::exists(disk, dir)
 }
 
-/// Creates a log, durably: after a power loss there is either none or this one. A new cluster starts at
-/// `Mark::default()`; data that was restored from elsewhere at the index and term it is as of.
+/// Creates a log, durably: after a power loss there is either none or this one. A new cluster
+/// starts at `Mark::default()`; data that was restored from elsewhere at the index and term it is
+/// as of.
 ///
 /// # Errors
 /// [`Error::Wal`], among others if there is a log already.
@@ -93,10 +96,12 @@ pub fn create(
     })
 }
 
-/// Opens a log and replays it, in memory bounded by `cache_bytes` and 32 bytes an entry. Everything replayed is durable afterwards.
+/// Opens a log and replays it, in memory bounded by `cache_bytes` and 32 bytes an entry. Everything
+/// replayed is durable afterwards.
 ///
 /// # Errors
-/// [`Error::Wal`] if the WAL cannot be opened or is corrupt; the others if intact records contradict each other.
+/// [`Error::Wal`] if the WAL cannot be opened or is corrupt; the others if intact records
+/// contradict each other.
 pub fn recover(disk: Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Recovered, Error> {
     let mut replay = Replay::new(options.cache_bytes);
     let mut refusal = None;

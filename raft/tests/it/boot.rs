@@ -179,7 +179,8 @@ fn records_that_contradict_each_other_are_refused() {
         &and(&[record(2, &[3, 3, 0xff << 40])]),
         "entry record of 24 bytes",
     );
-    // An entry that claims to be a configuration change and is none would stop the member when it is applied.
+    // An entry that claims to be a configuration change and is none would stop the member when it
+    // is applied.
     check(
         &and(&[record(2, &[3, 3, 2, u64::MAX])]),
         "configuration: entry 3",
@@ -187,7 +188,8 @@ fn records_that_contradict_each_other_are_refused() {
     assert!(recovered(&and(&[])).is_ok());
 }
 
-/// The commit index is not synced on its own, so the checkpoint may be ahead of it; raft-rs would panic.
+/// The commit index is not synced on its own, so the checkpoint may be ahead of it; raft-rs would
+/// panic.
 #[test]
 fn a_checkpoint_ahead_of_the_commit_index_raises_it() {
     let disk = SimDisk::new(1);

@@ -15,7 +15,8 @@ struct Oracle {
     leaders: BTreeMap<u64, u64>,
     votes: BTreeMap<(u64, u64), u64>,
     log: BTreeMap<u64, Committed>,
-    /// What the proposers were told to be done: entries up to here were applied where they were proposed.
+    /// What the proposers were told to be done: entries up to here were applied where they were
+    /// proposed.
     acknowledged: u64,
 }
 

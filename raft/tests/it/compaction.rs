@@ -67,8 +67,8 @@ fn unsynced_entries_stay_in_memory() {
     assert_eq!(member.applied.payloads.len(), 50);
 }
 
-/// raft-rs asks for all unapplied entries before it campaigns, without a limit, and panics if it does not get them. Only types are needed,
-/// so nothing is read.
+/// raft-rs asks for all unapplied entries before it campaigns, without a limit, and panics if it
+/// does not get them. Only types are needed, so nothing is read.
 #[test]
 fn a_campaign_with_a_long_unapplied_log_reads_nothing() {
     let disk = SimDisk::new(1);
@@ -80,7 +80,8 @@ fn a_campaign_with_a_long_unapplied_log_reads_nothing() {
     assert_eq!(member.driver.status().role, Role::Leader);
 }
 
-/// raft-rs panics if entries to apply cannot be read; the member must stop with an error that says what is broken.
+/// raft-rs panics if entries to apply cannot be read; the member must stop with an error that says
+/// what is broken.
 #[test]
 fn an_entry_that_cannot_be_read_back_for_applying_fails_the_member() {
     let disk = SimDisk::new(1);

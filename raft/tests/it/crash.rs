@@ -1,4 +1,5 @@
-//! Power loss at every disk operation of a scripted run, and again at every operation of the recovery.
+//! Power loss at every disk operation of a scripted run, and again at every operation of the
+//! recovery.
 
 use ferrite_disk::sim::{PowerLoss, SimDisk};
 
@@ -28,7 +29,8 @@ fn length(number: u64) -> usize {
     [8, 30, 200, 900][number as usize % 4]
 }
 
-/// Proposes, checkpoints, compacts, releases, restarts; segments hold a few entries each, one payload needs a segment of its own.
+/// Proposes, checkpoints, compacts, releases, restarts; segments hold a few entries each, one
+/// payload needs a segment of its own.
 fn script(setup: &Setup, disk: &SimDisk) -> Vec<Promise> {
     let mut promises = vec![Promise::default()];
     let mut member = setup.start(disk).unwrap();
@@ -169,7 +171,8 @@ fn power_may_fail_again_at_any_point_of_the_recovery() {
     assert!(crashes > 3000, "only {crashes} crashes");
 }
 
-/// A process that dies leaves the page cache: what was written and not synced is seen, and made durable, by the next one.
+/// A process that dies leaves the page cache: what was written and not synced is seen, and made
+/// durable, by the next one.
 #[test]
 fn a_process_crash_followed_by_a_power_loss_keeps_what_the_next_process_saw() {
     let setup = Setup::sole();

@@ -85,7 +85,8 @@ fn a_leader_sends_entries_before_it_has_synced_them_and_counts_itself_after() {
     assert_eq!(turns(&mut member).committed.len(), 1);
 }
 
-/// Two followers are a quorum: the leader commits what its own disk does not have, and must not apply it yet.
+/// Two followers are a quorum: the leader commits what its own disk does not have, and must not
+/// apply it yet.
 #[test]
 fn a_leader_applies_nothing_that_is_not_durable_here_even_if_committed() {
     let mut member = leader(&of_three(), &SimDisk::new(1));
@@ -159,8 +160,9 @@ fn a_candidate_asks_after_its_own_vote_is_durable() {
     );
 }
 
-/// raft-rs lets a leader send at once. A sole voter becomes leader without asking anybody, so its term is not durable yet: after a power loss
-/// it would lead the same term again, and the learner would have entries of that term that nobody else ever had.
+/// raft-rs lets a leader send at once. A sole voter becomes leader without asking anybody, so its
+/// term is not durable yet: after a power loss it would lead the same term again, and the learner
+/// would have entries of that term that nobody else ever had.
 #[test]
 fn a_sole_voter_sends_nothing_to_learners_before_its_term_is_durable() {
     let mut setup = Setup::sole();
@@ -185,7 +187,8 @@ fn a_sole_voter_sends_nothing_to_learners_before_its_term_is_durable() {
     assert_eq!(member.unsynced.len(), 1);
 }
 
-/// Whatever a member promised as a follower waits for the disk, even if it leads by the time the message could be sent.
+/// Whatever a member promised as a follower waits for the disk, even if it leads by the time the
+/// message could be sent.
 #[test]
 fn a_vote_given_in_the_turn_in_which_the_member_becomes_leader_waits() {
     let mut member = Setup::sole().start(&SimDisk::new(1)).unwrap();
@@ -236,7 +239,8 @@ fn votes_do_not_count_while_entries_are_on_their_way() {
     assert_eq!(member.driver.status().role, Role::Leader);
 }
 
-/// A later leader replaces entries that are still on their way: their report must not make the new ones durable.
+/// A later leader replaces entries that are still on their way: their report must not make the new
+/// ones durable.
 #[test]
 fn the_report_of_replaced_entries_does_not_count_for_their_successors() {
     let disk = SimDisk::new(1);
@@ -306,7 +310,8 @@ fn leadership_is_handed_over_and_proposals_are_refused_meanwhile() {
     );
 }
 
-/// Members without a peer to send to do not pile messages up, and proposals of one turn are one message.
+/// Members without a peer to send to do not pile messages up, and proposals of one turn are one
+/// message.
 #[test]
 fn proposals_of_one_turn_are_one_message_per_follower() {
     let mut member = leader(&of_three(), &SimDisk::new(1));
@@ -325,8 +330,8 @@ fn proposals_of_one_turn_are_one_message_per_follower() {
     assert_eq!(message(&sent[0].1).entries.len(), 100);
 }
 
-/// A leader with a log of `count` entries that are not in memory, and a learner that has none of them. Also the index that the learner was
-/// asked about.
+/// A leader with a log of `count` entries that are not in memory, and a learner that has none of
+/// them. Also the index that the learner was asked about.
 fn far_behind(count: u64, len: usize) -> (Member, SimDisk, u64) {
     let disk = SimDisk::new(1);
     let mut setup = Setup::sole().cache(0);
@@ -396,7 +401,8 @@ fn a_follower_far_behind_gets_entries_from_the_wal_a_bounded_part_each_turn() {
     assert!(turns >= 2, "{turns} turns");
 }
 
-/// A leader that cannot read its own log back says that the entries are gone: the follower needs a snapshot, which is not there.
+/// A leader that cannot read its own log back says that the entries are gone: the follower needs a
+/// snapshot, which is not there.
 #[test]
 fn entries_that_cannot_be_read_back_for_a_follower_ask_for_a_snapshot() {
     let (mut member, disk, probe) = far_behind(20, 100);

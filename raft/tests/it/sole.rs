@@ -242,7 +242,8 @@ fn a_configuration_change_that_contradicts_the_configuration_is_refused() {
     assert!(!member.driver.has_effects());
 }
 
-/// raft-rs panics on the next tick, message or notice of persistence after its own progress is gone.
+/// raft-rs panics on the next tick, message or notice of persistence after its own progress is
+/// gone.
 #[test]
 fn a_leader_that_applied_its_own_removal_does_nothing_any_more() {
     let mut member = Setup::of(1, &[1]).start(&SimDisk::new(1)).unwrap();
@@ -290,7 +291,8 @@ fn a_leader_that_applied_its_own_removal_does_nothing_any_more() {
     assert!(!member.driver.has_effects());
 }
 
-/// raft-rs asserts that a new leader's log is persisted; a sole voter leads the moment it campaigns.
+/// raft-rs asserts that a new leader's log is persisted; a sole voter leads the moment it
+/// campaigns.
 #[test]
 fn a_sole_voter_does_not_campaign_while_entries_are_on_their_way() {
     use crate::support::encode;
@@ -298,7 +300,8 @@ fn a_sole_voter_does_not_campaign_while_entries_are_on_their_way() {
 
     let mut member = Setup::sole().start(&SimDisk::new(1)).unwrap();
     member.lead();
-    // Somebody claims a later term and sends an entry: the sole voter follows, and the entry is not synced yet.
+    // Somebody claims a later term and sends an entry: the sole voter follows, and the entry is not
+    // synced yet.
     let mut entry = Entry::default();
     entry.index = 2;
     entry.term = 2;
@@ -331,7 +334,8 @@ fn a_sole_voter_does_not_campaign_while_entries_are_on_their_way() {
     );
 }
 
-/// The same seed and the same inputs give the same effects, to the byte; raft-rs's own random draws do not show.
+/// The same seed and the same inputs give the same effects, to the byte; raft-rs's own random draws
+/// do not show.
 #[test]
 fn equal_seeds_give_equal_traces() {
     let run = |seed| {

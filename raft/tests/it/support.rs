@@ -38,7 +38,8 @@ pub(crate) fn options(cache_bytes: usize) -> Options {
     }
 }
 
-/// What a member has applied, and what of it is in the page file: here the whole list of payloads, replaced atomically.
+/// What a member has applied, and what of it is in the page file: here the whole list of payloads,
+/// replaced atomically.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Applied {
     pub(crate) index: u64,

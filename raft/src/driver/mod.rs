@@ -1,24 +1,161 @@
-//! The driver.
+//! The driver: tikv's raft, wrapped so that the order of things cannot be got wrong.
+//!
+//! ```text
+//!   tick ─────────────┐                         ┌─▶ append    records for the WAL   ─▶ persisted
+//!   step(message) ────┤                         ├─▶ send      messages to peers
+//!   propose ──────────┼─▶ Driver ── effects() ──┼─▶ committed entries to apply      ─▶ applied
+//!   read_index ───────┤                         ├─▶ reads     indexes of reads
+//!   persisted, applied┘                         └─▶ leadership, snapshots_wanted, failure
+//! ```
+//!
+//! It decides; it does nothing. Inputs are methods that only change memory. What is to be done
+//! comes out of [`Driver::effects`], to be called while [`Driver::has_effects`] after one input or
+//! many: the more inputs between two calls, the more share one append and one sync.
+//!
+//! # The owner's loop
+//!
+//! ```no_run
+//! # use ferrite_raft::{Driver, Append}; use ferrite_disk::wal::Wal;
+//! # fn send(_: u64, _: bytes::Bytes) {} fn apply(_: &mut Driver, _: &ferrite_raft::Committed) {}
+//! # fn carry_out(driver: &mut Driver, wal: &mut Wal) -> Result<(), Box<dyn std::error::Error>> {
+//! while driver.has_effects() {
+//!     let effects = driver.effects();
+//!     if let Some(failure) = effects.failure {
+//!         return Err(failure.into());
+//!     }
+//!     for (to, message) in effects.send {
+//!         send(to, message); // at any time from now on, also before the sync below
+//!     }
+//!     if let Some(append) = effects.append {
+//!         let positions = wal.append(&append.records, &mut || append.head())?;
+//!         if append.must_sync {
+//!             wal.sync()?; // inputs may come in meanwhile, if another thread does this
+//!         }
+//!         driver.persisted(append.ticket, &positions);
+//!     }
+//!     for entry in &effects.committed {
+//!         apply(driver, entry); // with driver.apply_conf_change, if it is one that takes effect
+//!     }
+//!     if let Some(last) = effects.committed.last() {
+//!         driver.applied(last.index);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The owner promises: appends are written in the order of their tickets and reported in that
+//! order, each after the sync it asks for; one sync may cover several. An append that found the
+//! disk full is tried again, the same one; nothing is lost by waiting. Any other failure of the WAL
+//! ends the member: what is on its disk is unknown, and a driver never forgets what it handed out.
+//! Committed entries are applied in order, each exactly once, and `applied` is not called before
+//! the configuration changes up to there have been given to [`Driver::apply_conf_change`]. Messages
+//! are delivered at most once; they may be lost and reordered.
+//!
+//! # The order of things
+//!
+//! raft-rs hands its wishes out as a `Ready`. This is what becomes of each part, and the rules that
+//! all of Ferrite's durability rests on. They hold for one voter as for many.
+//!
+//! | Part of the `Ready` | What the driver does with it |
+//! |---|---|
+//! | entries | records in the append; readable in [`RaftLog`] from then on, as raft-rs demands, though not durable |
+//! | term, vote | a record before the entries, synced with them |
+//! | commit index | a record after the entries of the *next* append: it needs no write and no sync of its own, since recovery without it only means that entries are committed once more |
+//! | messages | see rule 2 |
+//! | committed entries | handed out for applying, see rule 3 |
+//! | read states | taken right after each input, see [`Driver::read_index`] |
+//! | snapshot | none until snapshots are built: [`Driver::step`] refuses them |
+//!
+//! 1. **Records come in an order of which every prefix is a valid log**: no entry of a term that
+//!    the hard state before it does not know, no commit index beyond the entries before it. A power
+//!    loss in the middle of a batch leaves a prefix. Recovery demands all of this and refuses
+//!    anything else.
+//! 2. **No promise leaves before it is durable.** Votes, acknowledgements, and whatever a follower
+//!    or candidate sends wait for the append of their `Ready`, and for all appends before it, in
+//!    order. Only what a leader sends as leader (entries, heartbeats, the call to take over) may
+//!    leave before its own sync, so that followers write while it does; and only if its term is
+//!    durable.
+//! 3. **Nothing is handed out for applying before it is durable here**, even if a quorum has it: an
+//!    answer to a client follows applying, and a sole voter's quorum is its own disk (etcd #14370).
+//!    raft-rs counts what is persisted; the driver counts on its own, and asserts.
+//! 4. **This member's own vote for an entry counts when the entry is durable here**: raft-rs
+//!    advances its own match in `on_persist_ready`, which is called in [`Driver::persisted`] and
+//!    nowhere else with entries.
+//! 5. **Only applied entries are compacted**, and a segment is released when the mark that replaces
+//!    its entries is in the WAL.
+//!
+//! With one voter, a write therefore goes like this; each line is one call:
+//!
+//! ```text
+//!  propose(a) propose(b)        queued
+//!  effects()                    raft appends 7, 8; append T1 {entry 7, entry 8}, must_sync
+//!      propose(c)               while the disk works: queued
+//!  persisted(T1)                raft: match 8, so commit 8
+//!  effects()                    committed {7, 8}; append T2 {entry 9, commit 8}, must_sync
+//!  applied(8)                   the clients of a and b are answered while the disk works on T2
+//!  persisted(T2) …
+//! ```
+//!
+//! # Reads without a round
+//!
+//! [`Driver::sole_voter`] says when the applied state may be read as it is. It needs no clock: as
+//! long as this member is the only voter *of the configuration that it has applied*, nobody can
+//! commit anything without it. So whatever was acknowledged, now or by an earlier run, is committed
+//! in this log; what this run acknowledged was applied before, and what earlier runs acknowledged
+//! lies before the first entry of this term, which is applied. It ends when a configuration change
+//! that adds a voter is applied, the moment from which that voter counts; until then it cannot be
+//! elected without this member's vote. A change that is committed and not yet applied is no danger:
+//! a quorum of the new configuration still includes this member, which leads and votes for nobody.
+//!
+//! # Traps of raft-rs 0.7
+//!
+//! Each of them is handled here and has a test that names it.
+//!
+//! | Trap | Handling |
+//! |---|---|
+//! | one entry a message, unlimited `Ready`s and uncommitted entries, no quorum check, no pre-vote by default | every option set, [`Config`] |
+//! | `applied` beyond the commit index at start: panic | [`Driver::new`] raises the commit index to it |
+//! | election timeouts from the thread's random generator | overridden from the seed after every input |
+//! | followers forward proposals and reads | never given to raft-rs unless this member leads, refused from peers |
+//! | a proposal is dropped silently, or turned into an empty entry (second configuration change) | every condition checked before, [`ProposeError`](crate::ProposeError) |
+//! | each step of a proposal sends to every follower; `batch_append` ignores the size limit | proposals are queued and stepped together |
+//! | read contexts are the caller's, and trusted for ever (etcd #20418) | made here, of term and counter, never twice |
+//! | a read before the first commit of the term is dropped silently | kept, and asked then |
+//! | a member that wins an election with entries that are not persisted: panic. A sole voter wins at once | it does not campaign, and votes do not count, until they are |
+//! | a leader's messages leave at once, even if it became leader in this very `Ready`: a sole voter's new term would reach a learner before the disk, and be led again, with other entries, after a power loss | rule 2: kept until the term is durable |
+//! | for the same reason a vote given just before: it would leave unsynced | kept: only a leader's messages leave early |
+//! | before a campaign all unapplied entries are read, without a limit | answered from memory, without content |
+//! | an entry to apply that cannot be read: panic | nothing is handed out, [`Effects::failure`] |
+//! | contents of messages that make it panic | refused, `wire.rs` and [`StepError`] |
+//! | a member that applied its own removal panics on any further input | it is stopped: inputs do nothing |
+
+mod propose;
+mod ready;
 
 use std::fmt;
 
 use bytes::Bytes;
-use ferrite_disk::wal::Position;
-use protobuf::Message as _;
-use raft::eraftpb::{Entry, EntryType, Message, MessageType};
-use raft::{Changer, RawNode, Ready, StateRole};
+use ferrite_disk::wal::{self, Position};
+use raft::eraftpb::{Entry, Message, MessageType};
+use raft::{RawNode, StateRole};
 
-use crate::appends::{Appends, Pending};
-use crate::conf::{Change, ConfChange, ConfState};
-use crate::effects::{Append, Committed, Effects, EntryKind, Leadership, Role, Status, Ticket};
+use crate::appends::Appends;
+use crate::conf::{ConfChange, ConfState};
+use crate::effects::{Effects, Leadership, Role, Status, Ticket};
 use crate::election::ElectionTimeouts;
-use crate::error::{DropReason, Error, ProposeError, ReadError, StepError};
-use crate::log::{self, HardState, Head, MAX_ENTRY_BYTES, Mark, RaftLog};
+use crate::error::{Error, ReadError, StepError};
+use crate::log::{self, HardState, Head, Mark, RaftLog};
 use crate::logger;
 use crate::read_index::{ReadToken, Reads};
 use crate::wire;
 
-/// How a driver behaves. Every option of raft-rs that matters is here or fixed in [`Driver::new`]: its defaults are not usable.
+/// All uncommitted entries may have to go into one batch of the WAL, with room for one more of the
+/// largest size.
+const MAX_UNCOMMITTED_BYTES: u64 = wal::MAX_BATCH_BYTES / 4 * 3;
+
+/// How a driver behaves. Every option of raft-rs that matters is here or fixed in [`Driver::new`]:
+/// its defaults are not usable.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// This member's id; not 0.
@@ -29,11 +166,13 @@ pub struct Config {
     pub conf_state: ConfState,
     /// Where the election timeouts come from. Members of one cluster need different ones.
     pub seed: u64,
-    /// Ticks without a leader before this member campaigns; the timeout is drawn from `[election_ticks, 2 * election_ticks)`. Default 10.
+    /// Ticks without a leader before this member campaigns; the timeout is drawn from
+    /// `[election_ticks, 2 * election_ticks)`. Default 10.
     pub election_ticks: usize,
     /// Ticks between heartbeats; less than `election_ticks`. Default 1.
     pub heartbeat_ticks: usize,
-    /// Whether to ask before campaigning, so that a member that was cut off does not disturb the others. Default true.
+    /// Whether to ask before campaigning, so that a member that was cut off does not disturb the
+    /// others. Default true.
     pub pre_vote: bool,
     /// Bytes of entries in one message to a follower, at least one entry. Default 1 MiB.
     pub max_size_per_msg: u64,
@@ -41,8 +180,9 @@ pub struct Config {
     pub max_committed_size_per_ready: u64,
     /// Append messages under way to one follower. Default 512.
     pub max_inflight: usize,
-    /// Bytes of proposals that a leader holds uncommitted before it drops more. etcd has no limit, and then a leader without a quorum fills its memory.
-    /// It must be far above what arrives during one slow sync, or it caps group commit. Default 256 MiB.
+    /// Bytes of proposals that a leader holds uncommitted before it drops more. etcd has no limit,
+    /// and then a leader without a quorum fills its memory. It must be far above what arrives
+    /// during one slow sync, or it caps group commit. Default 256 MiB.
     pub max_uncommitted_size: u64,
 }
 
@@ -81,7 +221,8 @@ impl Config {
             // Reads by clock are never safe enough.
             read_only_option: raft::ReadOnlyOption::Safe,
             skip_bcast_commit: false,
-            // Proposals are batched before they reach raft. Its own batching ignores `max_size_per_msg`.
+            // Proposals are batched before they reach raft. Its own batching ignores
+            // `max_size_per_msg`.
             batch_append: false,
             priority: 0,
         }
@@ -100,13 +241,15 @@ pub struct Driver {
     reads: Reads,
     /// The term in which this member leads.
     leading: Option<u64>,
-    /// Whether raft takes reads: it drops them silently before an entry of the leader's own term is committed.
+    /// Whether raft takes reads: it drops them silently before an entry of the leader's own term is
+    /// committed.
     reads_open: bool,
     /// What the records handed out so far amount to.
     head: Head,
     appends: Appends,
-    /// The newest truncation mark that is not handed out yet, and from which segment on the log is needed then.
-    mark: Option<(Mark, Option<u64>)>,
+    /// The newest truncation mark that is not handed out yet, and from which segment on the log is
+    /// needed then.
+    mark: Option<(Mark, u64)>,
     releasable: u64,
     handed_out: u64,
     /// Messages whose promises are durable.
@@ -117,9 +260,11 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Starts from a recovered log. Nothing happens before the first tick, unless [`Driver::campaign`] is called.
+    /// Starts from a recovered log. Nothing happens before the first tick, unless
+    /// [`Driver::campaign`] is called.
     ///
-    /// The commit index on the disk may lag behind the checkpoint, since it is not synced on its own: it is raised to `config.applied`.
+    /// The commit index on the disk may lag behind the checkpoint, since it is not synced on its
+    /// own: it is raised to `config.applied`.
     ///
     /// # Errors
     /// [`Error::LogBehindCheckpoint`], [`Error::AppliedBeyondLog`], [`Error::Config`].
@@ -135,7 +280,22 @@ impl Driver {
             return Err(Error::AppliedBeyondLog { applied, last });
         }
         config.conf_state.check().map_err(Error::Config)?;
+        let member = log.metadata().member_id;
+        if config.id != member {
+            return Err(Error::Config(format!(
+                "the log is of member {member:x}, not {:x}",
+                config.id
+            )));
+        }
+        if config.max_uncommitted_size > MAX_UNCOMMITTED_BYTES {
+            return Err(Error::Config(format!(
+                "max_uncommitted_size is {}, at most {MAX_UNCOMMITTED_BYTES} fits into one append",
+                config.max_uncommitted_size
+            )));
+        }
         let head = log.head();
+        // The mark was found in the WAL; what it allows may not have been done.
+        let releasable = log.needed_from();
         let mut hard_state = log.hard_state();
         hard_state.commit = hard_state.commit.max(applied);
         log.set_initial(hard_state, config.conf_state.clone());
@@ -154,7 +314,7 @@ impl Driver {
             head,
             appends: Appends::new(last),
             mark: None,
-            releasable: 0,
+            releasable,
             handed_out: applied,
             outbox: Vec::new(),
             announced: Leadership {
@@ -186,8 +346,9 @@ impl Driver {
         }
     }
 
-    /// Campaigns now instead of when the election timeout passes: a sole voter need not wait for anybody. Does nothing on a leader, while
-    /// a configuration change is committed but not applied, and while entries are on their way to the disk.
+    /// Campaigns now instead of when the election timeout passes: a sole voter need not wait for
+    /// anybody. Does nothing on a leader, while a configuration change is committed but not
+    /// applied, and while entries are on their way to the disk.
     pub fn campaign(&mut self) {
         if self.is_stopped() || self.has_unpersisted_entries() {
             return;
@@ -198,58 +359,13 @@ impl Driver {
         self.after_input();
     }
 
-    /// Proposes an entry. It enters the log, unless this fails; whether it is ever committed shows in [`Effects::committed`] only.
+    /// To be called when a configuration change is applied, unless the applier rejects it. Gives
+    /// the new configuration. If this member is no longer part of it, its raft is gone: nothing
+    /// happens any more, see [`Status::removed`].
     ///
     /// # Errors
-    /// In all cases nothing entered the log.
-    pub fn propose(&mut self, data: Bytes) -> Result<(), ProposeError> {
-        self.check_proposal(data.len())?;
-        self.proposals_bytes += data.len();
-        let mut entry = Entry::default();
-        entry.data = data;
-        self.proposals.push(entry);
-        Ok(())
-    }
-
-    /// Proposes a change of the configuration. It takes effect when its entry is applied, with [`Driver::apply_conf_change`].
-    ///
-    /// # Errors
-    /// In all cases nothing entered the log.
-    pub fn propose_conf_change(&mut self, change: &ConfChange) -> Result<(), ProposeError> {
-        self.flush();
-        let data = change.to_raft().write_to_bytes();
-        let data = data.expect("a proto3 message always encodes into memory");
-        self.check_proposal(data.len())?;
-        let raft = &self.node.raft;
-        // Trap: raft-rs takes it all the same, as an empty entry, and the proposer waits for ever.
-        if raft.has_pending_conf() {
-            return Err(ProposeError::Dropped(DropReason::ConfChangePending));
-        }
-        let removes_self = change.changes.contains(&Change::Remove(self.config.id));
-        if removes_self && self.transfer_target().is_some() {
-            return Err(ProposeError::Dropped(DropReason::RemovesLeader));
-        }
-        let raft_change = change.to_raft();
-        let mut changer = Changer::new(raft.prs());
-        let checked = match change.changes.len() {
-            0 => changer.leave_joint(),
-            1 => changer.simple(&raft_change.changes),
-            _ => changer.enter_joint(true, &raft_change.changes),
-        };
-        checked.map_err(|error| ProposeError::InvalidChange(error.to_string()))?;
-
-        let mut entry = Entry::default();
-        entry.entry_type = EntryType::EntryConfChangeV2;
-        entry.data = data.into();
-        self.step_proposals(vec![entry]);
-        Ok(())
-    }
-
-    /// To be called when a configuration change is applied, unless the applier rejects it. Gives the new configuration. If this member is no
-    /// longer part of it, its raft is gone: nothing happens any more, see [`Status::removed`].
-    ///
-    /// # Errors
-    /// [`Error::Config`] if raft refuses the change; then the configuration is as before, on every member.
+    /// [`Error::Config`] if raft refuses the change; then the configuration is as before, on every
+    /// member.
     pub fn apply_conf_change(&mut self, change: &ConfChange) -> Result<ConfState, Error> {
         if self.is_stopped() {
             return Ok(self.conf.clone());
@@ -263,15 +379,16 @@ impl Driver {
         if self.conf.contains(self.config.id) {
             self.after_input();
         } else {
-            // Trap: with its own progress gone, raft-rs panics on the next tick, message or notice of persistence.
+            // Trap: with its own progress gone, raft-rs panics on the next tick, message or notice
+            // of persistence.
             self.removed = true;
             self.reads.fail_all(ReadError::LeaderChanged);
         }
         Ok(self.conf.clone())
     }
 
-    /// Asks for an index from which on a read that begins now is linearizable. The answer comes in [`Effects::reads`].
-    /// Only a leader answers; others must ask it.
+    /// Asks for an index from which on a read that begins now is linearizable. The answer comes in
+    /// [`Effects::reads`]. Only a leader answers; others must ask it.
     pub fn read_index(&mut self) -> ReadToken {
         if self.is_stopped() || self.leading.is_none() {
             let leader = if self.removed {
@@ -287,8 +404,9 @@ impl Driver {
         token
     }
 
-    /// Whether reads may be served from the applied state as it is, without asking for an index. True on a leader that is its configuration's
-    /// only voter and has *applied* an entry of its own term.
+    /// Whether reads may be served from the applied state as it is, without asking for an index.
+    /// True on a leader that is its configuration's only voter and has *applied* an entry of its
+    /// own term; see the [module](self) for why. To be asked for every read.
     pub fn sole_voter(&self) -> bool {
         !self.removed
             && self.leading.is_some()
@@ -296,7 +414,8 @@ impl Driver {
             && self.node.raft.apply_to_current_term()
     }
 
-    /// Hands leadership to another voter. False if this member does not lead or the other has no vote.
+    /// Hands leadership to another voter. False if this member does not lead or the other has no
+    /// vote.
     pub fn transfer_leader(&mut self, to: u64) -> bool {
         if self.is_stopped() || self.leading.is_none() || to == self.config.id {
             return false;
@@ -310,7 +429,8 @@ impl Driver {
         true
     }
 
-    /// The voter that would take over leadership fastest, if this member leads and there is another.
+    /// The voter that would take over leadership fastest, if this member leads and there is
+    /// another.
     pub fn transfer_target(&self) -> Option<u64> {
         self.leading?;
         let matched = |id: &u64| {
@@ -406,7 +526,8 @@ impl Driver {
         effects
     }
 
-    /// The append of this ticket is in the WAL, and durable if it asked for that. Appends are reported in the order in which they were handed out.
+    /// The append of this ticket is in the WAL, and durable if it asked for that. Appends are
+    /// reported in the order in which they were handed out.
     ///
     /// # Panics
     /// If they are not, or if there is not one position for each record.
@@ -424,7 +545,7 @@ impl Driver {
         for (index, position) in (pending.first..=pending.last).zip(located) {
             log.locate(index, *position);
         }
-        self.releasable = self.releasable.max(pending.needed_from.unwrap_or(0));
+        self.releasable = self.releasable.max(pending.needed_from);
         self.outbox.extend(pending.messages);
         if !self.is_stopped() {
             self.node.on_persist_ready(pending.ready);
@@ -450,8 +571,9 @@ impl Driver {
         }
     }
 
-    /// Drops entries up to `to` from the log; all must have been applied, and be in a durable checkpoint. False if they are gone already. The mark
-    /// that says so in the WAL comes with the next effects.
+    /// Drops entries up to `to` from the log; all must have been applied, and be in a durable
+    /// checkpoint. False if they are gone already. The mark that says so in the WAL comes with the
+    /// next effects.
     ///
     /// # Panics
     /// If `to` has not been applied.
@@ -461,11 +583,13 @@ impl Driver {
         }
         let applied = self.node.raft.raft_log.applied;
         assert!(to <= applied, "compacting to {to}, applied {applied}");
-        self.mark = Some(self.node.mut_store().compact(to));
+        let log = self.node.mut_store();
+        self.mark = Some((log.compact(to), log.needed_from()));
         true
     }
 
-    /// Segments of the WAL with numbers below this one are no longer needed. 0 until something was compacted.
+    /// Segments of the WAL with numbers below this one are no longer needed. 0 until something was
+    /// compacted.
     pub fn releasable_before(&self) -> u64 {
         self.releasable
     }
@@ -508,134 +632,6 @@ impl Driver {
         }
     }
 
-    /// Carries a `Ready` of raft-rs out, as far as the driver can, and acknowledges it.
-    fn carry_out(&mut self, mut ready: Ready, effects: &mut Effects) {
-        assert!(
-            ready.snapshot().is_empty(),
-            "snapshots are refused before raft sees them"
-        );
-        let leads = self.node.raft.state == StateRole::Leader;
-        let messages = match leads {
-            true => ready.take_messages(),
-            false => ready.take_persisted_messages(),
-        };
-        let entries = ready.take_entries();
-        let promises = self.head.hard_state.promises_differ(&self.raft_state());
-        let must_sync = promises || !entries.is_empty();
-        assert!(must_sync == ready.must_sync(), "must_sync of {ready:?}");
-        self.hand_out(ready.take_committed_entries(), effects);
-        let number = ready.number();
-        if must_sync || self.mark.is_some() {
-            effects.append = self.append(entries, self.raft_state(), number);
-        } else if let Some(last) = self.appends.last_mut() {
-            last.ready = number;
-        }
-        self.node.advance_append_async(ready);
-        if self.appends.is_empty() {
-            self.node.on_persist_ready(number);
-        }
-        self.post(messages, leads, effects);
-    }
-
-    /// Sends the messages, or keeps them until what they promise is durable.
-    fn post(&mut self, messages: Vec<Message>, leads: bool, effects: &mut Effects) {
-        let promises = self.appends.has_promises();
-        for message in messages {
-            let early = leads && !promises && is_leaders(&message);
-            let (to, bytes) = (message.to, wire::encode(&message));
-            match self.appends.last_mut() {
-                Some(pending) if !early => pending.messages.push((to, bytes)),
-                _ => effects.send.push((to, bytes)),
-            }
-        }
-    }
-
-    /// Makes the next append, of these entries and of all else that is not in the WAL yet.
-    fn append(&mut self, entries: Vec<Entry>, state: HardState, ready: u64) -> Option<Append> {
-        let head = self.head;
-        let promises = head.hard_state.promises_differ(&state);
-        let mut records = Vec::with_capacity(entries.len() + 3);
-        if promises && !entries.is_empty() {
-            // The order is that of `log/record.rs`: every prefix of it is a log that raft can start from.
-            let first = HardState {
-                commit: head.hard_state.commit,
-                ..state
-            };
-            records.push(RaftLog::hard_state_record(&first));
-        }
-        let first_record = records.len();
-        RaftLog::entry_records(&entries, &mut records);
-        if state.commit != head.hard_state.commit || (promises && entries.is_empty()) {
-            records.push(RaftLog::hard_state_record(&state));
-        }
-        self.head.hard_state = state;
-        let mut needed_from = None;
-        if let Some((mark, segment)) = self.mark.take() {
-            records.push(RaftLog::truncated_record(&mark));
-            self.head.mark = mark;
-            needed_from = segment;
-        }
-        let range = entries
-            .first()
-            .zip(entries.last())
-            .map(|(first, last)| (first.index, last.index));
-        let (first, last) = range.unwrap_or((1, 0));
-        if range.is_some() {
-            self.appends.replaced_from(first);
-        }
-        let ticket = self.appends.next_ticket();
-        self.appends.push(Pending {
-            ticket,
-            records: records.len(),
-            first_record,
-            first,
-            last,
-            has_entries: range.is_some(),
-            promises,
-            needed_from,
-            ready,
-            messages: Vec::new(),
-        });
-        let must_sync = promises || range.is_some();
-        self.node.mut_store().append(entries);
-        Some(Append {
-            ticket,
-            records,
-            must_sync,
-            head,
-        })
-    }
-
-    /// Hands committed entries out for applying.
-    fn hand_out(&mut self, entries: Vec<Entry>, effects: &mut Effects) {
-        effects.committed.reserve(entries.len());
-        for entry in entries {
-            assert!(
-                entry.index == self.handed_out + 1 && entry.index <= self.appends.durable(),
-                "entry {} handed out after {}, durable {}",
-                entry.index,
-                self.handed_out,
-                self.appends.durable()
-            );
-            self.handed_out = entry.index;
-            let (kind, data) = match entry.entry_type {
-                EntryType::EntryNormal => (EntryKind::Normal, entry.data),
-                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
-                    let change = ConfChange::decode(&entry);
-                    let change =
-                        change.expect("decoded when it was proposed, received or recovered");
-                    (EntryKind::ConfChange(change), Bytes::new())
-                }
-            };
-            effects.committed.push(Committed {
-                index: entry.index,
-                term: entry.term,
-                kind,
-                data,
-            });
-        }
-    }
-
     /// Checks what depends on raft's state, see [`wire`] for the rest. False: to be ignored.
     fn check_message(&self, message: &Message) -> Result<bool, StepError> {
         let raft = &self.node.raft;
@@ -654,7 +650,8 @@ impl Driver {
                     last,
                 })
             }
-            // Nobody can acknowledge what the leader of this term does not have. (A former leader may have sent it and lost it.)
+            // Nobody can acknowledge what the leader of this term does not have. (A former leader
+            // may have sent it and lost it.)
             MessageType::MsgAppendResponse
                 if self.leading == Some(message.term)
                     && !message.reject
@@ -668,60 +665,13 @@ impl Driver {
                     value,
                 })
             }
-            // Trap: raft-rs panics when it becomes leader with entries that are not persisted. A correct peer answers to requests that were
-            // held back until they were.
+            // Trap: raft-rs panics when it becomes leader with entries that are not persisted. A
+            // correct peer answers to requests that were held back until they were.
             MessageType::MsgTimeoutNow
             | MessageType::MsgRequestVoteResponse
             | MessageType::MsgRequestPreVoteResponse => Ok(!self.has_unpersisted_entries()),
             _ => Ok(true),
         }
-    }
-
-    fn check_proposal(&self, bytes: usize) -> Result<(), ProposeError> {
-        if self.is_stopped() {
-            return Err(ProposeError::Stopped);
-        }
-        let raft = &self.node.raft;
-        if self.leading.is_none() {
-            return Err(match raft.leader_id {
-                0 => ProposeError::NoLeader,
-                leader => ProposeError::NotLeader { leader },
-            });
-        }
-        if bytes > MAX_ENTRY_BYTES {
-            return Err(ProposeError::TooLarge { bytes });
-        }
-        if raft.lead_transferee.is_some() {
-            return Err(ProposeError::Dropped(DropReason::LeaderTransfer));
-        }
-        // raft-rs's own rule, which must never fail later: one entry of any size, otherwise as much as the limit allows.
-        let uncommitted = raft.uncommitted_size() + self.proposals_bytes;
-        let allowed = usize::try_from(self.config.max_uncommitted_size).unwrap_or(usize::MAX);
-        if uncommitted > 0 && uncommitted.saturating_add(bytes) > allowed {
-            return Err(ProposeError::Dropped(DropReason::Uncommitted {
-                bytes: uncommitted,
-            }));
-        }
-        Ok(())
-    }
-
-    /// Gives raft the proposals that came since the last input of another kind, in one step: each step sends messages to all followers.
-    fn flush(&mut self) {
-        if !self.proposals.is_empty() {
-            self.proposals_bytes = 0;
-            let entries = std::mem::take(&mut self.proposals);
-            self.step_proposals(entries);
-        }
-    }
-
-    fn step_proposals(&mut self, entries: Vec<Entry>) {
-        let mut message = Message::default();
-        message.set_msg_type(MessageType::MsgPropose);
-        message.from = self.config.id;
-        message.set_entries(entries.into());
-        let stepped = self.node.step(message);
-        stepped.expect("everything for which raft-rs drops a proposal was checked, and nothing has happened since");
-        self.after_input();
     }
 
     /// What has to follow every input.
@@ -757,8 +707,8 @@ impl Driver {
         }
     }
 
-    /// A sole voter that campaigns leads at once; raft-rs panics if it has entries then that are not persisted. Others ask first, in messages
-    /// that are held back until they are.
+    /// A sole voter that campaigns leads at once; raft-rs panics if it has entries then that are
+    /// not persisted. Others ask first, in messages that are held back until they are.
     fn must_not_campaign(&self) -> bool {
         self.leading.is_none()
             && self.conf.is_only_voter(self.config.id)
@@ -770,7 +720,8 @@ impl Driver {
     }
 
     fn evict(&mut self) {
-        // Followers get their entries from memory; without any, what was handed out is not needed again.
+        // Followers get their entries from memory; without any, what was handed out is not needed
+        // again.
         let done = if self.conf.is_alone(self.config.id) {
             self.handed_out
         } else {
@@ -814,15 +765,4 @@ impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Driver").field(&self.status()).finish()
     }
-}
-
-/// Whether only a leader sends it, and it promises nothing but the term.
-fn is_leaders(message: &Message) -> bool {
-    matches!(
-        message.get_msg_type(),
-        MessageType::MsgAppend
-            | MessageType::MsgHeartbeat
-            | MessageType::MsgSnapshot
-            | MessageType::MsgTimeoutNow
-    )
 }
