@@ -143,7 +143,7 @@ enum Step {
     /// Prunes one key.
     PruneKey(Index),
     /// Prunes a few keys, going on where the last step stopped.
-    PruneStep(usize),
+    PruneSome(usize),
     /// Prunes everything.
     PruneAll,
     /// Goes on with an index built from the rows that are left.
@@ -200,7 +200,7 @@ impl Pair {
                     "dropped of {key:?}"
                 );
             }
-            Step::PruneStep(max_keys) => self.prune_step(*max_keys),
+            Step::PruneSome(max_keys) => self.prune_step(*max_keys),
             Step::PruneAll => {
                 *cursor = Some(Vec::new());
                 self.prune_step(usize::MAX);
@@ -426,7 +426,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (any::<Index>(), 3u8..60).prop_map(|(key, times)| Step::Hammer(key, times)),
         3 => any::<Index>().prop_map(Step::Compact),
         2 => any::<Index>().prop_map(Step::PruneKey),
-        4 => (1usize..6).prop_map(Step::PruneStep),
+        4 => (1usize..6).prop_map(Step::PruneSome),
         2 => Just(Step::PruneAll),
         1 => Just(Step::Rebuild),
         1 => Just(Step::Pin),

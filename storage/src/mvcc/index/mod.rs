@@ -146,7 +146,7 @@ impl Default for Limits {
         Self {
             leaf_slots: 64,
             leaf_bytes: 8 << 10,
-            children: 32,
+            children: 16,
             inline_history: 256,
             archive_block: 64,
             archive_group: 64,
