@@ -135,6 +135,7 @@ impl Handle {
                 }
                 result => result,
             };
+            self.inner.metrics.mvcc.range.inc();
             self.inner.metrics.server.observe_range(result.is_ok(), begun.elapsed());
             let at = if request.revision <= 0 { view.revision } else { request.revision };
             let RangeResult { kvs, more, count } = result.map_err(|error| self.failed(error, at))?;

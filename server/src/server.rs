@@ -83,6 +83,7 @@ impl Server {
     /// See [`Error`]; nothing is left running.
     pub async fn start(config: Config) -> Result<Server, Error> {
         let metrics = Metrics::new(config.metrics_options());
+        announce(&config);
         metrics.server.quota_backend_bytes.set(config.quota_backend_bytes);
         let peers = bind(&config.listen_peer_urls, Serves::Http).await?;
         let serves =
@@ -166,6 +167,36 @@ impl Server {
     }
 }
 
+/// One line with nearly the whole effective configuration, which tools and people look for.
+fn announce(config: &Config) {
+    tracing::info!(
+        "etcd-version" = crate::metrics::ETCD_VERSION,
+        "ferrite-version" = env!("CARGO_PKG_VERSION"),
+        name = config.name,
+        "data-dir" = %config.data_dir.display(),
+        "wal-dir" = %config.wal_path().display(),
+        "member-initialized" = config.wal_path().exists(),
+        "heartbeat-interval" = ?config.heartbeat_interval,
+        "election-timeout" = ?config.election_timeout,
+        "snapshot-count" = config.snapshot_count,
+        "snapshot-catchup-entries" = config.snapshot_catchup_entries,
+        "max-request-bytes" = config.max_request_bytes,
+        "max-txn-ops" = config.max_txn_ops,
+        "max-concurrent-streams" = config.max_concurrent_streams,
+        "quota-backend-bytes" = config.quota_backend_bytes,
+        "initial-advertise-peer-urls" = ?strings(&config.advertise_peer_urls),
+        "listen-peer-urls" = ?strings(&config.listen_peer_urls),
+        "advertise-client-urls" = ?strings(&config.advertise_client_urls),
+        "listen-client-urls" = ?strings(&config.listen_client_urls),
+        "listen-metrics-urls" = ?strings(&config.listen_metrics_urls),
+        "initial-cluster" = config.initial_cluster,
+        "initial-cluster-token" = config.initial_cluster_token,
+        "pre-vote" = config.pre_vote,
+        "unsafe-no-fsync" = config.unsafe_no_fsync,
+        "starting an etcd server"
+    );
+}
+
 fn why(result: Result<Result<(), Fatal>, oneshot::error::RecvError>) -> Error {
     match result {
         Ok(Err(fatal)) => fatal.into(),
@@ -205,6 +236,7 @@ async fn start_member(config: &Config, metrics: &Arc<Metrics>) -> Result<Started
         metrics: Arc::clone(metrics),
         heartbeat: config.heartbeat_interval,
         compaction_pause: config.compaction_sleep_interval,
+        slow_apply: config.warning_apply_duration,
     })
     .map_err(Error::Thread)?;
     let (end, ended) = oneshot::channel();

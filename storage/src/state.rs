@@ -17,6 +17,7 @@ use bytes::Bytes;
 use ferrite_api::pb::membershippb::Attributes;
 use ferrite_api::types::{ClusterId, MemberId, RaftIndex, Revision, Term};
 
+use crate::apply::tally::Tally;
 use crate::checkpoint::{self, Compaction};
 use crate::error::Error;
 use crate::members::Members;
@@ -45,6 +46,7 @@ pub struct State {
     applied: RaftIndex,
     applied_term: Term,
     pub(crate) checkpoint: checkpoint::Progress,
+    pub(crate) tally: Tally,
 }
 
 impl State {
@@ -94,6 +96,7 @@ impl State {
             applied: RaftIndex::new(meta.consistent_index),
             applied_term: Term::new(meta.term),
             checkpoint,
+            tally: Tally::default(),
         })
     }
 
@@ -104,6 +107,11 @@ impl State {
 
     pub(crate) fn store_mut(&mut self) -> &mut Store {
         &mut self.store
+    }
+
+    /// What apply has done since the start.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Pins the current state for readers.

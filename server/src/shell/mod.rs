@@ -7,6 +7,7 @@
 
 mod inbox;
 mod jobs;
+mod meter;
 
 use std::sync::Arc;
 use std::thread;
@@ -19,6 +20,7 @@ use crate::member::{Effects, Fatal, Input, Member, Published, Reply};
 use crate::metrics::Metrics;
 pub(crate) use inbox::Inbox;
 use jobs::Jobs;
+use meter::Meter;
 
 /// How a waiting client is reached: dropping it means that nobody waits any more.
 pub(crate) type Waiter = oneshot::Sender<Reply>;
@@ -34,7 +36,13 @@ pub(crate) struct Parts {
     pub(crate) heartbeat: Duration,
     /// Pause between the steps of a compaction.
     pub(crate) compaction_pause: Duration,
+    /// Applies that take longer are warned about.
+    pub(crate) slow_apply: Duration,
 }
+
+/// Bytes of the next log segment that are prepared per tick: written at the pace of the heaviest
+/// load, so that a new segment never has to be made while writes wait.
+const SPARE_BYTES: u64 = 2 << 20;
 
 /// How long the member thread waits for a job that is running when it stops.
 const JOB_PATIENCE: Duration = Duration::from_secs(60);
@@ -48,7 +56,9 @@ pub(crate) fn start(parts: Parts) -> std::io::Result<thread::JoinHandle<Result<(
         parts.compaction_pause,
     )?;
     thread::Builder::new().name("member".to_owned()).spawn(move || {
-        let mut shell = Shell { jobs, parts, next_tick: Instant::now(), idle: false };
+        let meter = Meter::new(Arc::clone(&parts.metrics), parts.slow_apply);
+        let mut shell =
+            Shell { jobs, meter, parts, next_tick: Instant::now(), idle: false, leader: 0 };
         let inbox = Arc::clone(&shell.parts.inbox);
         let result = shell.run();
         // Whoever still waits, or comes later, learns that the member has stopped.
@@ -60,9 +70,12 @@ pub(crate) fn start(parts: Parts) -> std::io::Result<thread::JoinHandle<Result<(
 struct Shell {
     parts: Parts,
     jobs: Jobs,
+    meter: Meter,
     next_tick: Instant,
     /// Nothing was appended since the last tick.
     idle: bool,
+    /// The last leader seen; 0 = none.
+    leader: u64,
 }
 
 impl Shell {
@@ -99,6 +112,12 @@ impl Shell {
         if std::mem::replace(&mut self.idle, true) {
             self.mark_log()?;
         }
+        match self.parts.wal.prepare_spare(SPARE_BYTES) {
+            Ok(_ready) => {}
+            // The member refuses writes when a segment is really needed.
+            Err(error) if error.is_no_space() => tracing::debug!(%error, "no spare log segment"),
+            Err(error) => return Err(error.into()),
+        }
         self.next_tick += self.parts.heartbeat;
         if self.next_tick < now {
             self.next_tick = now + self.parts.heartbeat;
@@ -108,8 +127,10 @@ impl Shell {
 
     fn carry_out(&mut self) -> Result<(), Fatal> {
         loop {
+            let begun = Instant::now();
             let Effects { send, replies, job, append, release_before } =
                 self.parts.member.effects()?;
+            self.meter.applied(self.parts.member.state().tally(), begun.elapsed());
             debug_assert!(send.is_empty(), "a sole member has nobody to send to");
             for (waiter, reply) in replies {
                 // The client may have gone; its result is of no use to anybody else.
@@ -153,12 +174,18 @@ impl Shell {
         Ok(true)
     }
 
-    fn measure(&self) {
-        let Parts { member, metrics, published, .. } = &self.parts;
+    fn measure(&mut self) {
+        let Parts { member, metrics, published, wal, .. } = &self.parts;
         let server = &metrics.server;
         server.proposals_pending.set(count(member.pending() as u64));
-        server.proposals_committed.set(count(published.committed()));
-        server.proposals_applied.set(count(published.applied()));
+        metrics.disk.wal_write_bytes.set(count(wal.bytes_written()));
+        let leader = published.leader();
+        if leader != self.leader {
+            if leader != 0 {
+                server.leader_changes_seen.inc();
+            }
+            self.leader = leader;
+        }
     }
 
     /// Ends in order: everybody who waits learns it, everything applied goes into the page file,

@@ -13,11 +13,12 @@
 //! The order of checks is that of spec validation.md sections 1.2 and 4.
 
 pub mod outcome;
+pub mod tally;
 mod txn;
 
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest,
+    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, TxnRequest,
 };
 use ferrite_api::types::RequestId;
 use prost::Message;
@@ -27,6 +28,7 @@ use crate::mvcc::range::KeyRange;
 use crate::mvcc::store::WriteTxn;
 use crate::state::State;
 use outcome::{DeleteOutcome, PutOutcome, Response};
+use tally::Kind;
 
 pub use txn::read_only;
 
@@ -103,43 +105,52 @@ impl State {
     }
 
     fn dispatch(&mut self, index: u64, request: InternalRaftRequest) -> Result<Response, Failure> {
-        if let Some(put) = request.put {
-            return self.put(put);
-        }
-        if let Some(delete) = request.delete_range {
-            return Ok(self.delete_range(&delete));
-        }
-        if let Some(txn) = request.txn {
-            return txn::write(self.store_mut(), txn).map(Response::Txn);
-        }
-        if let Some(compaction) = request.compaction {
-            return self.compact(&compaction);
-        }
-        if let Some(version) = request.cluster_version_set {
+        let (kind, result) = if let Some(put) = request.put {
+            (Kind::Put, self.put(put))
+        } else if let Some(delete) = request.delete_range {
+            (Kind::DeleteRange, Ok(self.delete_range(&delete)))
+        } else if let Some(txn) = request.txn {
+            (Kind::Txn, self.txn(txn))
+        } else if let Some(compaction) = request.compaction {
+            (Kind::Compaction, self.compact(&compaction))
+        } else if let Some(version) = request.cluster_version_set {
             self.set_cluster_version(version.ver);
-            return Ok(Response::Done);
-        }
-        if let Some(set) = request.cluster_member_attr_set {
+            (Kind::ClusterVersionSet, Ok(Response::Done))
+        } else if let Some(set) = request.cluster_member_attr_set {
             self.set_member_attributes(set.member_id, set.member_attributes);
-            return Ok(Response::Done);
-        }
-        // Skipping an entry that other members apply would make the stores differ for ever.
-        let why = "carries a request that this build does not know".to_owned();
-        Err(Failure::Fatal(Error::Entry { index, why }))
+            (Kind::ClusterMemberAttrSet, Ok(Response::Done))
+        } else {
+            // Skipping an entry that others apply would make the stores differ for ever.
+            let why = "carries a request that this build does not know".to_owned();
+            return Err(Failure::Fatal(Error::Entry { index, why }));
+        };
+        self.tally.request(kind, result.is_ok());
+        result
     }
 
     fn put(&mut self, request: PutRequest) -> Result<Response, Failure> {
+        let bytes = (request.key.len() + request.value.len()) as u64;
         let mut txn = self.store_mut().begin(false);
         check_put(&txn, &request)?;
         let outcome = put(&mut txn, request)?;
         txn.commit();
+        self.tally.puts += 1;
+        self.tally.put_bytes += bytes;
         Ok(Response::Put(outcome))
+    }
+
+    fn txn(&mut self, request: TxnRequest) -> Result<Response, Failure> {
+        let outcome = txn::write(self.store_mut(), request)?;
+        outcome.count(&mut self.tally);
+        self.tally.txns += u64::from(outcome.ops.len() > 1);
+        Ok(Response::Txn(outcome))
     }
 
     fn delete_range(&mut self, request: &DeleteRangeRequest) -> Response {
         let mut txn = self.store_mut().begin(false);
         let outcome = delete_range(&mut txn, request);
         txn.commit();
+        self.tally.deletes += 1;
         Response::DeleteRange(outcome)
     }
 

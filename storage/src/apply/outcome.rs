@@ -11,6 +11,7 @@ use ferrite_api::pb::etcdserverpb::{
 use ferrite_api::pb::mvccpb::KeyValue;
 use ferrite_api::types::Revision;
 
+use super::tally::Tally;
 use crate::mvcc::decode_record;
 use crate::mvcc::index::KeyIndex;
 use crate::mvcc::read::RangeError;
@@ -167,6 +168,18 @@ impl TxnOutcome {
             OpOutcome::Txn(txn) => txn.needs(),
         };
         self.ops.iter().filter_map(of_op).min()
+    }
+
+    /// Counts the operations, nested ones included.
+    pub(super) fn count(&self, tally: &mut Tally) {
+        for op in &self.ops {
+            match op {
+                OpOutcome::Range { .. } => tally.ranges += 1,
+                OpOutcome::Put(_) => tally.puts += 1,
+                OpOutcome::DeleteRange(_) => tally.deletes += 1,
+                OpOutcome::Txn(nested) => nested.count(tally),
+            }
+        }
     }
 
     /// The response; its header holds the revision only.

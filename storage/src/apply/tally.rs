@@ -1,0 +1,59 @@
+//! What apply has done since the start, counted for the metrics. Not part of the state: two members
+//! of the same state may have counted differently.
+
+/// The kinds of requests that this build applies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A put.
+    Put,
+    /// A delete.
+    DeleteRange,
+    /// A transaction.
+    Txn,
+    /// A compaction.
+    Compaction,
+    /// The decision of the cluster version.
+    ClusterVersionSet,
+    /// A member's name and client URLs.
+    ClusterMemberAttrSet,
+}
+
+impl Kind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Kind; 6] = [
+        Kind::Put,
+        Kind::DeleteRange,
+        Kind::Txn,
+        Kind::Compaction,
+        Kind::ClusterVersionSet,
+        Kind::ClusterMemberAttrSet,
+    ];
+}
+
+/// Counters, all since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// Requests by kind: answered with an error, and with success.
+    requests: [[u64; 2]; Kind::ALL.len()],
+    /// Puts, those inside transactions included.
+    pub puts: u64,
+    /// Bytes of keys and values of the puts.
+    pub put_bytes: u64,
+    /// Deletes (not deleted keys), those inside transactions included.
+    pub deletes: u64,
+    /// Ranges inside transactions.
+    pub ranges: u64,
+    /// Transactions of more than one operation.
+    pub txns: u64,
+}
+
+impl Tally {
+    pub(crate) fn request(&mut self, kind: Kind, success: bool) {
+        self.requests[kind as usize][usize::from(success)] += 1;
+    }
+
+    /// How many requests of a kind were answered so.
+    pub fn requests(&self, kind: Kind, success: bool) -> u64 {
+        self.requests[kind as usize][usize::from(success)]
+    }
+}
