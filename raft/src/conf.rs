@@ -221,10 +221,11 @@ mod tests {
     use super::*;
 
     fn decoded(entry_type: EntryType, data: Vec<u8>) -> Result<ConfChange, String> {
-        let mut entry = Entry::default();
-        entry.entry_type = entry_type;
-        entry.data = data.into();
-        ConfChange::decode(&entry)
+        ConfChange::decode(&Entry {
+            entry_type,
+            data: data.into(),
+            ..Entry::default()
+        })
     }
 
     #[test]

@@ -248,8 +248,11 @@ mod tests {
 
     #[test]
     fn whole_messages_pass() {
-        let mut snapshot = Snapshot::default();
-        snapshot.data = Bytes::from_static(b"\x0b\x0b\x0b");
+        let data = Bytes::from_static(b"\x0b\x0b\x0b");
+        let mut snapshot = Snapshot {
+            data,
+            ..Snapshot::default()
+        };
         snapshot
             .mut_metadata()
             .mut_conf_state()

@@ -19,9 +19,10 @@ impl Driver {
     pub fn propose(&mut self, data: Bytes) -> Result<(), ProposeError> {
         self.check_proposal(data.len())?;
         self.proposals_bytes += data.len();
-        let mut entry = Entry::default();
-        entry.data = data;
-        self.proposals.push(entry);
+        self.proposals.push(Entry {
+            data,
+            ..Entry::default()
+        });
         Ok(())
     }
 
@@ -53,9 +54,12 @@ impl Driver {
         };
         checked.map_err(|error| ProposeError::InvalidChange(error.to_string()))?;
 
-        let mut entry = Entry::default();
-        entry.entry_type = EntryType::EntryConfChangeV2;
-        entry.data = data.into();
+        let entry_type = EntryType::EntryConfChangeV2;
+        let entry = Entry {
+            entry_type,
+            data: data.into(),
+            ..Entry::default()
+        };
         self.step_proposals(vec![entry]);
         Ok(())
     }

@@ -322,10 +322,9 @@ mod tests {
                         }
                         model.truncate(model.len() - model.len().min(back as usize));
                         for _ in 0..count {
-                            let mut entry = Entry::default();
-                            entry.index = mark.index + 1 + model.len() as u64;
-                            entry.term = term;
-                            entry.data = vec![0; len].into();
+                            let index = mark.index + 1 + model.len() as u64;
+                            let data = vec![0; len].into();
+                            let entry = Entry { term, index, data, ..Entry::default() };
                             model.push((term, len, None));
                             entries.push(entry);
                         }

@@ -316,11 +316,12 @@ impl RaftLog {
                 .entries
                 .slot(index)
                 .expect("raft asks for entries that the log holds");
-            let mut entry = Entry::default();
-            entry.index = index;
-            entry.term = slot.term;
-            entry.entry_type = slot.entry_type;
-            entry
+            Entry {
+                entry_type: slot.entry_type,
+                term: slot.term,
+                index,
+                ..Entry::default()
+            }
         };
         (low..high).map(shape).collect()
     }
@@ -403,11 +404,13 @@ impl raft::Storage for RaftLog {
 }
 
 pub(crate) fn to_raft(state: &HardState) -> raft::eraftpb::HardState {
-    let mut hard_state = raft::eraftpb::HardState::default();
-    hard_state.term = state.term;
-    hard_state.vote = state.vote;
-    hard_state.commit = state.commit;
-    hard_state
+    let HardState { term, vote, commit } = *state;
+    raft::eraftpb::HardState {
+        term,
+        vote,
+        commit,
+        ..raft::eraftpb::HardState::default()
+    }
 }
 
 pub(crate) fn from_raft(state: &raft::eraftpb::HardState) -> HardState {

@@ -253,13 +253,15 @@ fn decode_entry(mut payload: Bytes) -> Result<Entry, BadRecord> {
     if context > payload.len() {
         return Err(short);
     }
-    let mut entry = Entry::default();
-    entry.entry_type = entry_type;
-    entry.index = index;
-    entry.term = term;
-    entry.context = payload.split_to(context);
-    entry.data = payload;
-    Ok(entry)
+    let context = payload.split_to(context);
+    Ok(Entry {
+        entry_type,
+        term,
+        index,
+        data: payload,
+        context,
+        ..Entry::default()
+    })
 }
 
 fn at_most(what: &'static str, value: u64) -> Result<(), BadRecord> {

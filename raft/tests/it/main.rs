@@ -1,5 +1,11 @@
 //! The driver over its log over the WAL on simulated disks. No clock, no thread, no network.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::field_reassign_with_default,
+    reason = "raft messages are built like that"
+)]
+
 mod boot;
 mod cluster;
 mod compaction;
