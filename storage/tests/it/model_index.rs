@@ -136,6 +136,8 @@ enum Step {
     Txn(Vec<(Index, bool, u32)>),
     /// A put that the caller has chosen odd metadata for, as a damaged or foreign store may have.
     Odd(Index, i64, i64),
+    /// Many puts and deletions of one key in one transaction.
+    Flip(Index, Vec<bool>),
     /// The same key again and again, so that its history gets long.
     Hammer(Index, u8),
     /// A compaction somewhere between the last one and now.
@@ -178,6 +180,9 @@ impl Pair {
                 let key = key.get(keys);
                 index.put(key, meta);
                 model.record(key, meta.into());
+            }
+            Step::Flip(key, puts) => {
+                self.transaction(puts.iter().map(|put| (key.get(keys), *put, 100)));
             }
             Step::Hammer(key, times) => {
                 for _ in 0..*times {
@@ -423,6 +428,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => prop::collection::vec(op(0), 4..20).prop_map(Step::Txn),
         1 => (any::<Index>(), any::<i64>(), any::<i64>())
             .prop_map(|(key, created, version)| Step::Odd(key, created, version)),
+        1 => (any::<Index>(), prop::collection::vec(any::<bool>(), 2..40))
+            .prop_map(|(key, puts)| Step::Flip(key, puts)),
         2 => (any::<Index>(), 3u8..60).prop_map(|(key, times)| Step::Hammer(key, times)),
         3 => any::<Index>().prop_map(Step::Compact),
         2 => any::<Index>().prop_map(Step::PruneKey),

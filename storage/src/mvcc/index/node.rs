@@ -60,13 +60,10 @@ impl Summary {
             self.live -= before.live;
             self.bytes -= before.bytes;
         }
-        // A put goes when it is superseded, a tombstone right after its own revision.
+        // A put goes when it is superseded. A tombstone would go right after its own revision, but
+        // it always supersedes a put, which goes before that.
         let superseded = before.is_some_and(|before| !before.tombstone);
-        let garbage = match (superseded, change.tombstone) {
-            (true, _) => main,
-            (false, true) => main.saturating_add(1),
-            (false, false) => i64::MAX,
-        };
+        let garbage = if superseded { main } else { i64::MAX };
         self.add(&Self::of_head(change, garbage));
     }
 }
