@@ -1,8 +1,11 @@
 //! What a call costs the server before it does anything: the unary path of `ferrite_server::grpc`
-//! against the same method served by tonic, over a member that only answers.
+//! against the same method served by tonic, alone (`tonic`) and behind the router that tonic's own
+//! server puts before it (`router`), over a member that only answers. tonic's have no admission, no
+//! counting and no keepalive here; Ferrite's have.
 //!
 //! `null_kv [calls]` starts itself once per server, drives puts of 256 bytes over a few connections,
-//! and prints calls per second and server CPU per call, each server twice, in turns.
+//! and prints calls per second and server CPU per call, each server twice, in turns. The member
+//! answers `at-once`, or from another thread (`hop`) as a real one does.
 
 #![allow(
     clippy::print_stdout,
@@ -26,14 +29,13 @@ use ferrite_server::metrics::{self, Metrics};
 use ferrite_server::serve::{Listener, Options, Serves, serve};
 use http::Request;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
 use prost::Message;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Response, Status};
-use tower::Service;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -174,7 +176,8 @@ async fn main() -> anyhow::Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["serve", "ferrite", hop] => serve_ferrite(hop == "hop").await,
-        ["serve", "tonic", hop] => serve_tonic(hop == "hop").await,
+        ["serve", "tonic", hop] => serve_tonic(hop == "hop", false).await,
+        ["serve", "router", hop] => serve_tonic(hop == "hop", true).await,
         [] => compare(200_000).await,
         [calls] => compare(calls.parse()?).await,
         _ => anyhow::bail!("usage: null_kv [calls]"),
@@ -195,31 +198,46 @@ async fn serve_ferrite(hop: bool) -> anyhow::Result<()> {
     until_stdin_closes().await
 }
 
-async fn serve_tonic(hop: bool) -> anyhow::Result<()> {
+async fn serve_tonic(hop: bool, router: bool) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
     let kv = kv_server::KvServer::new(Null::new(hop));
+    let routes = axum::Router::new().route_service("/etcdserverpb.KV/{*rest}", kv.clone());
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let kv = kv.clone();
-            tokio::spawn(async move {
-                let _ = stream.set_nodelay(true);
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let mut kv = kv.clone();
-                    async move { Ok::<_, Infallible>(Service::call(&mut kv, request).await?) }
-                });
-                let mut builder = Builder::new(TokioExecutor::new());
-                builder
-                    .http2()
-                    .max_concurrent_streams(u32::MAX)
-                    .auto_date_header(false);
-                let _ = builder
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
-            });
+            // A client that is gone already shows when it is served.
+            let _ = stream.set_nodelay(true);
+            if router {
+                tokio::spawn(serve_connection(stream, routes.clone()));
+            } else {
+                tokio::spawn(serve_connection(stream, kv.clone()));
+            }
         }
     });
     until_stdin_closes().await
+}
+
+async fn serve_connection<S, B>(stream: TcpStream, service: S)
+where
+    S: tower::Service<Request<Incoming>, Response = http::Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: std::error::Error + Send + Sync,
+{
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http2()
+        .max_concurrent_streams(u32::MAX)
+        .auto_date_header(false);
+    let service = TowerToHyperService::new(service);
+    // Connections break when the load ends.
+    let _ = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 /// The parent holds the other end: no server outlives it.
@@ -232,7 +250,7 @@ async fn compare(calls: u64) -> anyhow::Result<()> {
     println!("{calls} puts of 256 bytes, {CONNECTIONS} connections of {CALLS_IN_FLIGHT} calls");
     for round in 1..=2 {
         for hop in ["at-once", "hop"] {
-            for kind in ["tonic", "ferrite"] {
+            for kind in ["router", "tonic", "ferrite"] {
                 let (rate, cpu) = measure(kind, hop, calls).await?;
                 println!("{round}  {kind:8} {hop:8} {rate:8.0} calls/s  {cpu:6.2} us CPU/call");
             }

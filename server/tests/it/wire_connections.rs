@@ -1,5 +1,7 @@
 //! Connections: HTTP/1 and HTTP/2 on one port, shutdown, clients that reset or ping a lot.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
+
 use std::time::Duration;
 
 use ferrite_api::pb::etcdserverpb as pb;

@@ -1,5 +1,7 @@
 //! The KV methods through a stock gRPC client, long answers, and how calls are counted.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
+
 use bytes::Buf;
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::etcdserverpb::cluster_client::ClusterClient;

@@ -1,6 +1,8 @@
 //! The same requests to a unary method on the hot path, to a unary method off it, and to a stream on
 //! tonic: the same answers, but for the few that gRPC itself answers differently for streams.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
+
 use std::io::{Read, Write};
 
 use bytes::{Buf, Bytes};

@@ -1,6 +1,8 @@
 //! The client port over a member that does nothing, and a client that can send what no gRPC library
 //! sends.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
