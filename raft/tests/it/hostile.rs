@@ -117,6 +117,26 @@ fn a_commit_index_beyond_the_log_is_refused_and_named() {
     );
 }
 
+/// raft-rs panics if a member of term 0 rejects a pre-vote, which only a priority can make it do.
+#[test]
+fn priorities_are_refused() {
+    for change in [
+        |m: &mut Message| m.priority = -1,
+        |m: &mut Message| m.deprecated_priority = 1,
+    ] {
+        let mut vote = from(2, 1, MessageType::MsgRequestPreVote);
+        of_three().driver.step(&encode(&vote)).unwrap();
+        change(&mut vote);
+        assert!(matches!(
+            refused(&vote),
+            StepError::Invalid {
+                what: "priority",
+                ..
+            }
+        ));
+    }
+}
+
 #[test]
 fn snapshots_are_refused_until_they_are_built() {
     let mut snapshot = from(2, 1, MessageType::MsgSnapshot);

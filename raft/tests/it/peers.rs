@@ -266,6 +266,19 @@ fn the_report_of_replaced_entries_does_not_count_for_their_successors() {
 }
 
 #[test]
+fn durable_entries_that_are_replaced_are_durable_no_more() {
+    let mut member = of_three().start(&SimDisk::new(1)).unwrap();
+    step(&mut member, &append(2, 1, (0, 0), 4, 0));
+    member.run();
+    assert_eq!(member.driver.status().durable, 4);
+    step(&mut member, &append(3, 2, (2, 1), 1, 0));
+    turns(&mut member);
+    assert_eq!(member.driver.status().durable, 2);
+    member.sync();
+    assert_eq!(member.driver.status().durable, 3);
+}
+
+#[test]
 fn a_follower_neither_forwards_proposals_nor_takes_forwarded_ones() {
     let mut member = of_three().start(&SimDisk::new(1)).unwrap();
     step(&mut member, &from(3, 4, MessageType::MsgHeartbeat));

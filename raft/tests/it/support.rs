@@ -105,6 +105,8 @@ pub(crate) struct Member {
     pub(crate) checkpointed: u64,
     /// Written, not synced, not reported.
     pub(crate) unsynced: VecDeque<(Ticket, Vec<Position>)>,
+    /// Whether one of them asks for a sync.
+    must_sync: bool,
     /// Everything carried out, as text: for comparing runs.
     pub(crate) trace: Vec<String>,
 }
@@ -160,6 +162,7 @@ impl Setup {
             checkpointed: applied.index,
             applied,
             unsynced: VecDeque::new(),
+            must_sync: false,
             trace: Vec::new(),
         })
     }
@@ -237,14 +240,14 @@ impl Member {
             .append(&append.records, &mut || append.head())
             .unwrap();
         self.unsynced.push_back((append.ticket, positions));
+        self.must_sync |= append.must_sync;
     }
 
-    /// Syncs what was written and reports it.
+    /// Syncs what was written, if that is asked for, and reports it.
     pub(crate) fn sync(&mut self) {
-        if self.unsynced.is_empty() {
-            return;
+        if std::mem::take(&mut self.must_sync) {
+            self.wal.sync().unwrap();
         }
-        self.wal.sync().unwrap();
         for (ticket, positions) in std::mem::take(&mut self.unsynced) {
             self.driver.persisted(ticket, &positions);
         }
