@@ -12,7 +12,7 @@ use crate::log::MAX_ENTRY_BYTES;
 
 impl Driver {
     /// Proposes an entry. It enters the log, unless this fails; whether it is ever committed shows
-    /// in [`Effects::committed`] only.
+    /// in [`Effects::committed`](crate::Effects::committed) only.
     ///
     /// # Errors
     /// In all cases nothing entered the log.

@@ -8,7 +8,7 @@
 //!   asks for that. Whether they are durable is the [`Driver`](crate::Driver)'s business;
 //! * an entry that cannot be read back never panics: a follower that needs it is told that it is
 //!   compacted (so it gets a snapshot); if it must be applied here, the member fails with
-//!   [`Error::ReadBack`](crate::Error::ReadBack).
+//!   [`Error::ReadBack`].
 //!
 //! It never writes: records go out through [`Effects`](crate::Effects), and the owner of the WAL
 //! appends them.
@@ -29,7 +29,7 @@
 //! head of segment 8. Recovery then finds, in this order, the older mark of segment 8's head (say
 //! 100), entries from 141 on, and the mark 150. So a gap between the mark and the first entry *is
 //! allowed while replaying* and must be closed by a later mark:
-//! [`Error::MissingEntries`](crate::Error::MissingEntries) otherwise. The WAL syncs before it
+//! [`Error::MissingEntries`] otherwise. The WAL syncs before it
 //! releases, so the later mark is durable first.
 
 mod entries;

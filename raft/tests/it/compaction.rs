@@ -156,6 +156,8 @@ fn compaction_drops_entries_and_releases_their_segments() {
             term: 1
         }
     );
+    // A member that died before the release catches up on it.
+    assert_eq!(member.driver.releasable_before(), releasable);
     assert_eq!(member.driver.status().last_index, 301);
     member.lead();
     assert_eq!(member.applied.payloads.len(), 300);

@@ -8,6 +8,13 @@ use ferrite_raft::{
 
 use crate::support::{Outcome, Setup, payload};
 
+/// The owner may be a thread of its own.
+#[test]
+fn a_driver_can_be_sent() {
+    fn sent<T: Send>(_: T) {}
+    sent(Setup::sole().start(&SimDisk::new(1)).unwrap().driver);
+}
+
 #[test]
 fn proposals_are_committed_in_order_after_the_empty_entry_of_the_term() {
     let mut member = Setup::sole().start(&SimDisk::new(1)).unwrap();
