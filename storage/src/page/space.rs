@@ -106,3 +106,53 @@ fn with_system(mut sum: u64, largest: u64, pages: u64) -> Need {
         largest: largest.max(4),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use ferrite_api::types::Revision;
+
+    use super::super::batch::RowWrite;
+    use super::*;
+
+    fn rows(count: i64, len: usize) -> Batch {
+        let record = Bytes::from(vec![0; len]);
+        let rows = (2..2 + count).map(|main| RowWrite {
+            revision: Revision::new(main, 0),
+            tombstone: false,
+            record: record.clone(),
+        });
+        Batch {
+            rows: rows.collect(),
+            ..Batch::default()
+        }
+    }
+
+    #[test]
+    fn needs_are_in_proportion() {
+        let mib = |need: Need| (need.pages * PAGE) >> 20;
+        let one_gib = (1 << 30) / PAGE;
+        assert_eq!(mib(need(&rows(1, 300), 100)), 0);
+        assert!(mib(need(&rows(1, 300), one_gib)) < 2);
+        assert!((60..90).contains(&mib(need(&rows(110_000, 300), one_gib))));
+        assert!((60..90).contains(&mib(need(&rows(32, 1 << 20), one_gib))));
+        assert!((24..48).contains(&mib(spare(1_000_000, one_gib))));
+        assert!(mib(spare(100, 100)) < 4);
+    }
+
+    #[test]
+    fn a_long_value_needs_a_long_run() {
+        assert_eq!(need(&rows(1, 300), 100).largest, 4);
+        let value = Bytes::from(vec![0; 100_000]);
+        let write = TableWrite::put(
+            super::super::Table::AuthRoles,
+            Bytes::from_static(b"r"),
+            value,
+        );
+        let batch = Batch {
+            tables: vec![write],
+            ..Batch::default()
+        };
+        assert_eq!(need(&batch, 100).largest, 32);
+    }
+}

@@ -1,6 +1,6 @@
 //! Power loss at every single operation of the disk.
 
-use ferrite_disk::sim::{History, PowerLoss};
+use ferrite_disk::sim::{History, OpKind, PowerLoss};
 
 use super::model::Model;
 use super::*;
@@ -212,5 +212,68 @@ fn a_killed_process_leaves_the_state_before_or_after_the_commit() {
             .map(|(_, model)| model)
             .collect();
         reopen(&disk, &states, &format!("operation {k}"));
+    }
+}
+
+#[test]
+fn a_power_loss_while_the_file_is_cut_loses_nothing() {
+    let disk = disk_with_directory(SimDisk::new(3));
+    let file = create(&disk);
+    let mut model = Model::new();
+    let commit = |model: &mut Model, batch: &Batch| {
+        file.commit(batch).unwrap();
+        model.commit(batch);
+    };
+    commit(&mut model, &puts(2..=70, 1 << 20));
+    let remove = (2..=70).map(|main| id(main, 0, false)).collect();
+    disk.start_recording();
+    let mut durable = vec![(0, model.clone())];
+    commit(
+        &mut model,
+        &Batch {
+            remove,
+            ..Batch::default()
+        },
+    );
+    durable.push((disk.history().len(), model.clone()));
+    for index in 1000..1040 {
+        let meta = MetaUpdate {
+            consistent_index: Some(index),
+            ..MetaUpdate::default()
+        };
+        commit(
+            &mut model,
+            &Batch {
+                meta,
+                ..Batch::default()
+            },
+        );
+        durable.push((disk.history().len(), model.clone()));
+    }
+    let mut history = disk.history();
+    let cuts: Vec<_> = (0..history.len())
+        .filter(|k| {
+            history
+                .op(*k)
+                .is_some_and(|(kind, _)| kind == OpKind::SetLen)
+        })
+        .collect();
+    assert!(!cuts.is_empty(), "the file was never cut");
+    for k in cuts.into_iter().flat_map(|cut| cut - 2..cut + 12) {
+        for policy in policies(k) {
+            let disk = history.power_loss_at(k, policy);
+            let done = durable.iter().rposition(|(at, _)| *at <= k).unwrap();
+            let last = (done + 1).min(durable.len() - 1);
+            let states: Vec<_> = durable[done..=last]
+                .iter()
+                .map(|(_, model)| model)
+                .collect();
+            let context = format!("operation {k} {policy:?}");
+            let (file, mut model) = reopen(&disk, &states, &context);
+            let next = puts(1000..=1010, 40_000);
+            file.commit(&next).unwrap();
+            model.commit(&next);
+            model.assert_in(&file);
+        }
     }
 }

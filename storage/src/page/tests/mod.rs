@@ -5,6 +5,7 @@ mod damage;
 mod model;
 mod round_trip;
 mod space;
+mod unreservable;
 
 use std::ops::ControlFlow;
 use std::path::Path;

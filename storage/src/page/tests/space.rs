@@ -223,14 +223,8 @@ fn commits_reserve_more_than_they_use() {
                 ..Batch::default()
             };
             for batch in [both, only_remove] {
-                let before = file.sizes();
                 file.commit(&batch).unwrap();
-                let after = file.sizes();
                 assert_eq!(file.shared().late_reservations(), 0);
-                assert!(
-                    after.allocated <= before.allocated.max(after.allocated + after.headroom),
-                    "{before:?} {after:?}"
-                );
                 batches += 1;
             }
             next += count;
