@@ -61,7 +61,7 @@
 //! |---|---|
 //! | entries | records in the append; readable in [`RaftLog`] from then on, as raft-rs demands, though not durable |
 //! | term, vote | a record before the entries, synced with them |
-//! | commit index | a record after the entries of the *next* append: it needs no write and no sync of its own, since recovery without it only means that entries are committed once more |
+//! | commit index | a record after the entries, see rule 5; alone it waits for the next append, needing no write and no sync of its own: recovery without it only means that entries are committed once more |
 //! | messages | see rule 2 |
 //! | committed entries | handed out for applying, see rule 3 |
 //! | read states | taken right after each input, see [`Driver::read_index`] |
@@ -82,7 +82,12 @@
 //! 4. **This member's own vote for an entry counts when the entry is durable here**: raft-rs
 //!    advances its own match in `on_persist_ready`, which is called in [`Driver::persisted`] and
 //!    nowhere else with entries.
-//! 5. **Only applied entries are compacted**, and a segment is released when the mark that replaces
+//! 5. **The commit index that came with an entry is durable with it.** raft-rs counts votes by the
+//!    configuration that was *applied*, and only refuses to campaign while it knows of a committed
+//!    change that was not. A leader that removes two members one after the other commits the second
+//!    change by an acknowledgement of a follower which, by then, must know for ever that the first
+//!    is committed: otherwise it could restart, and be elected by the members removed.
+//! 6. **Only applied entries are compacted**, and a segment is released when the mark that replaces
 //!    its entries is in the WAL.
 //!
 //! With one voter, a write therefore goes like this; each line is one call:

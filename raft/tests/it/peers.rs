@@ -85,6 +85,26 @@ fn a_leader_sends_entries_before_it_has_synced_them_and_counts_itself_after() {
     assert_eq!(turns(&mut member).committed.len(), 1);
 }
 
+/// A follower that acknowledges an entry must know for ever what was committed when the entry was
+/// sent: that is what keeps a configuration that two changes have left from electing a leader.
+#[test]
+fn the_commit_index_that_comes_with_an_entry_is_durable_with_it() {
+    let disk = SimDisk::new(1);
+    let setup = of_three();
+    let mut member = setup.start(&disk).unwrap();
+    step(&mut member, &append(2, 1, (0, 0), 2, 0));
+    member.run();
+    step(&mut member, &append(2, 1, (2, 1), 1, 2));
+    turns(&mut member);
+    member.sync();
+    let sent = turns(&mut member).sent;
+    assert_eq!(message(&sent[0].1).index, 3, "acknowledged");
+    drop(member);
+    let member = setup.start(&disk.power_loss(PowerLoss::LoseAll)).unwrap();
+    let status = member.driver.status();
+    assert_eq!((status.commit, status.last_index), (2, 3));
+}
+
 /// Two followers are a quorum: the leader commits what its own disk does not have, and must not
 /// apply it yet.
 #[test]
