@@ -1,10 +1,11 @@
 //! The gRPC services on the client port.
 //!
 //! [`Server`] is all of them, as one function from an HTTP/2 request to its response. Unary calls
-//! are served here directly (`unary`): decoding from hyper's frames and a prepared reply cost a
-//! third less than going through tonic. Streams are tonic's (`stream`). Both take their messages
-//! from the same reader (`message`) and their admission, deadlines and counting from the same
-//! place (`call`), so they behave alike on the wire; `tests/it/wire_*.rs` hold them to it.
+//! are served here directly (`unary`): that gives every one of them etcd's texts, a Range answer is
+//! passed on without being decoded, and a put takes a seventh fewer instructions than on tonic alone,
+//! admission and counting included. Streams are tonic's (`stream`). Both take their messages from
+//! the same reader (`message`) and their admission, deadlines and counting from the same place
+//! (`call`), so they behave alike on the wire; `tests/it/wire_*.rs` hold them to it.
 //!
 //! Validation of the requests themselves is in [`crate::validate`], behind [`Kv`].
 

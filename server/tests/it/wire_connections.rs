@@ -210,25 +210,16 @@ async fn clients_may_ping_often() {
 }
 
 #[tokio::test]
-async fn streams_beyond_the_limit_are_not_opened() {
-    let options = Options {
-        max_concurrent_streams: 1,
-        ..Options::default()
-    };
-    let port = Port::start_with(&options, Serves::Both).await;
-    let raw = port.raw().await;
-    // The client learns the limit with the server's settings, that is by its first answer.
-    assert_eq!(raw.answer(send(PUT, &put("k"))).await.status().0, 0);
-    let (watch, stream) = raw
-        .begin(send(WATCH, &HealthCheckRequest::default()))
-        .await
-        .unwrap();
-    let mut second = tokio::spawn({
-        let raw = raw.clone();
-        async move { raw.answer(send(PUT, &put("k"))).await.status().0 }
-    });
-    let waiting = tokio::time::timeout(Duration::from_millis(30), &mut second).await;
-    assert!(waiting.is_err(), "waits for the first to end");
-    drop((watch, stream));
-    assert_eq!(soon(second).await.unwrap(), 0);
+async fn the_limit_of_streams_is_announced() {
+    for limit in [7, u32::MAX] {
+        let options = Options {
+            max_concurrent_streams: limit,
+            ..Options::default()
+        };
+        let port = Port::start_with(&options, Serves::Both).await;
+        let raw = port.raw().await;
+        // The server's settings are there at the latest with its first answer.
+        assert_eq!(raw.answer(send(PUT, &put("k"))).await.status().0, 0);
+        assert_eq!(raw.max_streams(), usize::try_from(limit).unwrap());
+    }
 }

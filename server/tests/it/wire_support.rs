@@ -389,6 +389,11 @@ impl Raw {
         })
     }
 
+    /// How many streams the server allows at a time.
+    pub(crate) fn max_streams(&self) -> usize {
+        self.sender.current_max_send_streams()
+    }
+
     /// As [`Raw::call`], where the connection must hold.
     pub(crate) async fn answer(&self, what: Send) -> Answer {
         self.call(what).await.unwrap()
