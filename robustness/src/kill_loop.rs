@@ -51,10 +51,23 @@ pub async fn run(
     server.start().await?;
     for round in 1..=plan.rounds {
         let kill_after = rng.random_range(1..=plan.writes);
-        load(&mut server, &plan, kill_after, rng.random(), &numbers, &mut ledger).await?;
+        load(
+            &mut server,
+            &plan,
+            kill_after,
+            rng.random(),
+            &numbers,
+            &mut ledger,
+        )
+        .await?;
 
-        server.start().await.with_context(|| format!("round {round}: restart after kill -9"))?;
-        let verdict = check(&server, &mut ledger).await.with_context(|| format!("round {round}"))?;
+        server
+            .start()
+            .await
+            .with_context(|| format!("round {round}: restart after kill -9"))?;
+        let verdict = check(&server, &mut ledger)
+            .await
+            .with_context(|| format!("round {round}"))?;
         server.stop()?;
         let digest = stored_digest(&server.data_dir())?;
         ensure!(
@@ -89,7 +102,9 @@ async fn load(
     let mut tasks = Vec::new();
     for client in 0..plan.clients {
         let config = ferrite_client::Config::new([server.endpoint()]).max_attempts(1);
-        let connection = Client::connect(config).await?.with_timeout(Duration::from_secs(10));
+        let connection = Client::connect(config)
+            .await?
+            .with_timeout(Duration::from_secs(10));
         let mut rng = StdRng::seed_from_u64(seed ^ u64::from(client));
         let (numbers, acknowledged) = (Arc::clone(numbers), Arc::clone(&acknowledged));
         let (enough, killed) = (Arc::clone(&enough), Arc::clone(&killed));
@@ -127,19 +142,33 @@ async fn load(
 }
 
 fn write(rng: &mut StdRng, number: u64) -> Write {
-    let length = if rng.random_bool(0.05) { rng.random_range(2_000..20_000) } else { 100 };
+    let length = if rng.random_bool(0.05) {
+        rng.random_range(2_000..20_000)
+    } else {
+        100
+    };
     let mut value = vec![0u8; length];
     rng.fill(&mut value[..]);
     let shared = rng.random_range(0..SHARED);
     // A transaction may not put and delete the same key.
-    let delete = Some(rng.random_range(0..SHARED)).filter(|key| *key != shared && rng.random_bool(0.3));
-    Write { number, shared, delete, value: Bytes::from(value) }
+    let delete =
+        Some(rng.random_range(0..SHARED)).filter(|key| *key != shared && rng.random_bool(0.3));
+    Write {
+        number,
+        shared,
+        delete,
+        value: Bytes::from(value),
+    }
 }
 
 fn txn(write: &Write) -> Txn {
     let mut ops = vec![
         TxnOp::put(write.own_key(), write.value.clone(), PutOptions::new()),
-        TxnOp::put(Write::shared_key(write.shared), write.value.clone(), PutOptions::new()),
+        TxnOp::put(
+            Write::shared_key(write.shared),
+            write.value.clone(),
+            PutOptions::new(),
+        ),
     ];
     if let Some(key) = write.delete {
         ops.push(TxnOp::delete(Write::shared_key(key), DeleteOptions::new()));
@@ -149,7 +178,9 @@ fn txn(write: &Write) -> Txn {
 
 async fn check(server: &Process, ledger: &mut Ledger) -> anyhow::Result<Verdict> {
     let config = ferrite_client::Config::new([server.endpoint()]);
-    let client = Client::connect(config).await?.with_timeout(Duration::from_secs(60));
+    let client = Client::connect(config)
+        .await?
+        .with_timeout(Duration::from_secs(60));
     let mut pairs: Vec<KeyValue> = Vec::new();
     let mut from = Bytes::from_static(b"\0");
     let mut revision = 0;

@@ -74,7 +74,10 @@ impl Ledger {
 
     /// How many writes were acknowledged.
     pub fn acknowledged(&self) -> usize {
-        self.writes.values().filter(|(_, fate)| *fate != Fate::Unknown).count()
+        self.writes
+            .values()
+            .filter(|(_, fate)| *fate != Fate::Unknown)
+            .count()
     }
 
     /// Checks a whole store (all its pairs in key order) against the ledger. A write that is not
@@ -118,16 +121,33 @@ impl Ledger {
 
         let mut model = Model::default();
         for (at, write) in &order {
-            ensure!(*at == model.revision + 1, "no write at revision {}", model.revision + 1);
+            ensure!(
+                *at == model.revision + 1,
+                "no write at revision {}",
+                model.revision + 1
+            );
             model.apply(write);
         }
-        ensure!(revision == model.revision, "revision {revision}, the writes make {}", model.revision);
+        ensure!(
+            revision == model.revision,
+            "revision {revision}, the writes make {}",
+            model.revision
+        );
         let expected: Vec<&KeyValue> = model.pairs.values().collect();
-        ensure!(pairs.len() == expected.len(), "{} pairs, expected {}", pairs.len(), expected.len());
+        ensure!(
+            pairs.len() == expected.len(),
+            "{} pairs, expected {}",
+            pairs.len(),
+            expected.len()
+        );
         for (is, must) in pairs.iter().zip(expected) {
             ensure!(is == must, "pair {is:?}, expected {must:?}");
         }
-        Ok(Verdict { revision, digest: model.digest, unacknowledged })
+        Ok(Verdict {
+            revision,
+            digest: model.digest,
+            unacknowledged,
+        })
     }
 }
 
@@ -141,7 +161,11 @@ struct Model {
 
 impl Default for Model {
     fn default() -> Self {
-        Self { revision: 1, pairs: BTreeMap::new(), digest: 0 }
+        Self {
+            revision: 1,
+            pairs: BTreeMap::new(),
+            digest: 0,
+        }
     }
 }
 
@@ -153,7 +177,10 @@ impl Model {
         if let Some(number) = write.delete {
             let key = Write::shared_key(number);
             if self.pairs.remove(&key).is_some() {
-                let record = KeyValue { key, ..KeyValue::default() };
+                let record = KeyValue {
+                    key,
+                    ..KeyValue::default()
+                };
                 self.row(2, true, &record);
             }
         }
@@ -175,8 +202,13 @@ impl Model {
 
     fn row(&mut self, sub: i64, tombstone: bool, record: &KeyValue) {
         let mut bytes = BytesMut::with_capacity(record.encoded_len());
-        record.encode(&mut bytes).expect("the buffer has the encoded length");
-        let id = RowId { revision: Revision::new(self.revision, sub), tombstone };
+        record
+            .encode(&mut bytes)
+            .expect("the buffer has the encoded length");
+        let id = RowId {
+            revision: Revision::new(self.revision, sub),
+            tombstone,
+        };
         let digest = record_digest(id, &bytes).expect("a revision has a key");
         self.digest = self.digest.wrapping_add(digest);
     }
@@ -187,7 +219,12 @@ mod tests {
     use super::*;
 
     fn write(number: u64, shared: u32, delete: Option<u32>) -> Write {
-        Write { number, shared, delete, value: Bytes::from(format!("v{number}")) }
+        Write {
+            number,
+            shared,
+            delete,
+            value: Bytes::from(format!("v{number}")),
+        }
     }
 
     fn store(writes: &[Write]) -> Vec<KeyValue> {

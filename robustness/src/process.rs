@@ -45,10 +45,16 @@ impl Process {
     /// It is not there.
     pub fn built_beside_tests() -> anyhow::Result<PathBuf> {
         let own = std::env::current_exe()?;
-        let profile = own.parent().and_then(Path::parent).context("the test binary has a folder")?;
+        let profile = own
+            .parent()
+            .and_then(Path::parent)
+            .context("the test binary has a folder")?;
         let binary = profile.join("etcd");
         if !binary.exists() {
-            bail!("{} is missing: run `cargo build -p ferrite-server` first", binary.display());
+            bail!(
+                "{} is missing: run `cargo build -p ferrite-server` first",
+                binary.display()
+            );
         }
         Ok(binary)
     }
@@ -73,14 +79,27 @@ impl Process {
     /// # Errors
     /// It does not start or does not serve in time; the end of its log is in the message.
     pub async fn start(&mut self) -> anyhow::Result<()> {
-        let log = File::options().create(true).append(true).open(self.log_path())?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())?;
         let client = format!("http://127.0.0.1:{}", self.client_port);
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
         let child = Command::new(&self.binary)
             .arg("--data-dir")
             .arg(self.data_dir())
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args([
+                "--listen-client-urls",
+                &client,
+                "--advertise-client-urls",
+                &client,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peer,
+                "--initial-advertise-peer-urls",
+                &peer,
+            ])
             .args(["--initial-cluster", &format!("default={peer}")])
             .args(&self.args)
             .stdin(Stdio::null())
@@ -92,7 +111,9 @@ impl Process {
         let deadline = Instant::now() + START_PATIENCE;
         let config = ferrite_client::Config::new([self.endpoint()])
             .reconnect_backoff(Duration::from_millis(5), Duration::from_millis(50));
-        let client = Client::connect(config).await?.with_timeout(Duration::from_secs(1));
+        let client = Client::connect(config)
+            .await?
+            .with_timeout(Duration::from_secs(1));
         loop {
             if client.get("ready", Default::default()).await.is_ok() {
                 return Ok(());

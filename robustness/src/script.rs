@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb::request_op::Request;
 use ferrite_api::pb::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest, RequestOp,
-    TxnRequest,
+    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest,
+    RequestOp, TxnRequest,
 };
 use ferrite_api::pb::mvccpb::KeyValue;
 use ferrite_storage::mvcc::range::KeyRange;
@@ -31,7 +31,10 @@ pub struct Script {
 impl Script {
     /// A script over `keys` different keys.
     pub fn new(seed: u64, keys: u32) -> Self {
-        Self { rng: StdRng::seed_from_u64(seed), keys }
+        Self {
+            rng: StdRng::seed_from_u64(seed),
+            keys,
+        }
     }
 
     /// The next write, for a store at `revision`.
@@ -43,7 +46,10 @@ impl Script {
             75..92 => {
                 let ops = self.rng.random_range(1..6);
                 let success = (0..ops).map(|_| self.op()).collect();
-                request.txn = Some(TxnRequest { success, ..TxnRequest::default() });
+                request.txn = Some(TxnRequest {
+                    success,
+                    ..TxnRequest::default()
+                });
             }
             _ => {
                 let revision = if revision > compacted.max(1) {
@@ -51,14 +57,20 @@ impl Script {
                 } else {
                     revision
                 };
-                request.compaction = Some(CompactionRequest { revision, physical: false });
+                request.compaction = Some(CompactionRequest {
+                    revision,
+                    physical: false,
+                });
             }
         }
         request
     }
 
     fn key(&mut self) -> Bytes {
-        Bytes::from(format!("/registry/{:04}", self.rng.random_range(0..self.keys)))
+        Bytes::from(format!(
+            "/registry/{:04}",
+            self.rng.random_range(0..self.keys)
+        ))
     }
 
     fn put(&mut self) -> PutRequest {
@@ -67,13 +79,25 @@ impl Script {
             _ => self.rng.random_range(0..200),
         };
         let value: Vec<u8> = (0..length).map(|_| self.rng.random()).collect();
-        PutRequest { key: self.key(), value: Bytes::from(value), ..PutRequest::default() }
+        PutRequest {
+            key: self.key(),
+            value: Bytes::from(value),
+            ..PutRequest::default()
+        }
     }
 
     fn delete(&mut self) -> DeleteRangeRequest {
         let key = self.key();
-        let range_end = if self.rng.random_bool(0.3) { self.key() } else { Bytes::new() };
-        DeleteRangeRequest { key, range_end, prev_kv: false }
+        let range_end = if self.rng.random_bool(0.3) {
+            self.key()
+        } else {
+            Bytes::new()
+        };
+        DeleteRangeRequest {
+            key,
+            range_end,
+            prev_kv: false,
+        }
     }
 
     fn op(&mut self) -> RequestOp {
@@ -82,7 +106,9 @@ impl Script {
         } else {
             Request::RequestDeleteRange(self.delete())
         };
-        RequestOp { request: Some(request) }
+        RequestOp {
+            request: Some(request),
+        }
     }
 }
 
@@ -110,13 +136,25 @@ impl Reference {
         for (_, change) in view.index.changes(&KeyRange::all(), known, revision) {
             let (revision, tombstone) = (change.revision, change.tombstone);
             let row = view.recent.get(revision).cloned().unwrap_or_else(|| {
-                let reader = view.page.reader().expect("the undisturbed disk can be read");
-                let record = reader.row(revision, tombstone).expect("the row was just applied");
-                Row { revision, tombstone, record }
+                let reader = view
+                    .page
+                    .reader()
+                    .expect("the undisturbed disk can be read");
+                let record = reader
+                    .row(revision, tombstone)
+                    .expect("the row was just applied");
+                Row {
+                    revision,
+                    tombstone,
+                    record,
+                }
             });
             self.rows.insert((revision.main, revision.sub), row);
         }
-        self.after.push(After { revision, compacted: state.store().compacted() });
+        self.after.push(After {
+            revision,
+            compacted: state.store().compacted(),
+        });
     }
 
     /// How many writes are remembered.
@@ -131,7 +169,10 @@ impl Reference {
     /// It is not.
     pub fn check(&self, state: &State, least: usize, most: usize, context: &str) -> usize {
         let store = state.store();
-        let is = After { revision: store.revision(), compacted: store.compacted() };
+        let is = After {
+            revision: store.revision(),
+            compacted: store.compacted(),
+        };
         let writes = (least..=most)
             .find(|writes| self.after[*writes] == is)
             .unwrap_or_else(|| {
@@ -148,10 +189,15 @@ impl Reference {
                 ..RangeRequest::default()
             };
             let read = view.range(&request).unwrap_or_else(|error| {
-                panic!("{context}: revision {revision} cannot be read after {writes} writes: {error}")
+                panic!(
+                    "{context}: revision {revision} cannot be read after {writes} writes: {error}"
+                )
             });
             let expected = self.pairs(revision);
-            assert_eq!(read.kvs, expected, "{context}: revision {revision} after {writes} writes");
+            assert_eq!(
+                read.kvs, expected,
+                "{context}: revision {revision} after {writes} writes"
+            );
         }
         writes
     }
@@ -161,14 +207,24 @@ impl Reference {
     /// # Panics
     /// It is not that of the rows which must be there.
     pub fn check_digest(&self, state: &State, context: &str) {
-        assert!(!state.compacting(), "{context}: the digest is known only when compactions are finished");
+        assert!(
+            !state.compacting(),
+            "{context}: the digest is known only when compactions are finished"
+        );
         let (revision, compacted) = (state.store().revision(), state.store().compacted());
         let kept = self.survivors(revision, compacted);
         let digest = kept.iter().fold(0u64, |digest, row| {
-            let id = RowId { revision: row.revision, tombstone: row.tombstone };
+            let id = RowId {
+                revision: row.revision,
+                tombstone: row.tombstone,
+            };
             digest.wrapping_add(record_digest(id, &row.record).expect("a revision has a key"))
         });
-        assert_eq!(state.digest(), digest, "{context}: at {revision}, compacted at {compacted}");
+        assert_eq!(
+            state.digest(),
+            digest,
+            "{context}: at {revision}, compacted at {compacted}"
+        );
     }
 
     /// The encoded pairs at a revision, in key order.
@@ -177,7 +233,11 @@ impl Reference {
         for row in self.rows.range(..(revision + 1, 0)).map(|(_, row)| row) {
             newest.insert(key(row), row);
         }
-        newest.into_values().filter(|row| !row.tombstone).map(|row| row.record.clone()).collect()
+        newest
+            .into_values()
+            .filter(|row| !row.tombstone)
+            .map(|row| row.record.clone())
+            .collect()
     }
 
     /// The rows that a compaction leaves (spec mvcc.md section 6).
@@ -185,9 +245,8 @@ impl Reference {
         let mut decided = BTreeSet::new();
         let mut kept = Vec::new();
         for ((main, _), row) in self.rows.range(..(revision + 1, 0)).rev() {
-            if *main > compacted {
-                kept.push(row);
-            } else if decided.insert(key(row)) && (!row.tombstone || *main == compacted) {
+            let newest = *main <= compacted && decided.insert(key(row));
+            if *main > compacted || newest && (!row.tombstone || *main == compacted) {
                 kept.push(row);
             }
         }
@@ -196,5 +255,7 @@ impl Reference {
 }
 
 fn key(row: &Row) -> Bytes {
-    KeyValue::decode(row.record.clone()).expect("a record that was just written decodes").key
+    KeyValue::decode(row.record.clone())
+        .expect("a record that was just written decodes")
+        .key
 }

@@ -27,8 +27,14 @@ pub fn bootstrap_options() -> bootstrap::Options {
         election_ticks: 10,
         pre_vote: true,
         seed: 1,
-        page: page::Options { cache_bytes: 1 << 20, ..page::Options::default() },
-        wal: wal::Options { segment_bytes: 16 << 10, spare_segments: 1 },
+        page: page::Options {
+            cache_bytes: 1 << 20,
+            ..page::Options::default()
+        },
+        wal: wal::Options {
+            segment_bytes: 16 << 10,
+            spare_segments: 1,
+        },
         entry_cache_bytes: 4 << 10,
     }
 }
@@ -38,7 +44,10 @@ pub fn member_options() -> Options {
     Options {
         request_ticks: 70,
         checkpoint_ticks: 3,
-        checkpoint: Policy { max_bytes: 8 << 10, remove_rows: 5 },
+        checkpoint: Policy {
+            max_bytes: 8 << 10,
+            remove_rows: 5,
+        },
         snapshot_count: 20,
         catchup_entries: 5,
         name: "default".to_owned(),
@@ -106,11 +115,20 @@ impl SimMember {
     /// The member cannot go on.
     pub fn propose(&mut self, mut request: InternalRaftRequest) -> Result<u64, Error> {
         let id = self.ids.next();
-        request.header = Some(RequestHeader { id: id.get(), ..RequestHeader::default() });
+        request.header = Some(RequestHeader {
+            id: id.get(),
+            ..RequestHeader::default()
+        });
         let payload = Bytes::from(request.encode_to_vec());
         self.next_waiter += 1;
         let waiter = self.next_waiter;
-        self.member.step(Input::Propose { id, payload, waiter }).map_err(Error::from)?;
+        self.member
+            .step(Input::Propose {
+                id,
+                payload,
+                waiter,
+            })
+            .map_err(Error::from)?;
         Ok(waiter)
     }
 
@@ -141,7 +159,13 @@ impl SimMember {
 
     fn effects(&mut self) -> Result<(), Error> {
         loop {
-            let Effects { send, replies, job, append, release_before } = self.member.effects()?;
+            let Effects {
+                send,
+                replies,
+                job,
+                append,
+                release_before,
+            } = self.member.effects()?;
             assert!(send.is_empty(), "a sole member has nobody to send to");
             self.replies.extend(replies);
             if job.is_some() {

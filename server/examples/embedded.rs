@@ -31,9 +31,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         value: Bytes::from_static(b"hello"),
         ..PutRequest::default()
     };
-    let revision = handle.put(put).await?.header.map_or(0, |header| header.revision);
+    let revision = handle
+        .put(put)
+        .await?
+        .header
+        .map_or(0, |header| header.revision);
 
-    let get = RangeRequest { key: Bytes::from_static(b"greeting"), ..RangeRequest::default() };
+    let get = RangeRequest {
+        key: Bytes::from_static(b"greeting"),
+        ..RangeRequest::default()
+    };
     let reply = handle.range(get).await?;
     let pair = KeyValue::decode(reply.kvs[0].clone())?;
     println!("revision {revision}: {:?} = {:?}", pair.key, pair.value);

@@ -136,7 +136,9 @@ pub fn cluster_id(members: &[MemberId]) -> ClusterId {
 }
 
 fn first_8(hash: &[u8]) -> u64 {
-    hash.iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte))
+    hash.iter()
+        .take(8)
+        .fold(0, |id, byte| id << 8 | u64::from(*byte))
 }
 
 /// Restores the member of a data directory, or lays a new one out.
@@ -146,14 +148,23 @@ fn first_8(hash: &[u8]) -> u64 {
 pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Error> {
     let member_dir = options.data_dir.join("member");
     let snap_dir = member_dir.join("snap");
-    let wal_dir = options.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
+    let wal_dir = options
+        .wal_dir
+        .clone()
+        .unwrap_or_else(|| member_dir.join("wal"));
     disk.create_dir(&snap_dir).map_err(dir_error(&snap_dir))?;
     let lock = lock(disk, &options.data_dir, &member_dir.join("lock"))?;
     refuse_foreign(disk, &wal_dir)?;
 
     let page_path = snap_dir.join("db");
-    let storage = |source: ferrite_storage::Error| Error::Storage { path: page_path.clone(), source };
-    let log_error = |source: ferrite_raft::Error| Error::Log { path: wal_dir.clone(), source };
+    let storage = |source: ferrite_storage::Error| Error::Storage {
+        path: page_path.clone(),
+        source,
+    };
+    let log_error = |source: ferrite_raft::Error| Error::Log {
+        path: wal_dir.clone(),
+        source,
+    };
 
     let has_log = Wal::exists(disk.as_ref(), &wal_dir).map_err(dir_error(&wal_dir))?;
     let has_page = disk.exists(&page_path).map_err(dir_error(&page_path))?;
@@ -166,7 +177,10 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
                 "the log is there but the page file {} is missing; restore it from a backup",
                 page_path.display()
             );
-            return Err(Error::Foreign { path: options.data_dir.clone(), what });
+            return Err(Error::Foreign {
+                path: options.data_dir.clone(),
+                what,
+            });
         }
         (false, _) => {
             sync_path_to(disk, &snap_dir)?;
@@ -192,7 +206,10 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
             "the log belongs to member {:x} of cluster {:x}, the page file to member {:x} of cluster {:x}",
             of_log.1, of_log.0, meta.member_id, meta.cluster_id
         );
-        return Err(Error::Foreign { path: options.data_dir.clone(), what });
+        return Err(Error::Foreign {
+            path: options.data_dir.clone(),
+            what,
+        });
     }
     let state = State::restore(Arc::new(page)).map_err(storage)?;
     tracing::info!(
@@ -215,21 +232,38 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
     let config = ferrite_raft::Config {
         election_ticks: options.election_ticks,
         pre_vote: options.pre_vote,
-        ..ferrite_raft::Config::new(meta.member_id, meta.consistent_index, conf_state, options.seed)
+        ..ferrite_raft::Config::new(
+            meta.member_id,
+            meta.consistent_index,
+            conf_state,
+            options.seed,
+        )
     };
     let driver = Driver::new(config, recovered.log).map_err(log_error)?;
-    Ok(Restored { driver, state, wal: recovered.wal, lock })
+    Ok(Restored {
+        driver,
+        state,
+        wal: recovered.wal,
+        lock,
+    })
 }
 
 fn log_options(options: &Options) -> log::Options {
-    log::Options { cache_bytes: options.entry_cache_bytes, wal: options.wal.clone() }
+    log::Options {
+        cache_bytes: options.entry_cache_bytes,
+        wal: options.wal.clone(),
+    }
 }
 
 /// Makes a directory's whole path durable: any part of it may be new, also from a start that was
 /// cut off before it came here.
 fn sync_path_to(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(), Error> {
     for parent in dir.ancestors().skip(1) {
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let parent = if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
+        };
         match disk.sync_dir(parent) {
             Ok(()) => {}
             // A directory above that this user may not even open was not made by this program.
@@ -242,8 +276,13 @@ fn sync_path_to(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(), Error> {
 
 fn lock(disk: &Arc<dyn Disk>, data_dir: &Path, path: &Path) -> Result<Box<dyn DiskLock>, Error> {
     disk.lock(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::WouldBlock => Error::Held { path: data_dir.to_path_buf() },
-        _ => Error::Dir { path: path.to_path_buf(), source },
+        std::io::ErrorKind::WouldBlock => Error::Held {
+            path: data_dir.to_path_buf(),
+        },
+        _ => Error::Dir {
+            path: path.to_path_buf(),
+            source,
+        },
     })
 }
 
@@ -255,13 +294,19 @@ fn refuse_foreign(disk: &Arc<dyn Disk>, wal_dir: &Path) -> Result<(), Error> {
     }
     let files = disk.list(wal_dir).map_err(dir_error(wal_dir))?;
     // etcd names a segment <sequence>-<index>.wal.
-    if let Some(file) = files.iter().find(|file| file.name.ends_with(".wal") && file.name.contains('-')) {
+    if let Some(file) = files
+        .iter()
+        .find(|file| file.name.ends_with(".wal") && file.name.contains('-'))
+    {
         let what = format!(
             "{} was written by etcd, not by Ferrite; start with an empty data directory and move the \
              data with a client (etcdctl make-mirror)",
             file.name
         );
-        return Err(Error::Foreign { path: wal_dir.to_path_buf(), what });
+        return Err(Error::Foreign {
+            path: wal_dir.to_path_buf(),
+            what,
+        });
     }
     Ok(())
 }
@@ -274,8 +319,10 @@ fn lay_out(
     path: &Path,
     exists: bool,
 ) -> Result<PageFile, Error> {
-    let storage =
-        |source: page::Error| Error::Storage { path: path.to_path_buf(), source: source.into() };
+    let storage = |source: page::Error| Error::Storage {
+        path: path.to_path_buf(),
+        source: source.into(),
+    };
     if exists {
         let page = PageFile::open(disk, path, options.page.clone()).map_err(storage)?;
         if page.meta().consistent_index > FIRST {
@@ -284,7 +331,10 @@ fn lay_out(
                  or restore from a backup",
                 page.meta().consistent_index
             );
-            return Err(Error::Foreign { path: options.data_dir.clone(), what });
+            return Err(Error::Foreign {
+                path: options.data_dir.clone(),
+                what,
+            });
         }
         drop(page);
         disk.remove(path).map_err(dir_error(path))?;
@@ -297,10 +347,16 @@ fn lay_out(
             consistent_index: Some(FIRST),
             term: Some(FIRST),
             storage_version: Some(STORAGE_VERSION.to_owned()),
-            conf_state: Some(ConfState { voters: vec![member.get()], ..ConfState::default() }),
+            conf_state: Some(ConfState {
+                voters: vec![member.get()],
+                ..ConfState::default()
+            }),
             ..MetaUpdate::default()
         },
-        tables: vec![members::row(&members::unstarted(member, options.peer_urls.clone()))],
+        tables: vec![members::row(&members::unstarted(
+            member,
+            options.peer_urls.clone(),
+        ))],
     };
     PageFile::create(disk, path, options.page.clone(), &initial).map_err(storage)
 }
@@ -312,13 +368,29 @@ fn create_log(
     page: &PageFile,
 ) -> Result<(), ferrite_raft::Error> {
     let meta = page.meta();
-    let metadata = Metadata { cluster_id: meta.cluster_id, member_id: meta.member_id };
-    let start = Mark { index: FIRST, term: FIRST };
-    log::create(Arc::clone(disk), dir, &log_options(options), metadata, start).map(drop)
+    let metadata = Metadata {
+        cluster_id: meta.cluster_id,
+        member_id: meta.member_id,
+    };
+    let start = Mark {
+        index: FIRST,
+        term: FIRST,
+    };
+    log::create(
+        Arc::clone(disk),
+        dir,
+        &log_options(options),
+        metadata,
+        start,
+    )
+    .map(drop)
 }
 
 fn dir_error(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-    move |source| Error::Dir { path: path.to_path_buf(), source }
+    move |source| Error::Dir {
+        path: path.to_path_buf(),
+        source,
+    }
 }
 
 #[cfg(test)]

@@ -23,7 +23,10 @@ pub enum Error {
 impl Error {
     /// A status outside the table.
     pub fn status(code: Code, text: impl Into<Cow<'static, str>>) -> Self {
-        Error::Status { code, text: text.into() }
+        Error::Status {
+            code,
+            text: text.into(),
+        }
     }
 
     /// The gRPC code that leaves the server.

@@ -99,7 +99,9 @@ pub struct Versions {
 
 impl Handle {
     pub(crate) fn new(inner: Inner) -> Self {
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// KV.Range. Validates, waits for linearizability unless `serializable`, reads.
@@ -122,7 +124,11 @@ impl Handle {
     }
 
     /// Reads, again on a newer view if a compaction has overtaken a read of the newest revision.
-    fn range_of(&self, mut view: Arc<View>, request: &pb::RangeRequest) -> Result<RangeReply, Error> {
+    fn range_of(
+        &self,
+        mut view: Arc<View>,
+        request: &pb::RangeRequest,
+    ) -> Result<RangeReply, Error> {
         let begun = Instant::now();
         loop {
             let result = self.range_once(&view, request);
@@ -136,10 +142,23 @@ impl Handle {
                 result => result,
             };
             self.inner.metrics.mvcc.range.inc();
-            self.inner.metrics.server.observe_range(result.is_ok(), begun.elapsed());
-            let at = if request.revision <= 0 { view.revision } else { request.revision };
-            let RangeResult { kvs, more, count } = result.map_err(|error| self.failed(error, at))?;
-            return Ok(RangeReply { header: self.header(view.revision), kvs, more, count });
+            self.inner
+                .metrics
+                .server
+                .observe_range(result.is_ok(), begun.elapsed());
+            let at = if request.revision <= 0 {
+                view.revision
+            } else {
+                request.revision
+            };
+            let RangeResult { kvs, more, count } =
+                result.map_err(|error| self.failed(error, at))?;
+            return Ok(RangeReply {
+                header: self.header(view.revision),
+                kvs,
+                more,
+                count,
+            });
         }
     }
 
@@ -170,10 +189,17 @@ impl Handle {
     pub async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Error> {
         self.has_room()?;
         validate::put(&request)?;
-        let request = pb::InternalRaftRequest { put: Some(request), ..Default::default() };
+        let request = pb::InternalRaftRequest {
+            put: Some(request),
+            ..Default::default()
+        };
         let applied = self.propose(RequestKind::Put, request).await?;
-        let Response::Put(outcome) = &applied.result? else { return Err(mixed_up()) };
-        let mut response = outcome.resolve(&applied.view).map_err(|error| self.damaged(error))?;
+        let Response::Put(outcome) = &applied.result? else {
+            return Err(mixed_up());
+        };
+        let mut response = outcome
+            .resolve(&applied.view)
+            .map_err(|error| self.damaged(error))?;
         response.header = Some(self.header(outcome.revision));
         Ok(response)
     }
@@ -187,13 +213,20 @@ impl Handle {
         request: pb::DeleteRangeRequest,
     ) -> Result<pb::DeleteRangeResponse, Error> {
         validate::delete_range(&request)?;
-        let request = pb::InternalRaftRequest { delete_range: Some(request), ..Default::default() };
+        let request = pb::InternalRaftRequest {
+            delete_range: Some(request),
+            ..Default::default()
+        };
         let applied = self.propose(RequestKind::DeleteRange, request).await?;
-        let Response::DeleteRange(outcome) = applied.result? else { return Err(mixed_up()) };
+        let Response::DeleteRange(outcome) = applied.result? else {
+            return Err(mixed_up());
+        };
         let (this, view, pin) = (self.clone(), applied.view, applied.pin);
         run(outcome.previous.len() as u64 > LONG_READ, move || {
             let _pin = pin;
-            let mut response = outcome.resolve(&view).map_err(|error| this.damaged(error))?;
+            let mut response = outcome
+                .resolve(&view)
+                .map_err(|error| this.damaged(error))?;
             response.header = Some(this.header(outcome.revision));
             Ok(response)
         })
@@ -213,13 +246,20 @@ impl Handle {
             return self.read_txn(request).await;
         }
         self.warm(&request);
-        let request = pb::InternalRaftRequest { txn: Some(request), ..Default::default() };
+        let request = pb::InternalRaftRequest {
+            txn: Some(request),
+            ..Default::default()
+        };
         let applied = self.propose(RequestKind::Txn, request).await?;
-        let Response::Txn(outcome) = applied.result? else { return Err(mixed_up()) };
+        let Response::Txn(outcome) = applied.result? else {
+            return Err(mixed_up());
+        };
         let (this, view, pin) = (self.clone(), applied.view, applied.pin);
         run(reads_ranges(&outcome), move || {
             let _pin = pin;
-            let mut response = outcome.resolve(&view).map_err(|error| this.damaged(error))?;
+            let mut response = outcome
+                .resolve(&view)
+                .map_err(|error| this.damaged(error))?;
             response.header = Some(this.header(outcome.revision));
             Ok(response)
         })
@@ -257,12 +297,16 @@ impl Handle {
         request: pb::CompactionRequest,
     ) -> Result<pb::CompactionResponse, Error> {
         let physical = request.physical;
-        let request = pb::InternalRaftRequest { compaction: Some(request), ..Default::default() };
+        let request = pb::InternalRaftRequest {
+            compaction: Some(request),
+            ..Default::default()
+        };
         let applied = self.propose(RequestKind::Compaction, request).await?;
         if physical {
             // Also when the revision was compacted before: its rows may still be there.
             let revision = applied.view.compacted;
-            self.ask(|waiter| Input::AwaitCompaction { revision, waiter }).await?;
+            self.ask(|waiter| Input::AwaitCompaction { revision, waiter })
+                .await?;
         }
         applied.result?;
         let header = Some(self.header(self.inner.published.view().revision));
@@ -271,7 +315,9 @@ impl Handle {
 
     /// Maintenance.Status: local, never waits.
     pub fn status(&self) -> pb::StatusResponse {
-        let Inner { published, limits, .. } = &*self.inner;
+        let Inner {
+            published, limits, ..
+        } = &*self.inner;
         let view = published.view();
         let sizes = view.page.sizes();
         let leader = published.leader();
@@ -309,7 +355,10 @@ impl Handle {
         }
         let members = self.inner.published.cluster().members.to_api();
         // Membership has no store revision: etcd answers 0.
-        Ok(pb::MemberListResponse { header: Some(self.header(0)), members })
+        Ok(pb::MemberListResponse {
+            header: Some(self.header(0)),
+            members,
+        })
     }
 
     /// The leader that this member knows; 0 = none.
@@ -331,7 +380,9 @@ impl Handle {
     pub fn is_learner(&self) -> bool {
         let cluster = self.inner.published.cluster();
         let member = cluster.members.get(self.inner.member_id);
-        member.and_then(|member| member.raft_attributes.as_ref()).is_some_and(|raft| raft.is_learner)
+        member
+            .and_then(|member| member.raft_attributes.as_ref())
+            .is_some_and(|raft| raft.is_learner)
     }
 
     /// Whether the member has introduced itself to the cluster and may serve clients.
@@ -345,18 +396,26 @@ impl Handle {
     }
 
     pub(crate) fn downgrade(&self) -> WeakHandle {
-        WeakHandle { inner: Arc::downgrade(&self.inner) }
+        WeakHandle {
+            inner: Arc::downgrade(&self.inner),
+        }
     }
 
     /// Sets the gauges whose values live in the published state.
     pub(crate) fn measure(&self, metrics: &Metrics) {
-        let Inner { published, member_id, .. } = &*self.inner;
+        let Inner {
+            published,
+            member_id,
+            ..
+        } = &*self.inner;
         let (view, leader) = (published.view(), published.leader());
         let server = &metrics.server;
         server.has_leader.set(i64::from(leader != 0));
         server.is_leader.set(i64::from(leader == member_id.get()));
         server.is_learner.set(i64::from(self.is_learner()));
-        server.proposals_committed.set(signed(published.committed()));
+        server
+            .proposals_committed
+            .set(signed(published.committed()));
         server.proposals_applied.set(signed(published.applied()));
         if let Some(version) = &published.cluster().version {
             server.set_cluster_version(version);
@@ -435,17 +494,28 @@ impl Handle {
     ) -> Result<Applied, Error> {
         let begun = Instant::now();
         let id = self.inner.ids.next();
-        request.header = Some(pb::RequestHeader { id: id.get(), ..Default::default() });
+        request.header = Some(pb::RequestHeader {
+            id: id.get(),
+            ..Default::default()
+        });
         let length = request.encoded_len();
         if length > self.inner.limits.max_request_bytes {
             return Err(ApiError::RequestTooLarge.into());
         }
         let mut payload = bytes::BytesMut::with_capacity(length);
-        request.encode(&mut payload).expect("the buffer has the encoded length");
+        request
+            .encode(&mut payload)
+            .expect("the buffer has the encoded length");
         // The entry is all that is needed from here on.
         drop(request);
         let payload = payload.freeze();
-        let reply = self.ask(|waiter| Input::Propose { id, payload, waiter }).await;
+        let reply = self
+            .ask(|waiter| Input::Propose {
+                id,
+                payload,
+                waiter,
+            })
+            .await;
         let result = match reply {
             Ok(Reply::Applied(applied)) => Ok(applied),
             Ok(Reply::View(_)) => Err(mixed_up()),
@@ -471,7 +541,11 @@ impl Handle {
 
     /// Refuses writes while the disk has no room for them.
     fn has_room(&self) -> Result<(), Error> {
-        if self.inner.published.no_space() { Err(ApiError::NoSpace.into()) } else { Ok(()) }
+        if self.inner.published.no_space() {
+            Err(ApiError::NoSpace.into())
+        } else {
+            Ok(())
+        }
     }
 
     /// Reads what apply will have to read to decide, so that it finds it in memory: a cold page
@@ -481,7 +555,10 @@ impl Handle {
         let mut rows = view.rows();
         for compare in &request.compare {
             use pb::compare::CompareTarget::{Lease, Value};
-            let reads = matches!(pb::compare::CompareTarget::try_from(compare.target), Ok(Value | Lease));
+            let reads = matches!(
+                pb::compare::CompareTarget::try_from(compare.target),
+                Ok(Value | Lease)
+            );
             if reads
                 && compare.range_end.is_empty()
                 && let Some(meta) = view.index.latest(&compare.key)
@@ -523,7 +600,11 @@ impl Handle {
     }
 
     fn observe(&self, kind: RequestKind, begun: Instant, success: bool) {
-        self.inner.metrics.server.request_duration.observe(kind, success, begun.elapsed());
+        self.inner
+            .metrics
+            .server
+            .request_duration
+            .observe(kind, success, begun.elapsed());
     }
 }
 
@@ -539,7 +620,10 @@ async fn run<R: Send + 'static>(
         Ok(result) => result,
         Err(error) => {
             tracing::error!(%error, "a read panicked");
-            Err(Error::status(Code::Internal, "the read failed; see the server's log"))
+            Err(Error::status(
+                Code::Internal,
+                "the read failed; see the server's log",
+            ))
         }
     }
 }
@@ -567,11 +651,15 @@ fn reads_ranges(outcome: &ferrite_storage::apply::outcome::TxnOutcome) -> bool {
 
 /// Whether a transaction contains a put in either branch: what the quota counts.
 fn writes_data(request: &pb::TxnRequest) -> bool {
-    request.success.iter().chain(&request.failure).any(|op| match &op.request {
-        Some(Request::RequestPut(_)) => true,
-        Some(Request::RequestTxn(nested)) => writes_data(nested),
-        _ => false,
-    })
+    request
+        .success
+        .iter()
+        .chain(&request.failure)
+        .any(|op| match &op.request {
+            Some(Request::RequestPut(_)) => true,
+            Some(Request::RequestTxn(nested)) => writes_data(nested),
+            _ => false,
+        })
 }
 
 fn signed(bytes: u64) -> i64 {

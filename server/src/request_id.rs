@@ -18,7 +18,10 @@ impl RequestIds {
     pub fn new(member: MemberId, unix_ms: u64) -> Self {
         let prefix = member.get() << 48;
         let suffix = (unix_ms & ((1 << 40) - 1)) << 8;
-        Self { prefix, suffix: AtomicU64::new(suffix) }
+        Self {
+            prefix,
+            suffix: AtomicU64::new(suffix),
+        }
     }
 
     /// The next id; never 0.

@@ -32,8 +32,12 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 /// needs.
 const ENTRY_CACHE_BYTES: usize = 16 << 20;
 
+/// Log segments kept for reuse. Under load each checkpoint releases one or two; what is not kept
+/// has to be made again.
+const SPARE_SEGMENTS: usize = 2;
+
 /// Bytes of page file that redb keeps in memory.
-const PAGE_CACHE_BYTES: usize = 64 << 20;
+const PAGE_CACHE_BYTES: usize = 32 << 20;
 
 /// Why a server did not start or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -84,10 +88,16 @@ impl Server {
     pub async fn start(config: Config) -> Result<Server, Error> {
         let metrics = Metrics::new(config.metrics_options());
         announce(&config);
-        metrics.server.quota_backend_bytes.set(config.quota_backend_bytes);
+        metrics
+            .server
+            .quota_backend_bytes
+            .set(config.quota_backend_bytes);
         let peers = bind(&config.listen_peer_urls, Serves::Http).await?;
-        let serves =
-            if config.listen_client_http_urls.is_empty() { Serves::Both } else { Serves::Grpc };
+        let serves = if config.listen_client_http_urls.is_empty() {
+            Serves::Both
+        } else {
+            Serves::Grpc
+        };
         let mut clients = bind(&config.listen_client_urls, serves).await?;
         clients.extend(bind(&config.listen_client_http_urls, Serves::Http).await?);
         let scrapers = bind(&config.listen_metrics_urls, Serves::Http).await?;
@@ -106,7 +116,8 @@ impl Server {
         let http_options = http::Options::from(&config);
         let router =
             http::client_router(handle.clone(), Arc::clone(&metrics), http_options.clone());
-        let scrape_router = http::metrics_router(handle.clone(), Arc::clone(&metrics), http_options);
+        let scrape_router =
+            http::metrics_router(handle.clone(), Arc::clone(&metrics), http_options);
         let others = vec![
             serve::serve(scrapers, services(), scrape_router, &options),
             serve::serve(peers, services(), peer_router(handle.clone()), &options),
@@ -128,7 +139,15 @@ impl Server {
             tracing::info!(%address, traffic = "grpc+http", "serving client traffic insecurely; this is strongly discouraged!");
         }
         let stop_patience = config.request_timeout();
-        Ok(Server { handle, inbox, clients, others, ended, stop_patience, _lock: lock })
+        Ok(Server {
+            handle,
+            inbox,
+            clients,
+            others,
+            ended,
+            stop_patience,
+            _lock: lock,
+        })
     }
 
     /// The member, for calls from inside the process.
@@ -205,27 +224,40 @@ fn why(result: Result<Result<(), Fatal>, oneshot::error::RecvError>) -> Error {
     }
 }
 
-type Started = (Handle, Arc<Inbox>, oneshot::Receiver<Result<(), Fatal>>, Box<dyn DiskLock>);
+type Started = (
+    Handle,
+    Arc<Inbox>,
+    oneshot::Receiver<Result<(), Fatal>>,
+    Box<dyn DiskLock>,
+);
 
 async fn start_member(config: &Config, metrics: &Arc<Metrics>) -> Result<Started, Error> {
     let options = bootstrap_options(config)?;
     let unsynced = config.unsafe_no_fsync;
     let restored = tokio::task::spawn_blocking(move || {
-        let disk: Arc<dyn Disk> =
-            if unsynced { Arc::new(UnsyncedDisk::new(RealDisk)) } else { Arc::new(RealDisk) };
+        let disk: Arc<dyn Disk> = if unsynced {
+            Arc::new(UnsyncedDisk::new(RealDisk))
+        } else {
+            Arc::new(RealDisk)
+        };
         warn_about_mode(&options.data_dir);
         bootstrap::restore(&disk, &options)
     });
-    let Restored { driver, state, wal, lock } =
-        restored.await.map_err(|_| Error::Panicked("restore"))??;
+    let Restored {
+        driver,
+        state,
+        wal,
+        lock,
+    } = restored.await.map_err(|_| Error::Panicked("restore"))??;
 
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
     let ids = Arc::new(RequestIds::new(state.member_id(), unix_ms));
     let (cluster_id, member_id) = (state.cluster_id(), state.member_id());
     metrics.set_member_id(member_id);
-    let (member, published) =
-        Member::new(driver, state, member_options(config), Arc::clone(&ids));
+    let (member, published) = Member::new(driver, state, member_options(config), Arc::clone(&ids));
 
     let inbox = Arc::new(Inbox::default());
     let thread = shell::start(shell::Parts {
@@ -282,8 +314,14 @@ fn bootstrap_options(config: &Config) -> Result<bootstrap::Options, Error> {
         election_ticks: usize::try_from(config.election_ticks()).unwrap_or(usize::MAX),
         pre_vote: config.pre_vote,
         seed: u64::from(std::process::id()),
-        page: page::Options { cache_bytes: PAGE_CACHE_BYTES, ..page::Options::default() },
-        wal: wal::Options::default(),
+        page: page::Options {
+            cache_bytes: PAGE_CACHE_BYTES,
+            ..page::Options::default()
+        },
+        wal: wal::Options {
+            spare_segments: SPARE_SEGMENTS,
+            ..wal::Options::default()
+        },
         entry_cache_bytes: ENTRY_CACHE_BYTES,
     })
 }
@@ -314,7 +352,9 @@ fn strings(urls: &[Url]) -> Vec<String> {
 /// etcd's advice: nobody but the server's user should see the data.
 fn warn_about_mode(data_dir: &Path) {
     use std::os::unix::fs::PermissionsExt;
-    let Ok(metadata) = std::fs::metadata(data_dir) else { return };
+    let Ok(metadata) = std::fs::metadata(data_dir) else {
+        return;
+    };
     let mode = metadata.permissions().mode() & 0o777;
     if mode != 0o700 {
         tracing::warn!(
@@ -352,7 +392,9 @@ fn peer_router(handle: Handle) -> Router {
 fn refresh_at_scrape(metrics: &Metrics, handle: &Handle) {
     let handle = handle.downgrade();
     metrics.on_scrape(move |metrics| {
-        let Some(handle) = handle.upgrade() else { return };
+        let Some(handle) = handle.upgrade() else {
+            return;
+        };
         handle.measure(metrics);
     });
 }

@@ -132,7 +132,7 @@ pub enum Job {
         target: i64,
     },
     /// Write a checkpoint.
-    Checkpoint(Checkpoint),
+    Checkpoint(Box<Checkpoint>),
 }
 
 /// One checkpoint: everything applied up to an entry.
@@ -154,7 +154,7 @@ pub enum Done {
     /// Of [`Job::Collect`]: doomed rows in revision order.
     Collected(Vec<RowId>),
     /// Of [`Job::Checkpoint`], with the job, whose contents are still due if it failed.
-    Checkpointed(Checkpoint, Result<Meta, page::Error>),
+    Checkpointed(Box<Checkpoint>, Result<Box<Meta>, page::Error>),
 }
 
 impl Job {
@@ -173,7 +173,7 @@ impl Job {
                 Done::Collected(doomed)
             }
             Job::Checkpoint(checkpoint) => {
-                let result = checkpoint.write();
+                let result = checkpoint.write().map(Box::new);
                 Done::Checkpointed(checkpoint, result)
             }
         }
@@ -273,7 +273,7 @@ impl State {
         self.checkpoint.touched = false;
         let finished = finishes.unwrap_or(self.checkpoint.finished);
         let upto = self.store().revision();
-        Some(Job::Checkpoint(Checkpoint {
+        Some(Job::Checkpoint(Box::new(Checkpoint {
             recent: self.store().recent().clone(),
             page,
             after,
@@ -288,7 +288,7 @@ impl State {
                 finished_compact: Some(finished),
                 ..MetaUpdate::default()
             },
-        }))
+        })))
     }
 
     /// Takes the result of a job back.

@@ -11,6 +11,7 @@
 //! * The page file's consistent index is at most `applied`; replaying the log from it gives this
 //!   state again.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use crate::checkpoint::{self, Compaction};
 use crate::error::Error;
 use crate::members::Members;
 use crate::mvcc::decode_record;
-use crate::mvcc::index::{Builder, Row};
+use crate::mvcc::index::{Builder, KeyIndex, Row};
 use crate::mvcc::read::RangeError;
 use crate::mvcc::store::Store;
 use crate::mvcc::view::View;
@@ -207,17 +208,83 @@ fn digest_of(revision: Revision, tombstone: bool, record: &[u8]) -> u64 {
     .expect("a revision that was applied or read from the file has a key")
 }
 
-fn build_index(page: &PageFile, meta: &Meta) -> Result<crate::mvcc::index::KeyIndex, Error> {
-    let mut builder = Builder::default();
-    let (mut rows, mut digest) = (0u64, 0u64);
+/// Rows above which the scan at the start is split between threads.
+const SPLIT_ROWS: u64 = 1_000;
+
+/// Rebuilds the index from all rows of the page file, and compares counters and digest with what
+/// the file says they are.
+fn build_index(page: &PageFile, meta: &Meta) -> Result<KeyIndex, Error> {
+    let threads = if meta.rows < SPLIT_ROWS {
+        1
+    } else {
+        std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4))
+    };
+    let threads = i64::try_from(threads).expect("a handful of threads");
+    let bounds: Vec<i64> = (0..=threads)
+        .map(|n| (meta.revision + 1) / threads * n)
+        .collect();
+    let parts: Vec<Result<Part, Error>> = std::thread::scope(|scope| {
+        let scans: Vec<_> = bounds
+            .windows(2)
+            .enumerate()
+            .map(|(n, range)| {
+                // The last one goes to the end, wherever that is.
+                let until = if n + 2 == bounds.len() {
+                    i64::MAX
+                } else {
+                    range[1]
+                };
+                let from = range[0];
+                scope.spawn(move || scan(page, from, until))
+            })
+            .collect();
+        scans
+            .into_iter()
+            .map(|scan| {
+                scan.join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .collect()
+    });
+    let mut all = Part::default();
+    for part in parts {
+        let part = part?;
+        all.rows += part.rows;
+        all.digest = all.digest.wrapping_add(part.digest);
+        all.builder.append(part.builder);
+    }
+    if (all.rows, all.digest) != (meta.rows, meta.digest) {
+        let what = format!(
+            "table revisions holds {} rows of digest {:016x}, its meta record says {} of {:016x}",
+            all.rows, all.digest, meta.rows, meta.digest
+        );
+        return Err(Error::Corrupt { what });
+    }
+    Ok(all.builder.finish())
+}
+
+/// What a scan of a part of the rows has found.
+#[derive(Default)]
+struct Part {
+    builder: Builder,
+    rows: u64,
+    digest: u64,
+}
+
+/// Scans the rows with `from <= main < until`.
+fn scan(page: &PageFile, from: i64, until: i64) -> Result<Part, Error> {
+    let mut part = Part::default();
     let mut failure = None;
     page.reader()?
-        .scan(Revision::default(), &mut |revision, tombstone, record| {
-            rows += 1;
-            digest = digest.wrapping_add(digest_of(revision, tombstone, &record));
-            match decode_record(revision, &record) {
+        .scan_with_digests(Revision::new(from, 0), &mut |id, digest, record| {
+            if id.revision.main >= until {
+                return ControlFlow::Break(());
+            }
+            part.rows += 1;
+            part.digest = part.digest.wrapping_add(digest);
+            match decode_record(id.revision, &record) {
                 Ok(kv) => {
-                    let row = if tombstone {
+                    let row = if id.tombstone {
                         Row::Tombstone
                     } else {
                         Row::Put {
@@ -226,26 +293,19 @@ fn build_index(page: &PageFile, meta: &Meta) -> Result<crate::mvcc::index::KeyIn
                             record_len: u32::try_from(record.len()).unwrap_or(u32::MAX),
                         }
                     };
-                    builder.push(&kv.key, revision, row);
-                    std::ops::ControlFlow::Continue(())
+                    part.builder.push(&kv.key, id.revision, row);
+                    ControlFlow::Continue(())
                 }
                 Err(error) => {
                     failure = Some(error);
-                    std::ops::ControlFlow::Break(())
+                    ControlFlow::Break(())
                 }
             }
         })?;
-    if let Some(error) = failure {
-        return Err(error);
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(part),
     }
-    if (rows, digest) != (meta.rows, meta.digest) {
-        let what = format!(
-            "table revisions holds {rows} rows of digest {digest:016x}, its meta record says {} of {:016x}",
-            meta.rows, meta.digest
-        );
-        return Err(Error::Corrupt { what });
-    }
-    Ok(builder.finish())
 }
 
 /// The answer to a range read that failed although the view serves its revision: the compacted

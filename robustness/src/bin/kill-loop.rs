@@ -21,7 +21,9 @@ async fn main() -> ExitCode {
 async fn main_result() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
     let rounds = match args.next() {
-        Some(text) => text.parse().with_context(|| format!("{text} is not a number of rounds"))?,
+        Some(text) => text
+            .parse()
+            .with_context(|| format!("{text} is not a number of rounds"))?,
         None => 50,
     };
     let binary = match args.next() {
@@ -29,7 +31,12 @@ async fn main_result() -> anyhow::Result<()> {
         None => std::env::current_exe()?.with_file_name("etcd"),
     };
     let dir = tempfile::tempdir()?;
-    let plan = Plan { rounds, clients: 16, writes: 3_000, seed: 1 };
+    let plan = Plan {
+        rounds,
+        clients: 16,
+        writes: 3_000,
+        seed: 1,
+    };
     run(&binary, dir.path(), plan, &mut |line| println!("{line}")).await?;
     println!("{rounds} kills, nothing lost");
     Ok(())

@@ -9,7 +9,15 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ("ferrite-disk", &[]),
     ("ferrite-storage", &["ferrite-api", "ferrite-disk"]),
     ("ferrite-raft", &["ferrite-api", "ferrite-disk"]),
-    ("ferrite-server", &["ferrite-api", "ferrite-disk", "ferrite-raft", "ferrite-storage"]),
+    (
+        "ferrite-server",
+        &[
+            "ferrite-api",
+            "ferrite-disk",
+            "ferrite-raft",
+            "ferrite-storage",
+        ],
+    ),
     ("ferrite-client", &["ferrite-api"]),
     ("ferrite-etcdctl", &["ferrite-api", "ferrite-client"]),
     // Nobody depends on these two, so they may use anything.
@@ -33,18 +41,34 @@ const HOMES: [(&str, &str); 2] = [("redb", "ferrite-storage"), ("raft", "ferrite
 #[test]
 fn dependencies_point_one_way() {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let allowed: BTreeMap<_, _> = ALLOWED.into_iter().collect();
     let packages = metadata["packages"].as_array().unwrap();
-    assert_eq!(packages.len(), allowed.len(), "a crate is new or gone: change this table");
+    assert_eq!(
+        packages.len(),
+        allowed.len(),
+        "a crate is new or gone: change this table"
+    );
     for package in packages {
         let name = package["name"].as_str().unwrap();
-        let may = allowed.get(name).unwrap_or_else(|| panic!("{name} is not in the table"));
+        let may = allowed
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} is not in the table"));
         for dependency in package["dependencies"].as_array().unwrap() {
             let on = dependency["name"].as_str().unwrap();
             // Tests may use what they like, as long as the library does not.
@@ -55,7 +79,10 @@ fn dependencies_point_one_way() {
                 assert!(may.contains(&on), "{name} must not depend on {on}");
             }
             for (library, home) in HOMES {
-                assert!(on != library || name == home, "{library} is used by {home} only, not by {name}");
+                assert!(
+                    on != library || name == home,
+                    "{library} is used by {home} only, not by {name}"
+                );
             }
         }
     }

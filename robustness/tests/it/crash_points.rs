@@ -32,7 +32,10 @@ fn record(seed: u64, writes: usize) -> Run {
     let mut reference = Reference::default();
     reference.record(member.member().state());
     let mut script = Script::new(seed, 12);
-    let mut known = vec![Known { ops: disk.op_count(), ..Known::default() }];
+    let mut known = vec![Known {
+        ops: disk.op_count(),
+        ..Known::default()
+    }];
     let mut compactions = 0;
     for write in 0..writes {
         let (revision, compacted) = {
@@ -42,30 +45,60 @@ fn record(seed: u64, writes: usize) -> Run {
         let request = script.next(revision, compacted);
         compactions += usize::from(request.compaction.is_some());
         let waiter = member.propose(request).unwrap();
-        let before = Known { ops: disk.op_count(), acknowledged: write, proposed: write + 1 };
+        let before = Known {
+            ops: disk.op_count(),
+            acknowledged: write,
+            proposed: write + 1,
+        };
         known.push(before);
         member.carry_out().unwrap();
-        assert!(member.replies().iter().any(|(answered, _)| *answered == waiter));
+        assert!(
+            member
+                .replies()
+                .iter()
+                .any(|(answered, _)| *answered == waiter)
+        );
         reference.record(member.member().state());
-        known.push(Known { ops: disk.op_count(), acknowledged: write + 1, proposed: write + 1 });
+        known.push(Known {
+            ops: disk.op_count(),
+            acknowledged: write + 1,
+            proposed: write + 1,
+        });
         if write % 3 == 0 {
             member.tick().unwrap();
         }
     }
     let segments = member.wal().segments();
-    reference.check(member.member().state(), writes, writes, "the undisturbed run");
-    Run { disk, reference, known, segments, compactions }
+    reference.check(
+        member.member().state(),
+        writes,
+        writes,
+        "the undisturbed run",
+    );
+    Run {
+        disk,
+        reference,
+        known,
+        segments,
+        compactions,
+    }
 }
 
 /// What was known right before operation `k`.
 fn known_at(known: &[Known], k: usize) -> Known {
     let after = known.partition_point(|known| known.ops <= k as u64);
-    after.checked_sub(1).map_or(Known::default(), |at| known[at])
+    after
+        .checked_sub(1)
+        .map_or(Known::default(), |at| known[at])
 }
 
 /// Boots what a power loss left, checks it, lets it go on, and checks the digest.
 fn recover(run: &Run, disk: &SimDisk, k: usize, what: &str) {
-    let Known { acknowledged, proposed, .. } = known_at(&run.known, k);
+    let Known {
+        acknowledged,
+        proposed,
+        ..
+    } = known_at(&run.known, k);
     let context = format!("operation {k}, {what}");
     let mut member = match SimMember::boot(disk, 2) {
         Ok(member) => member,
@@ -77,12 +110,15 @@ fn recover(run: &Run, disk: &SimDisk, k: usize, what: &str) {
         }
     }
     assert!(member.published().ready(), "{context}: not ready");
-    run.reference.check(member.member().state(), acknowledged, proposed, &context);
+    run.reference
+        .check(member.member().state(), acknowledged, proposed, &context);
     while member.member().state().compacting() {
         member.tick().unwrap();
     }
-    run.reference.check_digest(member.member().state(), &context);
-    run.reference.check(member.member().state(), acknowledged, proposed, &context);
+    run.reference
+        .check_digest(member.member().state(), &context);
+    run.reference
+        .check(member.member().state(), acknowledged, proposed, &context);
 }
 
 const WRITES: usize = 120;
@@ -92,10 +128,18 @@ fn power_loss_at_every_operation_loses_nothing_acknowledged() {
     let run = record(42, WRITES);
     let mut history = run.disk.history();
     let operations = history.len();
-    assert!(run.segments.start > 2, "the script must release segments: {:?}", run.segments);
+    assert!(
+        run.segments.start > 2,
+        "the script must release segments: {:?}",
+        run.segments
+    );
     assert!(run.compactions > 2, "the script must compact");
     for k in 0..=operations {
-        for policy in [PowerLoss::LoseAll, PowerLoss::KeepAll, PowerLoss::Random(k as u64)] {
+        for policy in [
+            PowerLoss::LoseAll,
+            PowerLoss::KeepAll,
+            PowerLoss::Random(k as u64),
+        ] {
             let disk = history.power_loss_at(k, policy);
             recover(&run, &disk, k, &format!("{policy:?} of {operations}"));
         }
@@ -117,7 +161,12 @@ fn power_loss_during_recovery_loses_nothing_either() {
         let mut recovery = crashed.history();
         for again in 0..=recovery.len() {
             let disk = recovery.power_loss_at(again, PowerLoss::Random(again as u64));
-            recover(&run, &disk, k, &format!("then operation {again} of the recovery"));
+            recover(
+                &run,
+                &disk,
+                k,
+                &format!("then operation {again} of the recovery"),
+            );
         }
     }
 }

@@ -16,12 +16,19 @@ fn put(key: &str, length: usize) -> InternalRaftRequest {
         value: Bytes::from(vec![b'v'; length]),
         ..Default::default()
     };
-    InternalRaftRequest { put: Some(put), ..Default::default() }
+    InternalRaftRequest {
+        put: Some(put),
+        ..Default::default()
+    }
 }
 
 fn read_all(member: &SimMember) -> usize {
     let all = Bytes::from_static(b"\0");
-    let request = RangeRequest { key: all.clone(), range_end: all, ..Default::default() };
+    let request = RangeRequest {
+        key: all.clone(),
+        range_end: all,
+        ..Default::default()
+    };
     member.published().view().range(&request).unwrap().kvs.len()
 }
 
@@ -37,10 +44,16 @@ fn full_disk_refuses_writes_serves_reads_and_recovers_by_itself() {
     let mut refused = 0;
     let mut waiting = Vec::new();
     for number in 0..100_000 {
-        let waiter = member.propose(put(&format!("k{number:06}"), 4_000)).unwrap();
+        let waiter = member
+            .propose(put(&format!("k{number:06}"), 4_000))
+            .unwrap();
         member.carry_out().unwrap();
         member.tick().unwrap();
-        match member.replies().into_iter().find(|(answered, _)| *answered == waiter) {
+        match member
+            .replies()
+            .into_iter()
+            .find(|(answered, _)| *answered == waiter)
+        {
             Some((_, Reply::Applied(applied))) => {
                 assert!(applied.result.is_ok());
                 acknowledged += 1;
@@ -59,7 +72,10 @@ fn full_disk_refuses_writes_serves_reads_and_recovers_by_itself() {
             break;
         }
     }
-    assert!(refused > 20, "the disk never filled up, {acknowledged} writes");
+    assert!(
+        refused > 20,
+        "the disk never filled up, {acknowledged} writes"
+    );
     assert!(member.published().no_space());
     assert!(read_all(&member) >= acknowledged, "reads go on");
 
@@ -68,10 +84,18 @@ fn full_disk_refuses_writes_serves_reads_and_recovers_by_itself() {
     for _ in 0..10 {
         member.tick().unwrap();
     }
-    assert!(!member.published().no_space(), "the member must recover by itself");
+    assert!(
+        !member.published().no_space(),
+        "the member must recover by itself"
+    );
     let waiter = member.propose(put("after", 10)).unwrap();
     member.carry_out().unwrap();
-    assert!(member.replies().iter().any(|(answered, _)| *answered == waiter));
+    assert!(
+        member
+            .replies()
+            .iter()
+            .any(|(answered, _)| *answered == waiter)
+    );
 
     // Nothing acknowledged was lost on the way.
     let keys = read_all(&member);
@@ -88,13 +112,19 @@ fn failed_sync_ends_the_member_and_loses_nothing_acknowledged() {
     let disk = sessions.session();
     let mut member = SimMember::boot(&disk, 1).unwrap();
     let mut acknowledged = 0;
-    sessions.fail_when(|path, kind| {
-        kind == OpKind::Sync && path.extension().is_some_and(|extension| extension == "wal")
-    }, Fault::Io);
+    sessions.fail_when(
+        |path, kind| {
+            kind == OpKind::Sync && path.extension().is_some_and(|extension| extension == "wal")
+        },
+        Fault::Io,
+    );
     let waiter = member.propose(put("lost", 10)).unwrap();
     let error = member.carry_out().expect_err("a failed sync is fatal");
     assert!(matches!(error, Error::Fatal(_)), "{error}");
-    let answered = member.replies().iter().any(|(answered, _)| *answered == waiter);
+    let answered = member
+        .replies()
+        .iter()
+        .any(|(answered, _)| *answered == waiter);
     assert!(!answered, "nothing that was not synced is acknowledged");
     acknowledged += usize::from(answered);
     drop(member);
@@ -125,7 +155,9 @@ fn corruption_in_the_middle_of_the_log_is_refused_and_named() {
         .unwrap();
     // Well after the header and the head of the segment, well before its end.
     disk.flip_bit(&segment, 2048, 3).unwrap();
-    let error = SimMember::boot(&disk, 2).expect_err("a damaged log must not be served").to_string();
+    let error = SimMember::boot(&disk, 2)
+        .expect_err("a damaged log must not be served")
+        .to_string();
     assert!(error.contains("segment 1"), "{error}");
     assert!(error.contains("offset"), "{error}");
 }
@@ -197,14 +229,22 @@ fn flipped_bits_in_the_page_file_are_never_served() {
             }
         }
     }
-    assert!(refused > 0, "no flip was noticed in {length} bytes, {unharmed} did no harm");
+    assert!(
+        refused > 0,
+        "no flip was noticed in {length} bytes, {unharmed} did no harm"
+    );
 }
 
 /// Boots and compares; an error is fine, a wrong answer panics.
 fn boot_and_check(disk: &SimDisk, reference: &Reference, writes: usize) -> Result<(), String> {
     let mut member = SimMember::boot(disk, 2).map_err(|error| error.to_string())?;
     member.tick().map_err(|error| error.to_string())?;
-    reference.check(member.member().state(), writes, writes, "with a flipped bit");
+    reference.check(
+        member.member().state(),
+        writes,
+        writes,
+        "with a flipped bit",
+    );
     Ok(())
 }
 
@@ -212,9 +252,14 @@ fn boot_and_check(disk: &SimDisk, reference: &Reference, writes: usize) -> Resul
 fn lock_is_held_while_the_member_lives() {
     let disk = SimDisk::new(10);
     let member = SimMember::boot(&disk, 1).unwrap();
-    let error = SimMember::boot(&disk, 2).expect_err("the directory is in use").to_string();
+    let error = SimMember::boot(&disk, 2)
+        .expect_err("the directory is in use")
+        .to_string();
     assert!(error.contains("in use by another process"), "{error}");
     drop(member);
-    assert!(disk.exists(Path::new("/data/default.etcd/member/lock")).unwrap());
+    assert!(
+        disk.exists(Path::new("/data/default.etcd/member/lock"))
+            .unwrap()
+    );
     SimMember::boot(&disk, 3).unwrap();
 }

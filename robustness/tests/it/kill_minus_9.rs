@@ -8,8 +8,17 @@ use ferrite_robustness::process::Process;
 async fn nothing_acknowledged_is_lost() {
     let binary = Process::built_beside_tests().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let plan = Plan { rounds: 3, clients: 8, writes: 300, seed: 7 };
+    let plan = Plan {
+        rounds: 3,
+        clients: 8,
+        writes: 300,
+        seed: 7,
+    };
     let mut lines = Vec::new();
-    run(&binary, dir.path(), plan, &mut |line| lines.push(line.to_owned())).await.unwrap();
+    run(&binary, dir.path(), plan, &mut |line| {
+        lines.push(line.to_owned())
+    })
+    .await
+    .unwrap();
     assert_eq!(lines.len(), 3);
 }

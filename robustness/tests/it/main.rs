@@ -1,5 +1,7 @@
 //! Crash and fault tests of a whole member.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod arrows;
 mod crash_points;
 mod faults;

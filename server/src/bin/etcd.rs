@@ -27,7 +27,10 @@ fn main() -> ExitCode {
     for note in &loaded.notes {
         note.emit();
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start the runtime");
@@ -45,8 +48,10 @@ fn main() -> ExitCode {
 
 /// Runs until a signal asks to stop, and returns that signal.
 async fn run(config: config::Config) -> Result<SignalKind, ferrite_server::server::Error> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(ferrite_server::server::Error::Thread)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(ferrite_server::server::Error::Thread)?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(ferrite_server::server::Error::Thread)?;
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(ferrite_server::server::Error::Thread)?;
     let starting = Server::start(config);
     let mut server = tokio::select! {
         server = starting => server?,

@@ -279,7 +279,11 @@ impl<T> Member<T> {
     pub fn step(&mut self, input: Input<T>) -> Result<(), Fatal> {
         match input {
             Input::Tick => self.tick(),
-            Input::Propose { id, payload, waiter } => self.propose(id, payload, waiter),
+            Input::Propose {
+                id,
+                payload,
+                waiter,
+            } => self.propose(id, payload, waiter),
             Input::Read { waiter } => self.reads.push(waiter),
             Input::AwaitCompaction { revision, waiter } => {
                 self.compactions.push((revision, waiter));
@@ -337,10 +341,18 @@ impl<T> Member<T> {
     pub fn stop(&mut self) -> (Vec<T>, Option<Job>) {
         let mut waiting = self.waiters.drain();
         waiting.append(&mut self.reads);
-        waiting.extend(self.round.take().into_iter().flat_map(|round| round.waiters));
+        waiting.extend(
+            self.round
+                .take()
+                .into_iter()
+                .flat_map(|round| round.waiters),
+        );
         waiting.extend(self.confirmed.drain(..).map(|(_, waiter)| waiter));
         waiting.extend(self.compactions.drain(..).map(|(_, waiter)| waiter));
-        (waiting, self.state.next_job(&self.options.checkpoint, Reason::Aged))
+        (
+            waiting,
+            self.state.next_job(&self.options.checkpoint, Reason::Aged),
+        )
     }
 
     /// Proposals that wait for their result.
@@ -363,7 +375,10 @@ impl<T> Member<T> {
             };
             self.replies.push((waiter, Reply::Failed(error)));
         }
-        if self.round.as_ref().is_some_and(|round| round.deadline <= self.now)
+        if self
+            .round
+            .as_ref()
+            .is_some_and(|round| round.deadline <= self.now)
             && let Some(round) = self.round.take()
         {
             self.fail_all(round.waiters, ferrite_api::Error::Timeout);
@@ -382,10 +397,12 @@ impl<T> Member<T> {
             return;
         }
         if self.log_full {
-            self.replies.push((waiter, Reply::Failed(ferrite_api::Error::NoSpace.into())));
+            self.replies
+                .push((waiter, Reply::Failed(ferrite_api::Error::NoSpace.into())));
             return;
         }
-        self.waiters.add(id, self.now + self.options.request_ticks, waiter);
+        self.waiters
+            .add(id, self.now + self.options.request_ticks, waiter);
         self.queue.push_back(Proposal { id, payload });
     }
 
@@ -429,7 +446,11 @@ impl<T> Member<T> {
         let waiters = std::mem::take(&mut self.reads);
         let token = self.driver.read_index();
         let deadline = self.now + self.options.request_ticks;
-        self.round = Some(Round { token, deadline, waiters });
+        self.round = Some(Round {
+            token,
+            deadline,
+            waiters,
+        });
     }
 
     fn drive(&mut self) -> Result<(), Fatal> {
@@ -443,10 +464,14 @@ impl<T> Member<T> {
             if self.round.as_ref().is_none_or(|round| round.token != token) {
                 continue;
             }
-            let waiters = self.round.take().map_or_else(Vec::new, |round| round.waiters);
+            let waiters = self
+                .round
+                .take()
+                .map_or_else(Vec::new, |round| round.waiters);
             match result {
                 Ok(index) => {
-                    self.confirmed.extend(waiters.into_iter().map(|waiter| (index, waiter)));
+                    self.confirmed
+                        .extend(waiters.into_iter().map(|waiter| (index, waiter)));
                 }
                 Err(_) => self.fail_all(waiters, ferrite_api::Error::LeaderChanged),
             }
@@ -473,7 +498,10 @@ impl<T> Member<T> {
             }
             if !matches!(entry.kind, EntryKind::Normal) {
                 let why = "changes the membership, which this build does not do yet";
-                return Err(Fatal::Entry { index: entry.index, why });
+                return Err(Fatal::Entry {
+                    index: entry.index,
+                    why,
+                });
             }
             let applied = self.state.apply(entry.index, entry.term, &entry.data)?;
             if let Some(applied) = applied
@@ -483,7 +511,8 @@ impl<T> Member<T> {
             }
         }
         self.driver.applied(last.0);
-        self.published.set_view(self.state.view(), self.state.applied().get());
+        self.published
+            .set_view(self.state.view(), self.state.applied().get());
         if self.state.cluster_changes() != cluster_changes {
             self.published.set_cluster(cluster_of(&self.state));
         }
@@ -494,7 +523,11 @@ impl<T> Member<T> {
             if let Ok(Response::Compaction { revision }) = &result {
                 self.published.roots().compacted(*revision);
             }
-            let applied = Applied { result, view: Arc::clone(&view), pin };
+            let applied = Applied {
+                result,
+                view: Arc::clone(&view),
+                pin,
+            };
             self.replies.push((waiter, Reply::Applied(applied)));
         }
         self.lead(last.1);
@@ -542,13 +575,18 @@ impl<T> Member<T> {
         self.state.cluster_version().is_some()
             && member
                 .and_then(|member| member.member_attributes.as_ref())
-                .is_some_and(|own| own.name == self.options.name && own.client_urls == self.options.client_urls)
+                .is_some_and(|own| {
+                    own.name == self.options.name && own.client_urls == self.options.client_urls
+                })
     }
 
     /// Proposes a request of the member's own, for which nobody waits.
     fn propose_own(&mut self, mut request: InternalRaftRequest) {
         let id = self.ids.next();
-        request.header = Some(RequestHeader { id: id.get(), ..RequestHeader::default() });
+        request.header = Some(RequestHeader {
+            id: id.get(),
+            ..RequestHeader::default()
+        });
         let payload = Bytes::from(request.encode_to_vec());
         self.queue.push_back(Proposal { id, payload });
     }
@@ -556,7 +594,8 @@ impl<T> Member<T> {
     fn publish_raft(&self) {
         let status = self.driver.status();
         let reads_locally = self.driver.sole_voter();
-        self.published.set_raft(status.term, status.leader, status.commit, reads_locally);
+        self.published
+            .set_raft(status.term, status.leader, status.commit, reads_locally);
     }
 
     fn answer_confirmed(&mut self) {
@@ -565,15 +604,24 @@ impl<T> Member<T> {
             return;
         }
         let view = self.published.view();
-        let (ready, waiting) =
-            std::mem::take(&mut self.confirmed).into_iter().partition(|(index, _)| *index <= applied);
+        let (ready, waiting) = std::mem::take(&mut self.confirmed)
+            .into_iter()
+            .partition(|(index, _)| *index <= applied);
         self.confirmed = waiting;
         let ready: Vec<(u64, T)> = ready;
-        self.replies.extend(ready.into_iter().map(|(_, waiter)| (waiter, Reply::View(Arc::clone(&view)))));
+        self.replies.extend(
+            ready
+                .into_iter()
+                .map(|(_, waiter)| (waiter, Reply::View(Arc::clone(&view)))),
+        );
     }
 
     fn fail_all(&mut self, waiters: Vec<T>, error: ferrite_api::Error) {
-        self.replies.extend(waiters.into_iter().map(|waiter| (waiter, Reply::Failed(error.into()))));
+        self.replies.extend(
+            waiters
+                .into_iter()
+                .map(|waiter| (waiter, Reply::Failed(error.into()))),
+        );
     }
 
     fn want_job(&mut self, reason: Reason) {
@@ -605,7 +653,8 @@ impl<T> Member<T> {
             self.publish_space();
             self.compact_log();
             // Readers drop the rows that are in the page file now.
-            self.published.set_view(self.state.view(), self.state.applied().get());
+            self.published
+                .set_view(self.state.view(), self.state.applied().get());
         }
         if finished.compacted.is_some() {
             self.prune = true;
@@ -621,7 +670,11 @@ impl<T> Member<T> {
             .into_iter()
             .partition(|(revision, _)| *revision <= removed);
         self.compactions = waiting;
-        self.replies.extend(ready.into_iter().map(|(_, waiter)| (waiter, Reply::View(Arc::clone(&view)))));
+        self.replies.extend(
+            ready
+                .into_iter()
+                .map(|(_, waiter)| (waiter, Reply::View(Arc::clone(&view)))),
+        );
     }
 
     /// Drops raft entries that the page file has absorbed, and the segments that held them.
@@ -636,7 +689,11 @@ impl<T> Member<T> {
         if let Some(to) = to
             && self.driver.compact(to)
         {
-            tracing::info!(to, applied = self.state.applied().get(), "compacted the raft log");
+            tracing::info!(
+                to,
+                applied = self.state.applied().get(),
+                "compacted the raft log"
+            );
         }
     }
 
@@ -661,7 +718,9 @@ impl<T> Member<T> {
         if self.log_full != full {
             self.log_full = full;
             if full {
-                tracing::error!("no space for the next log segment; refusing writes until there is");
+                tracing::error!(
+                    "no space for the next log segment; refusing writes until there is"
+                );
             } else {
                 tracing::info!("the log has space again; accepting writes");
             }

@@ -15,12 +15,19 @@ pub(super) struct Waiters<T> {
 
 impl<T> Waiters<T> {
     pub(super) fn new() -> Self {
-        Self { by_id: HashMap::new(), deadlines: VecDeque::new() }
+        Self {
+            by_id: HashMap::new(),
+            deadlines: VecDeque::new(),
+        }
     }
 
     /// Registers a waiter until `deadline` (a tick).
     pub(super) fn add(&mut self, id: RequestId, deadline: u64, waiter: T) {
-        debug_assert!(self.deadlines.back().is_none_or(|(last, _)| *last <= deadline));
+        debug_assert!(
+            self.deadlines
+                .back()
+                .is_none_or(|(last, _)| *last <= deadline)
+        );
         let twice = self.by_id.insert(id, waiter);
         assert!(twice.is_none(), "request {id} is proposed twice");
         self.deadlines.push_back((deadline, id));
@@ -33,9 +40,11 @@ impl<T> Waiters<T> {
 
     /// Takes a waiter whose deadline is at or before `now`.
     pub(super) fn expired(&mut self, now: u64) -> Option<(RequestId, T)> {
-        while self.deadlines.front().is_some_and(|(deadline, id)| {
-            *deadline <= now || !self.by_id.contains_key(id)
-        }) {
+        while self
+            .deadlines
+            .front()
+            .is_some_and(|(deadline, id)| *deadline <= now || !self.by_id.contains_key(id))
+        {
             let (_, id) = self.deadlines.pop_front()?;
             if let Some(waiter) = self.by_id.remove(&id) {
                 return Some((id, waiter));
@@ -52,7 +61,9 @@ impl<T> Waiters<T> {
     /// Takes all waiters, oldest first.
     pub(super) fn drain(&mut self) -> Vec<T> {
         let ids: Vec<_> = self.deadlines.drain(..).collect();
-        ids.into_iter().filter_map(|(_, id)| self.by_id.remove(&id)).collect()
+        ids.into_iter()
+            .filter_map(|(_, id)| self.by_id.remove(&id))
+            .collect()
     }
 }
 

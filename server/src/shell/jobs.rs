@@ -28,25 +28,40 @@ impl Jobs {
     ) -> std::io::Result<Self> {
         let (submit, jobs) = channel::<Job>();
         let (settle, settled) = channel();
-        let thread = thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
-            while let Ok(job) = jobs.recv() {
-                let begun = Instant::now();
-                let done = job.run();
-                if let Done::Checkpointed(checkpoint, result) = &done {
-                    let took = begun.elapsed();
-                    metrics.disk.backend_commit_duration.observe(took.as_secs_f64());
-                    tracing::debug!(?took, rows = checkpoint.rows(), ok = result.is_ok(), "checkpoint");
-                    if checkpoint.removes() {
-                        // Compaction is in no hurry: the disk belongs to the writes.
-                        thread::sleep(compaction_pause);
+        let thread = thread::Builder::new()
+            .name("checkpoint".to_owned())
+            .spawn(move || {
+                while let Ok(job) = jobs.recv() {
+                    let begun = Instant::now();
+                    let done = job.run();
+                    if let Done::Checkpointed(checkpoint, result) = &done {
+                        let took = begun.elapsed();
+                        metrics
+                            .disk
+                            .backend_commit_duration
+                            .observe(took.as_secs_f64());
+                        tracing::debug!(
+                            ?took,
+                            rows = checkpoint.rows(),
+                            ok = result.is_ok(),
+                            "checkpoint"
+                        );
+                        if checkpoint.removes() {
+                            // Compaction is in no hurry: the disk belongs to the writes.
+                            thread::sleep(compaction_pause);
+                        }
                     }
+                    inbox.report(Input::JobDone(done));
+                    // The receiver is gone only when the member thread has ended without settling.
+                    let _ended = settle.send(());
                 }
-                inbox.report(Input::JobDone(done));
-                // The receiver is gone only when the member thread has ended without settling.
-                let _ended = settle.send(());
-            }
-        })?;
-        Ok(Self { submit: Some(submit), settled, running: false, thread: Some(thread) })
+            })?;
+        Ok(Self {
+            submit: Some(submit),
+            settled,
+            running: false,
+            thread: Some(thread),
+        })
     }
 
     /// Hands a job over.
@@ -73,7 +88,10 @@ impl Jobs {
             match self.settled.recv_timeout(patience) {
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    tracing::warn!(?patience, "a checkpoint did not end in time; its log is kept");
+                    tracing::warn!(
+                        ?patience,
+                        "a checkpoint did not end in time; its log is kept"
+                    );
                 }
             }
             let mut inputs = Vec::new();

@@ -17,7 +17,11 @@ pub(super) struct Meter {
 
 impl Meter {
     pub(super) fn new(metrics: Arc<Metrics>, slow: Duration) -> Self {
-        Self { metrics, seen: Tally::default(), slow }
+        Self {
+            metrics,
+            seen: Tally::default(),
+            slow,
+        }
     }
 
     /// Accounts for what was applied in a batch that took `took`: every entry its share.
@@ -26,10 +30,16 @@ impl Meter {
             return;
         }
         let of = |tally: &Tally, kind, success| tally.requests(kind, success);
-        let outcomes = Kind::ALL.into_iter().flat_map(|kind| [(kind, true), (kind, false)]);
+        let outcomes = Kind::ALL
+            .into_iter()
+            .flat_map(|kind| [(kind, true), (kind, false)]);
         let counts: Vec<_> = outcomes
             .map(|(kind, success)| {
-                (kind, success, of(tally, kind, success) - of(&self.seen, kind, success))
+                (
+                    kind,
+                    success,
+                    of(tally, kind, success) - of(&self.seen, kind, success),
+                )
             })
             .filter(|(_, _, count)| *count > 0)
             .collect();
@@ -38,7 +48,9 @@ impl Meter {
         let server = &self.metrics.server;
         for (kind, success, count) in counts {
             for _ in 0..count {
-                server.apply_duration.observe(request_kind(kind), success, share);
+                server
+                    .apply_duration
+                    .observe(request_kind(kind), success, share);
             }
         }
         if share > self.slow {
@@ -50,7 +62,8 @@ impl Meter {
         mvcc.delete.inc_by(tally.deletes - self.seen.deletes);
         mvcc.range.inc_by(tally.ranges - self.seen.ranges);
         mvcc.txn.inc_by(tally.txns - self.seen.txns);
-        mvcc.total_put_size.set(i64::try_from(tally.put_bytes).unwrap_or(i64::MAX));
+        mvcc.total_put_size
+            .set(i64::try_from(tally.put_bytes).unwrap_or(i64::MAX));
         self.seen = *tally;
     }
 }

@@ -40,9 +40,9 @@ pub(crate) struct Parts {
     pub(crate) slow_apply: Duration,
 }
 
-/// Bytes of the next log segment that are prepared per tick: written at the pace of the heaviest
-/// load, so that a new segment never has to be made while writes wait.
-const SPARE_BYTES: u64 = 2 << 20;
+/// Bytes of the next log segment that are prepared per tick: the heaviest load fills half a segment
+/// in some 2 s, and the next one should be ready by then.
+const SPARE_BYTES: u64 = 4 << 20;
 
 /// How long the member thread waits for a job that is running when it stops.
 const JOB_PATIENCE: Duration = Duration::from_secs(60);
@@ -55,16 +55,24 @@ pub(crate) fn start(parts: Parts) -> std::io::Result<thread::JoinHandle<Result<(
         Arc::clone(&parts.metrics),
         parts.compaction_pause,
     )?;
-    thread::Builder::new().name("member".to_owned()).spawn(move || {
-        let meter = Meter::new(Arc::clone(&parts.metrics), parts.slow_apply);
-        let mut shell =
-            Shell { jobs, meter, parts, next_tick: Instant::now(), idle: false, leader: 0 };
-        let inbox = Arc::clone(&shell.parts.inbox);
-        let result = shell.run();
-        // Whoever still waits, or comes later, learns that the member has stopped.
-        inbox.close();
-        result
-    })
+    thread::Builder::new()
+        .name("member".to_owned())
+        .spawn(move || {
+            let meter = Meter::new(Arc::clone(&parts.metrics), parts.slow_apply);
+            let mut shell = Shell {
+                jobs,
+                meter,
+                parts,
+                next_tick: Instant::now(),
+                idle: false,
+                leader: 0,
+            };
+            let inbox = Arc::clone(&shell.parts.inbox);
+            let result = shell.run();
+            // Whoever still waits, or comes later, learns that the member has stopped.
+            inbox.close();
+            result
+        })
 }
 
 struct Shell {
@@ -112,12 +120,7 @@ impl Shell {
         if std::mem::replace(&mut self.idle, true) {
             self.mark_log()?;
         }
-        match self.parts.wal.prepare_spare(SPARE_BYTES) {
-            Ok(_ready) => {}
-            // The member refuses writes when a segment is really needed.
-            Err(error) if error.is_no_space() => tracing::debug!(%error, "no spare log segment"),
-            Err(error) => return Err(error.into()),
-        }
+        self.prepare_segment()?;
         self.next_tick += self.parts.heartbeat;
         if self.next_tick < now {
             self.next_tick = now + self.parts.heartbeat;
@@ -125,12 +128,36 @@ impl Shell {
         Ok(())
     }
 
+    /// Gets the next log segment ready, unless one is, or is likely to be released in time: a
+    /// released one costs nothing, a new one a whole segment of zeros.
+    fn prepare_segment(&mut self) -> Result<(), Fatal> {
+        let wal = &mut self.parts.wal;
+        if wal.spares_ready() > 0 || wal.end().offset < wal.active_bytes() / 2 {
+            return Ok(());
+        }
+        match wal.prepare_spare(SPARE_BYTES) {
+            Ok(_ready) => Ok(()),
+            // The member refuses writes when the segment is really needed.
+            Err(error) if error.is_no_space() => {
+                tracing::debug!(%error, "no spare log segment");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn carry_out(&mut self) -> Result<(), Fatal> {
         loop {
             let begun = Instant::now();
-            let Effects { send, replies, job, append, release_before } =
-                self.parts.member.effects()?;
-            self.meter.applied(self.parts.member.state().tally(), begun.elapsed());
+            let Effects {
+                send,
+                replies,
+                job,
+                append,
+                release_before,
+            } = self.parts.member.effects()?;
+            self.meter
+                .applied(self.parts.member.state().tally(), begun.elapsed());
             debug_assert!(send.is_empty(), "a sole member has nobody to send to");
             for (waiter, reply) in replies {
                 // The client may have gone; its result is of no use to anybody else.
@@ -152,7 +179,12 @@ impl Shell {
     /// Appends and syncs. `false`: the disk is full; the append is kept and tried again with the
     /// next tick.
     fn append(&mut self, append: ferrite_raft::Append) -> Result<bool, Fatal> {
-        let Parts { member, wal, metrics, .. } = &mut self.parts;
+        let Parts {
+            member,
+            wal,
+            metrics,
+            ..
+        } = &mut self.parts;
         self.idle = false;
         let begun = Instant::now();
         let appended = wal.append(&append.records, &mut || append.head());
@@ -165,17 +197,29 @@ impl Shell {
             Err(error) => return Err(error.into()),
         };
         let written = Instant::now();
-        metrics.disk.wal_write_duration.observe((written - begun).as_secs_f64());
+        metrics
+            .disk
+            .wal_write_duration
+            .observe((written - begun).as_secs_f64());
         if append.must_sync {
             wal.sync()?;
-            metrics.disk.wal_fsync_duration.observe(written.elapsed().as_secs_f64());
+            metrics
+                .disk
+                .wal_fsync_duration
+                .observe(written.elapsed().as_secs_f64());
         }
         member.appended(append.ticket, &positions);
         Ok(true)
     }
 
     fn measure(&mut self) {
-        let Parts { member, metrics, published, wal, .. } = &self.parts;
+        let Parts {
+            member,
+            metrics,
+            published,
+            wal,
+            ..
+        } = &self.parts;
         let server = &metrics.server;
         server.proposals_pending.set(count(member.pending() as u64));
         metrics.disk.wal_write_bytes.set(count(wal.bytes_written()));
@@ -191,7 +235,8 @@ impl Shell {
     /// Ends in order: everybody who waits learns it, everything applied goes into the page file,
     /// the log's end is marked as synced.
     fn stop(&mut self) -> Result<(), Fatal> {
-        self.jobs.settle(&mut self.parts.member, &self.parts.inbox, JOB_PATIENCE)?;
+        self.jobs
+            .settle(&mut self.parts.member, &self.parts.inbox, JOB_PATIENCE)?;
         let (waiting, job) = self.parts.member.stop();
         for waiter in waiting {
             let _gone = waiter.send(Reply::Failed(ferrite_api::Error::Stopped.into()));

@@ -1,5 +1,7 @@
 //! Integration tests of the server, one module per behaviour.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod process;
 mod wire_connections;
 mod wire_kv;

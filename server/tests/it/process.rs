@@ -10,25 +10,45 @@ use std::time::{Duration, Instant};
 
 fn etcd() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_etcd"));
-    command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// A member with its data in `dir`, on free ports.
 fn member(dir: &Path) -> (Command, u16) {
     let (client, peer) = (free_port(), free_port());
-    let (client_url, peer_url) =
-        (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+    let (client_url, peer_url) = (
+        format!("http://127.0.0.1:{client}"),
+        format!("http://127.0.0.1:{peer}"),
+    );
     let mut command = etcd();
     command
         .arg("--data-dir")
         .arg(dir)
-        .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
-        .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
+        .args([
+            "--listen-client-urls",
+            &client_url,
+            "--advertise-client-urls",
+            &client_url,
+        ])
+        .args([
+            "--listen-peer-urls",
+            &peer_url,
+            "--initial-advertise-peer-urls",
+            &peer_url,
+        ])
         .args(["--initial-cluster", &format!("default={peer_url}")]);
     (command, client)
 }
@@ -49,7 +69,11 @@ impl Running {
     fn start(dir: &Path) -> (Self, u16, std::path::PathBuf) {
         let (mut command, port) = member(&dir.join("data"));
         let log = dir.join("log");
-        let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        let file = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
         let begun = std::fs::read_to_string(&log).unwrap().len();
         let mut running = Running(command.stderr(file).spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -91,11 +115,17 @@ fn assert_one_error(output: &Output, text: &str) {
     let errors: Vec<_> = log
         .lines()
         .filter(|line| {
-            ["error", "fatal", "panic"].iter().any(|level| line.contains(&format!(r#""level":"{level}""#)))
+            ["error", "fatal", "panic"]
+                .iter()
+                .any(|level| line.contains(&format!(r#""level":"{level}""#)))
         })
         .collect();
     assert_eq!(errors.len(), 1, "one line says it: {log}");
-    assert!(errors[0].contains(text), "{} does not say {text:?}", errors[0]);
+    assert!(
+        errors[0].contains(text),
+        "{} does not say {text:?}",
+        errors[0]
+    );
     assert!(!output.status.success());
 }
 
@@ -104,7 +134,10 @@ fn unknown_flag_exits_2_with_its_name() {
     let output = run(etcd().arg("--no-such-flag"));
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.starts_with("flag provided but not defined: -no-such-flag\n"), "{error}");
+    assert!(
+        error.starts_with("flag provided but not defined: -no-such-flag\n"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -112,7 +145,10 @@ fn bad_url_is_named() {
     let output = run(etcd().args(["--listen-client-urls", "http://127.0.0.1"]));
     assert!(!output.status.success());
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains(r#"URL address does not have the form "host:port""#), "{error}");
+    assert!(
+        error.contains(r#"URL address does not have the form "host:port""#),
+        "{error}"
+    );
     let output = run(etcd().args(["--listen-client-urls", "http://example.com:2379"]));
     assert!(!output.status.success());
     let error = String::from_utf8_lossy(&output.stderr);
@@ -125,13 +161,19 @@ fn flags_of_parts_that_are_not_built_are_refused_by_name() {
         ("--cert-file", "server.crt"),
         ("--auto-compaction-retention", "1h"),
         ("--discovery-srv", "example.com"),
-        ("--initial-cluster", "default=http://localhost:2380,other=http://localhost:2390"),
+        (
+            "--initial-cluster",
+            "default=http://localhost:2380,other=http://localhost:2390",
+        ),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let output = run(etcd().arg("--data-dir").arg(dir.path()).args([flag, value]));
         assert!(!output.status.success(), "{flag}");
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(error.contains(flag.trim_start_matches('-')), "{flag}: {error}");
+        assert!(
+            error.contains(flag.trim_start_matches('-')),
+            "{flag}: {error}"
+        );
         assert!(error.contains("not built yet"), "{flag}: {error}");
     }
 }
@@ -149,7 +191,10 @@ fn port_in_use_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (mut command, port) = member(&dir.path().join("data"));
     let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
-    assert_one_error(&run(&mut command), &format!("listen http://127.0.0.1:{port}"));
+    assert_one_error(
+        &run(&mut command),
+        &format!("listen http://127.0.0.1:{port}"),
+    );
 }
 
 #[test]
@@ -188,7 +233,10 @@ fn corruption_in_the_log_names_segment_and_offset() {
     // The head of the segment is synced by everything that came after it.
     let wal = dir.path().join("data/member/wal/0000000000000001.wal");
     let mut bytes = Vec::new();
-    std::fs::File::open(&wal).unwrap().read_to_end(&mut bytes).unwrap();
+    std::fs::File::open(&wal)
+        .unwrap()
+        .read_to_end(&mut bytes)
+        .unwrap();
     bytes[512 + 40] ^= 1;
     std::fs::write(&wal, bytes).unwrap();
     let (mut command, _) = member(&dir.path().join("data"));

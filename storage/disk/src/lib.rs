@@ -111,6 +111,10 @@ pub trait DiskFile: Send + Sync + Debug {
 
     /// As [`DiskFile::sync_data`], and the remaining metadata too (fsync).
     fn sync_all(&self) -> io::Result<()>;
+
+    /// A hint that what is cached of the content will not be needed. A file that was filled in large writes is cached in
+    /// large units, and each small write then dirties a whole unit; after this, only the pages that it touches.
+    fn forget_cache(&self) {}
 }
 
 /// A held lock; dropping it releases the lock.

@@ -97,4 +97,8 @@ impl DiskFile for UnsyncedFile {
     fn sync_all(&self) -> io::Result<()> {
         Ok(())
     }
+
+    fn forget_cache(&self) {
+        self.0.forget_cache();
+    }
 }

@@ -3,6 +3,8 @@
 //! Filters, sorting and limits work on index metadata; only the rows that are really returned are
 //! fetched, unless the sort is by value.
 
+use std::cmp::Reverse;
+
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb::RangeRequest;
 use ferrite_api::pb::etcdserverpb::range_request::{SortOrder, SortTarget};
@@ -285,9 +287,9 @@ impl Options {
     /// its sort does the same with a dozen pairs or less.
     fn sort<P, O: Ord>(&self, pairs: &mut [P], of: impl Fn(&P) -> O) {
         if self.descending {
-            pairs.sort_by(|a, b| of(b).cmp(&of(a)));
+            pairs.sort_by_key(|pair| Reverse(of(pair)));
         } else {
-            pairs.sort_by(|a, b| of(a).cmp(&of(b)));
+            pairs.sort_by_key(of);
         }
     }
 

@@ -122,6 +122,23 @@ impl Reader {
         )
     }
 
+    /// As [`Reader::scan`], with what each row adds to [`Meta::digest`]: it is known already, so
+    /// computing it again ([`record_digest`](super::record_digest)) would double the work.
+    ///
+    /// # Errors
+    /// As [`Reader::scan`].
+    pub fn scan_with_digests(
+        &self,
+        from: Revision,
+        visit: &mut dyn FnMut(RowId, u64, Bytes) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let first = RowId {
+            revision: from,
+            tombstone: false,
+        };
+        self.scan_rows(first, &mut |row, record| visit(row.id, row.digest, record))
+    }
+
     /// As [`Reader::scan`], with what each row adds to the counters.
     pub(super) fn scan_rows(
         &self,

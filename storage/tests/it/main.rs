@@ -1,5 +1,7 @@
 //! Integration tests of the storage crate: models and crash tests.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod harness;
 mod model;
 mod model_index;

@@ -343,7 +343,11 @@ fn range(space: &Space, request: &RangeRequest, revision: i64) -> RangeResponse 
             4 => a.value.cmp(&b.value),
             _ => a.key.cmp(&b.key),
         };
-        if order == 2 { ordering.reverse() } else { ordering }
+        if order == 2 {
+            ordering.reverse()
+        } else {
+            ordering
+        }
     });
     response.more = kvs.len() > limit;
     kvs.truncate(limit);

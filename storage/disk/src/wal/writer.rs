@@ -190,6 +190,8 @@ impl Wal {
             following_salt(salt),
             spares,
         );
+        // Recovery has just read it in large pieces.
+        wal.active.file.forget_cache();
         Ok((wal, report))
     }
 
@@ -357,6 +359,11 @@ impl Wal {
     /// Bytes that the files of all kept segments occupy or reserve, spares not counted.
     pub fn file_bytes(&self) -> u64 {
         self.segments.read().values().map(|one| one.len).sum()
+    }
+
+    /// Size of the active segment's file, in bytes.
+    pub fn active_bytes(&self) -> u64 {
+        self.active.len
     }
 
     /// How many segment files are ready for reuse.
@@ -559,6 +566,8 @@ fn begin_segment(
     disk.rename(&spare.path, &path)
         .map_err(|source| classify("rename", &spare.path, spare.len, source))?;
     sync_dir(disk, dir)?;
+    // Its zeros, or its earlier life, were written in large pieces.
+    spare.file.forget_cache();
     Ok(Segment {
         number: header.number,
         path,

@@ -81,6 +81,14 @@ impl Builder {
         history::encode([&row.at(revision)], &mut self.arena);
     }
 
+    /// Adds the rows of another builder, which has seen another part of the file.
+    pub fn append(&mut self, other: Self) {
+        let offset = self.arena.len() as u64;
+        self.arena.extend_from_slice(&other.arena);
+        self.starts
+            .extend(other.starts.into_iter().map(|start| start + offset));
+    }
+
     /// The index of all rows.
     pub fn finish(self) -> KeyIndex {
         let Self {
