@@ -32,12 +32,16 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 /// needs.
 const ENTRY_CACHE_BYTES: usize = 16 << 20;
 
-/// Log segments kept for reuse. Under load each checkpoint releases one or two; what is not kept
-/// has to be made again.
-const SPARE_SEGMENTS: usize = 2;
+/// A quarter of the size of etcd's segments: what is not recycled has to be written with zeros
+/// first, and a young store should be small. Under the heaviest load two or three are filled between
+/// checkpoints, which release them; they are kept for reuse.
+const WAL: wal::Options = wal::Options {
+    segment_bytes: 16_000_000,
+    spare_segments: 4,
+};
 
 /// Bytes of page file that redb keeps in memory.
-const PAGE_CACHE_BYTES: usize = 32 << 20;
+const PAGE_CACHE_BYTES: usize = 24 << 20;
 
 /// Why a server did not start or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -318,10 +322,7 @@ fn bootstrap_options(config: &Config) -> Result<bootstrap::Options, Error> {
             cache_bytes: PAGE_CACHE_BYTES,
             ..page::Options::default()
         },
-        wal: wal::Options {
-            spare_segments: SPARE_SEGMENTS,
-            ..wal::Options::default()
-        },
+        wal: WAL,
         entry_cache_bytes: ENTRY_CACHE_BYTES,
     })
 }

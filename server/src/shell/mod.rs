@@ -40,8 +40,8 @@ pub(crate) struct Parts {
     pub(crate) slow_apply: Duration,
 }
 
-/// Bytes of the next log segment that are prepared per tick: the heaviest load fills half a segment
-/// in some 2 s, and the next one should be ready by then.
+/// Bytes of the next log segment that are prepared per tick, once the active one is nearly full: a
+/// load that is not the heaviest finds it ready in time.
 const SPARE_BYTES: u64 = 4 << 20;
 
 /// How long the member thread waits for a job that is running when it stops.
@@ -132,7 +132,7 @@ impl Shell {
     /// released one costs nothing, a new one a whole segment of zeros.
     fn prepare_segment(&mut self) -> Result<(), Fatal> {
         let wal = &mut self.parts.wal;
-        if wal.spares_ready() > 0 || wal.end().offset < wal.active_bytes() / 2 {
+        if wal.spares_ready() > 0 || wal.end().offset < wal.active_bytes() / 4 * 3 {
             return Ok(());
         }
         match wal.prepare_spare(SPARE_BYTES) {
