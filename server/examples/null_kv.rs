@@ -186,7 +186,7 @@ async fn main() -> anyhow::Result<()> {
 
 async fn serve_ferrite(hop: bool) -> anyhow::Result<()> {
     let metrics = Metrics::new(metrics::Options::default());
-    let grpc = grpc::Server::new(Null::new(hop), metrics, 1_572_864);
+    let grpc = grpc::Server::new(Null::new(hop), metrics, 1_572_864, Duration::MAX);
     let listener = Listener::tcp("127.0.0.1:0", Serves::Both).await?;
     let serving = serve(
         vec![listener],

@@ -30,8 +30,8 @@ use crate::request_id::RequestIds;
 use crate::shell::Inbox;
 use crate::validate;
 
-/// Rows above which a read leaves the async workers: about a millisecond of work.
-const LONG_READ: u64 = 256;
+/// Rows above which a read leaves the async workers: some hundred microseconds of work.
+const LONG_READ: u64 = 64;
 
 /// The limits that requests are held to.
 #[derive(Clone, Copy, Debug)]
@@ -187,7 +187,7 @@ impl Handle {
     /// # Errors
     /// As etcd's.
     pub async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Error> {
-        self.has_room()?;
+        self.has_room(put_cost(&request))?;
         validate::put(&request)?;
         let request = pb::InternalRaftRequest {
             put: Some(request),
@@ -238,8 +238,9 @@ impl Handle {
     /// # Errors
     /// As etcd's.
     pub async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, Error> {
-        if writes_data(&request) {
-            self.has_room()?;
+        let cost = txn_cost(&request);
+        if cost > 0 {
+            self.has_room(cost)?;
         }
         validate::txn(&request, self.inner.limits.max_txn_ops)?;
         if validate::is_read_only(&request) {
@@ -539,13 +540,24 @@ impl Handle {
         answer.await.map_err(|_| ApiError::Stopped.into())
     }
 
-    /// Refuses writes while the disk has no room for them.
-    fn has_room(&self) -> Result<(), Error> {
-        if self.inner.published.no_space() {
-            Err(ApiError::NoSpace.into())
-        } else {
-            Ok(())
+    /// Refuses writes while the disk has no room for them, or when they would exceed the quota
+    /// (etcd's rule: the allocated size and the cost of the request). Deletes and compactions cost
+    /// nothing: they are the way out.
+    fn has_room(&self, cost: u64) -> Result<(), Error> {
+        let Inner {
+            published, limits, ..
+        } = &*self.inner;
+        if published.no_space() {
+            return Err(ApiError::NoSpace.into());
         }
+        // A negative quota is none.
+        let Ok(quota) = u64::try_from(limits.quota_bytes) else {
+            return Ok(());
+        };
+        if published.view().page.sizes().allocated + cost >= quota {
+            return Err(ApiError::NoSpace.into());
+        }
+        Ok(())
     }
 
     /// Reads what apply will have to read to decide, so that it finds it in memory: a cold page
@@ -649,17 +661,23 @@ fn reads_ranges(outcome: &ferrite_storage::apply::outcome::TxnOutcome) -> bool {
     })
 }
 
-/// Whether a transaction contains a put in either branch: what the quota counts.
-fn writes_data(request: &pb::TxnRequest) -> bool {
-    request
-        .success
-        .iter()
-        .chain(&request.failure)
-        .any(|op| match &op.request {
-            Some(Request::RequestPut(_)) => true,
-            Some(Request::RequestTxn(nested)) => writes_data(nested),
-            _ => false,
-        })
+/// What a put costs against the quota (bytes).
+fn put_cost(request: &pb::PutRequest) -> u64 {
+    256 + (request.key.len() + request.value.len()) as u64
+}
+
+/// What a transaction costs: the puts of its larger branch, nested ones included; 0 without puts.
+fn txn_cost(request: &pb::TxnRequest) -> u64 {
+    let branch = |ops: &[pb::RequestOp]| -> u64 {
+        ops.iter()
+            .map(|op| match &op.request {
+                Some(Request::RequestPut(put)) => put_cost(put),
+                Some(Request::RequestTxn(nested)) => txn_cost(nested),
+                _ => 0,
+            })
+            .sum()
+    };
+    branch(&request.success).max(branch(&request.failure))
 }
 
 fn signed(bytes: u64) -> i64 {

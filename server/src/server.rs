@@ -115,7 +115,12 @@ impl Server {
         };
         let services = || {
             let limit = usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX);
-            grpc::Server::new(handle.clone(), Arc::clone(&metrics), limit)
+            grpc::Server::new(
+                handle.clone(),
+                Arc::clone(&metrics),
+                limit,
+                config.warning_unary_request_duration,
+            )
         };
         let http_options = http::Options::from(&config);
         let router =

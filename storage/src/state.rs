@@ -68,8 +68,8 @@ impl State {
             let what = "authentication is enabled, which this build does not serve yet".to_owned();
             return Err(Error::Unsupported { what });
         }
-        if let Some((_, lease)) = reader.table(Table::Leases)?.first() {
-            let what = format!("it holds leases ({lease:?}), which this build does not serve yet");
+        if !reader.table(Table::Leases)?.is_empty() {
+            let what = "it holds leases, which this build does not serve yet".to_owned();
             return Err(Error::Unsupported { what });
         }
         let members = Members::load(&reader.table(Table::Members)?)?;

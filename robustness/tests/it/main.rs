@@ -6,3 +6,4 @@ mod arrows;
 mod crash_points;
 mod faults;
 mod kill_minus_9;
+mod serving;

@@ -66,12 +66,8 @@ pub struct Config {
     /// `--election-timeout`, `ETCD_ELECTION_TIMEOUT`. Whole milliseconds, at least 5 heartbeats,
     /// at most 50 s. Default 1 s. See [`Config::election_ticks`].
     pub election_timeout: Duration,
-    /// `--initial-election-tick-advance`, `ETCD_INITIAL_ELECTION_TICK_ADVANCE`. Default true.
-    pub initial_election_tick_advance: bool,
     /// `--pre-vote`, `ETCD_PRE_VOTE`. Default true.
     pub pre_vote: bool,
-    /// `--strict-reconfig-check`, `ETCD_STRICT_RECONFIG_CHECK`. Default true.
-    pub strict_reconfig_check: bool,
     /// `--listen-peer-urls`, `ETCD_LISTEN_PEER_URLS`. Not empty. Default `http://localhost:2380`.
     pub listen_peer_urls: Vec<Url>,
     /// `--listen-client-urls`, `ETCD_LISTEN_CLIENT_URLS`. gRPC, and HTTP unless
@@ -107,19 +103,12 @@ pub struct Config {
     /// `--max-concurrent-streams`, `ETCD_MAX_CONCURRENT_STREAMS`. HTTP/2 streams of one client
     /// connection. Default 2^32 - 1.
     pub max_concurrent_streams: u32,
-    /// `--grpc-keepalive-min-time`, `ETCD_GRPC_KEEPALIVE_MIN_TIME`. Shortest time between a
-    /// client's pings; 0 for no rule. Default 5 s.
-    pub grpc_keepalive_min_time: Duration,
     /// `--grpc-keepalive-interval`, `ETCD_GRPC_KEEPALIVE_INTERVAL`. Time between the server's
     /// pings; 0 for none. Default 2 h.
     pub grpc_keepalive_interval: Duration,
     /// `--grpc-keepalive-timeout`, `ETCD_GRPC_KEEPALIVE_TIMEOUT`. Wait for the answer to a ping; 0
     /// for no pings. Default 20 s.
     pub grpc_keepalive_timeout: Duration,
-    /// `--socket-reuse-port`, `ETCD_SOCKET_REUSE_PORT`. Default false.
-    pub socket_reuse_port: bool,
-    /// `--socket-reuse-address`, `ETCD_SOCKET_REUSE_ADDRESS`. Default false.
-    pub socket_reuse_address: bool,
     /// `--cors`, `ETCD_CORS`. Origins, or `*`. Default `*`.
     pub cors: Vec<String>,
     /// `--host-whitelist`, `ETCD_HOST_WHITELIST`. Host names, or `*`. Default `*`.

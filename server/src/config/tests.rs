@@ -292,7 +292,6 @@ fn defaults_are_etcds() {
     assert_eq!(default.grpc_receive_limit(), 1_572_864 + 524_288);
     assert_eq!(default.max_txn_ops, 128);
     assert_eq!(default.max_concurrent_streams, u32::MAX);
-    assert_eq!(default.grpc_keepalive_min_time, Duration::from_secs(5));
     assert_eq!(default.grpc_keepalive_interval, Duration::from_secs(7200));
     assert_eq!(default.grpc_keepalive_timeout, Duration::from_secs(20));
     assert_eq!(default.compaction_batch_limit, 1_000);
@@ -304,7 +303,7 @@ fn defaults_are_etcds() {
     );
     assert_eq!(default.initial_cluster, "default=http://localhost:2380");
     assert_eq!(default.log, crate::logging::Options::default());
-    assert!(default.pre_vote && default.strict_reconfig_check && default.new_cluster);
+    assert!(default.pre_vote && default.new_cluster);
     assert!(!default.unsafe_no_fsync && !default.extensive_metrics);
 }
 
@@ -816,6 +815,7 @@ fn what_is_not_built_is_refused_by_name() {
         };
         let value = match (flag.kind, flag.default) {
             (flags::Kind::Bool, "false") => "true",
+            (flags::Kind::Bool, _) => "false",
             (flags::Kind::Duration, _) => "7h0m0s",
             (flags::Kind::Uint | flags::Kind::Int, _) => "7",
             (flags::Kind::Text, _) if flag.name.starts_with("tls-m") => "TLS1.3",
@@ -882,7 +882,6 @@ fn values_that_mean_the_default_are_taken() {
         "--raft-read-timeout=1s",
         "--enable-grpc-gateway=false",
         "--feature-gates=CompactHashCheck=false,AllBeta=true",
-        "--strict-reconfig-check=false",
         "--pre-vote=false",
         "--distributed-tracing-sampling-rate=7",
         "--discovery-dial-timeout=7s",
@@ -1026,7 +1025,7 @@ listen-client-urls: http://127.0.0.1:1
 quota-backend-bytes: -1
 grpc-keepalive-interval: 600000000000
 socket-options:
-  reuse-port: true
+  reuse-address: true
 log-outputs: [stdout]
 log-level: debug
 cors: http://a:1
@@ -1059,7 +1058,6 @@ max-learners: 1
     );
     assert_eq!(config.quota(), None);
     assert_eq!(config.grpc_keepalive_interval, Duration::from_secs(600));
-    assert!(config.socket_reuse_port && !config.socket_reuse_address);
     assert_eq!(config.log.outputs, [crate::logging::Output::Stdout]);
     assert_eq!(config.log.level, crate::logging::Level::Debug);
     assert_eq!(config.cors, ["http://a:1"]);

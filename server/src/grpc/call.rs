@@ -201,11 +201,18 @@ pub(super) struct Account {
     method: Method,
     began: Instant,
     deadline: Option<Instant>,
+    /// Time above which the call is worth a line in the log.
+    slow: Duration,
     ended: bool,
 }
 
 impl Account {
-    pub(super) fn begin(metrics: &Arc<Metrics>, method: Method, deadline: Option<Instant>) -> Self {
+    pub(super) fn begin(
+        metrics: &Arc<Metrics>,
+        method: Method,
+        deadline: Option<Instant>,
+        slow: Duration,
+    ) -> Self {
         metrics.grpc.method(method).started();
         let began = Instant::now();
         Self {
@@ -213,6 +220,7 @@ impl Account {
             method,
             began,
             deadline,
+            slow,
             ended: false,
         }
     }
@@ -221,10 +229,18 @@ impl Account {
     pub(super) fn end(&mut self, code: Code) {
         if !self.ended {
             self.ended = true;
-            self.metrics
-                .grpc
-                .method(self.method)
-                .handled(code, self.began.elapsed());
+            let took = self.began.elapsed();
+            self.metrics.grpc.method(self.method).handled(code, took);
+            if took > self.slow {
+                tracing::warn!(
+                    service = self.method.service(),
+                    method = self.method.name(),
+                    ?code,
+                    ?took,
+                    expected = ?self.slow,
+                    "slow unary request"
+                );
+            }
         }
     }
 }

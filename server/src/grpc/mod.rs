@@ -166,6 +166,8 @@ struct Inner<K> {
     metrics: Arc<Metrics>,
     /// Longest request message, in bytes.
     max_message_bytes: usize,
+    /// Time above which a unary call is logged.
+    slow_call: Duration,
     stopping: CancellationToken,
     /// Ends the streams that insist on a leader; replaced when it was used. A mutex: taken once per
     /// such stream and per loss of the leader, never across an await.
@@ -182,7 +184,13 @@ impl<K> Clone for Server<K> {
 
 impl<K: Kv> Server<K> {
     /// The services of the member `kv`. `max_request_bytes` is `--max-request-bytes`.
-    pub fn new(kv: K, metrics: Arc<Metrics>, max_request_bytes: usize) -> Self {
+    /// A unary call that takes longer than `slow_call` (`--warning-unary-request-duration`) is logged.
+    pub fn new(
+        kv: K,
+        metrics: Arc<Metrics>,
+        max_request_bytes: usize,
+        slow_call: Duration,
+    ) -> Self {
         let stopping = CancellationToken::new();
         let max_message_bytes = max_request_bytes.saturating_add(REQUEST_OVERHEAD);
         let leaderless = Mutex::new(CancellationToken::new());
@@ -191,6 +199,7 @@ impl<K: Kv> Server<K> {
                 kv,
                 metrics,
                 max_message_bytes,
+                slow_call,
                 stopping,
                 leaderless,
             }),
@@ -308,7 +317,8 @@ impl<K: Kv> Server<K> {
     ) -> Response<Body> {
         let error = methods::not_built_error(service, name);
         if let Some(method) = method {
-            call::Account::begin(&self.inner.metrics, method, None).end(error.code());
+            call::Account::begin(&self.inner.metrics, method, None, Duration::MAX)
+                .end(error.code());
         }
         status::refuse(&error)
     }

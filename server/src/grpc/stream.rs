@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{Request, Response};
@@ -60,7 +61,7 @@ impl<K: Kv> Server<K> {
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
-        let mut account = Account::begin(self.metrics(), M::METHOD, call.deadline);
+        let mut account = Account::begin(self.metrics(), M::METHOD, call.deadline, Duration::MAX);
         let (kv, metrics) = (self.kv(), self.metrics());
         if let Err(error) = call.admit(kv, metrics, CallKind::Stream, M::SERVES_LEARNER) {
             account.end(error.wire_code());

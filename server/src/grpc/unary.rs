@@ -66,7 +66,12 @@ impl<K: Kv> Server<K> {
             decode::<M::Request>(message)?
         };
         // From here on the call counts: etcd's interceptors run after decoding, too.
-        let mut account = Account::begin(self.metrics(), M::METHOD, call.deadline);
+        let mut account = Account::begin(
+            self.metrics(),
+            M::METHOD,
+            call.deadline,
+            self.inner.slow_call,
+        );
         let rpc = self.metrics().grpc.method(M::METHOD);
         rpc.received();
         let serves_learner = M::serves_learner(&request);

@@ -208,7 +208,7 @@ impl Port {
     pub(crate) fn start_on(listener: Listener, options: &Options) -> Self {
         let fake = Fake::default();
         let metrics = Metrics::new(metrics::Options::default());
-        let grpc = grpc::Server::new(fake.clone(), metrics.clone(), MAX_REQUEST);
+        let grpc = grpc::Server::new(fake.clone(), metrics.clone(), MAX_REQUEST, Duration::MAX);
         let http = axum::Router::new().route("/health", get(async || "fine"));
         let serving = serve(vec![listener], grpc.clone(), http, options);
         Self {

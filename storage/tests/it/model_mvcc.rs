@@ -1,6 +1,8 @@
 //! Range, Put, DeleteRange, Txn and Compact against the naive model, with checkpoints, index
 //! pruning and restarts in between.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 use ferrite_api::Error;
 use ferrite_api::pb::etcdserverpb::compare::TargetUnion;
@@ -250,7 +252,13 @@ fn run(steps: Vec<Step>) {
         };
         check_range(&store, &model, &request);
     }
-    // VERIFY
+    let report = store
+        .state
+        .store()
+        .page()
+        .verify(&mut |_| ControlFlow::Continue(()))
+        .unwrap();
+    assert_eq!(report.damage, []);
 }
 
 fn check_range(store: &Harness, model: &Model, request: &RangeRequest) {

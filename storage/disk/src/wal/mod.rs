@@ -57,6 +57,9 @@
 //! | 30..32 | zeros |
 //! | 32.. | payload, then zeros up to a multiple of 8 |
 //!
+//! A mark's payload is empty, or zeros that fill a page: a batch of at least a page ends with such a mark, so that the next one
+//! does not have to write its last page again.
+//!
 //! A batch never spans segments. One that does not fit in what is left of a segment begins the next; one that does not
 //! fit in any gets a segment sized for it, which is not recycled.
 //!

@@ -428,6 +428,7 @@ impl Wal {
             tail.end,
             self.active.len
         );
+        self.fill_page(begin, &mut tail);
         // A page that is begun is written to its end: writing a part of it would have to read the rest from the disk.
         let page_end = round_up(tail.end, PAGE_BYTES).min(self.active.len);
         if page_end > round_up(begin, PAGE_BYTES) {
@@ -446,6 +447,21 @@ impl Wal {
         }
         self.tail = tail;
         Ok(positions)
+    }
+
+    /// Fills the rest of the last page of a large batch with a mark, so that the next batch begins a page of its own: under
+    /// load every batch would otherwise write the last page of the one before again. Small batches share pages.
+    fn fill_page(&mut self, begin: u64, tail: &mut Tail) {
+        let gap = round_up(tail.end, PAGE_BYTES).min(self.active.len) - tail.end;
+        if tail.end - begin < PAGE_BYTES || gap < record_bytes(0) {
+            return;
+        }
+        let payload = Bytes::from_static(&FILLER[..(gap - record_bytes(0)) as usize]);
+        let filler = Record {
+            kind: KIND_MARK,
+            payload,
+        };
+        encode_batch(&mut self.buf, &self.active, tail, &[], &[filler]);
     }
 
     fn release_oldest(&mut self) -> Result<(), Error> {
@@ -479,6 +495,9 @@ impl Wal {
         error
     }
 }
+
+/// What fills the rest of a page.
+static FILLER: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
 
 /// Encodes head and records one after the other, moving `tail` on; gives the positions of the records.
 fn encode_batch(
