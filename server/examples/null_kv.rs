@@ -114,6 +114,10 @@ impl Kv for Null {
     async fn compact(&self, _: pb::CompactionRequest) -> Result<pb::CompactionResponse, Error> {
         Err(unused())
     }
+    async fn alarm(&self, _: pb::AlarmRequest) -> Result<pb::AlarmResponse, Error> {
+        Ok(pb::AlarmResponse::default())
+    }
+
     async fn member_list(&self, _: pb::MemberListRequest) -> Result<pb::MemberListResponse, Error> {
         Err(unused())
     }

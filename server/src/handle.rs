@@ -187,7 +187,7 @@ impl Handle {
     /// # Errors
     /// As etcd's.
     pub async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Error> {
-        self.has_room(put_cost(&request))?;
+        self.has_room(put_cost(&request)).await?;
         validate::put(&request)?;
         let request = pb::InternalRaftRequest {
             put: Some(request),
@@ -240,7 +240,7 @@ impl Handle {
     pub async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, Error> {
         let cost = txn_cost(&request);
         if cost > 0 {
-            self.has_room(cost)?;
+            self.has_room(cost).await?;
         }
         validate::txn(&request, self.inner.limits.max_txn_ops)?;
         if validate::is_read_only(&request) {
@@ -326,6 +326,13 @@ impl Handle {
         if leader == 0 {
             errors.push(ApiError::NoLeader.message().to_owned());
         }
+        errors.extend(self.alarms().iter().map(|alarm| {
+            format!(
+                "memberID:{} alarm:{}",
+                alarm.member_id,
+                alarm.alarm().as_str_name()
+            )
+        }));
         pb::StatusResponse {
             header: Some(self.header(view.revision)),
             version: ETCD_VERSION.to_owned(),
@@ -430,9 +437,34 @@ impl Handle {
         mvcc.compact_revision.set(view.compacted);
     }
 
-    /// Active alarms of all members. None can be raised before the Alarm RPCs are built.
+    /// Active alarms of all members.
     pub fn alarms(&self) -> Vec<pb::AlarmMember> {
-        Vec::new()
+        self.inner
+            .published
+            .cluster()
+            .alarms
+            .list(pb::AlarmType::None as i32)
+    }
+
+    /// Maintenance.Alarm.
+    ///
+    /// # Errors
+    /// As etcd's; an action that does not exist (etcd crashes on one).
+    pub async fn alarm(&self, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, Error> {
+        if pb::alarm_request::AlarmAction::try_from(request.action).is_err() {
+            let text = "etcdserver: unknown alarm action";
+            return Err(Error::status(Code::InvalidArgument, text));
+        }
+        let request = pb::InternalRaftRequest {
+            alarm: Some(request),
+            ..Default::default()
+        };
+        let applied = self.propose(RequestKind::Alarm, request).await?;
+        let Response::Alarm(alarms) = applied.result? else {
+            return Err(mixed_up());
+        };
+        let header = Some(self.header(applied.view.revision));
+        Ok(pb::AlarmResponse { header, alarms })
     }
 
     /// A read of the local state that succeeds if the store can be read (livez, readyz).
@@ -541,9 +573,9 @@ impl Handle {
     }
 
     /// Refuses writes while the disk has no room for them, or when they would exceed the quota
-    /// (etcd's rule: the allocated size and the cost of the request). Deletes and compactions cost
-    /// nothing: they are the way out.
-    fn has_room(&self, cost: u64) -> Result<(), Error> {
+    /// (etcd's rule: the allocated size and the cost of the request), which also raises the NOSPACE
+    /// alarm. Deletes and compactions cost nothing: they are the way out.
+    async fn has_room(&self, cost: u64) -> Result<(), Error> {
         let Inner {
             published, limits, ..
         } = &*self.inner;
@@ -554,10 +586,19 @@ impl Handle {
         let Ok(quota) = u64::try_from(limits.quota_bytes) else {
             return Ok(());
         };
-        if published.view().page.sizes().allocated + cost >= quota {
-            return Err(ApiError::NoSpace.into());
+        if published.view().page.sizes().allocated + cost < quota {
+            return Ok(());
         }
-        Ok(())
+        let alarm = pb::AlarmRequest {
+            action: pb::alarm_request::AlarmAction::Activate as i32,
+            member_id: self.inner.member_id.get(),
+            alarm: pb::AlarmType::Nospace as i32,
+        };
+        // The request is refused, whatever becomes of the alarm.
+        if let Err(error) = Box::pin(self.alarm(alarm)).await {
+            tracing::warn!(%error, "failed to raise the NOSPACE alarm");
+        }
+        Err(ApiError::NoSpace.into())
     }
 
     /// Reads what apply will have to read to decide, so that it finds it in memory: a cold page

@@ -5,6 +5,7 @@
 //! (what the data looks like), [`apply`] (how an entry changes it), [`checkpoint`] (how it reaches
 //! the page file in [`page`]).
 
+pub mod alarms;
 pub mod apply;
 pub mod checkpoint;
 pub mod error;

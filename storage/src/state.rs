@@ -15,9 +15,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ferrite_api::pb::etcdserverpb::{AlarmMember, AlarmRequest};
 use ferrite_api::pb::membershippb::Attributes;
 use ferrite_api::types::{ClusterId, MemberId, RaftIndex, Revision, Term};
 
+use crate::alarms::Alarms;
 use crate::apply::tally::Tally;
 use crate::checkpoint::{self, Compaction};
 use crate::error::Error;
@@ -39,8 +41,9 @@ pub const AUTH_ENABLED: &[u8] = b"authEnabled";
 pub struct State {
     store: Store,
     members: Members,
+    alarms: Alarms,
     cluster_version: Option<String>,
-    /// Counts changes of `members` and `cluster_version`, so that they are published only then.
+    /// Counts changes of `members`, `alarms` and `cluster_version`, so that they are published only then.
     cluster_changes: u64,
     cluster_id: ClusterId,
     member_id: MemberId,
@@ -73,6 +76,7 @@ impl State {
             return Err(Error::Unsupported { what });
         }
         let members = Members::load(&reader.table(Table::Members)?)?;
+        let alarms = Alarms::load(&reader.table(Table::Alarms)?)?;
         let cluster_version = reader
             .table(Table::Cluster)?
             .into_iter()
@@ -90,6 +94,7 @@ impl State {
         Ok(Self {
             store,
             members,
+            alarms,
             cluster_version,
             cluster_changes: 0,
             cluster_id: ClusterId::new(meta.cluster_id),
@@ -125,12 +130,17 @@ impl State {
         &self.members
     }
 
+    /// The active alarms.
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
     /// The cluster version (`3.7.0`), once decided.
     pub fn cluster_version(&self) -> Option<&str> {
         self.cluster_version.as_deref()
     }
 
-    /// How often members or cluster version have changed since the start.
+    /// How often members, alarms or cluster version have changed since the start.
     pub fn cluster_changes(&self) -> u64 {
         self.cluster_changes
     }
@@ -176,6 +186,13 @@ impl State {
             .tables
             .extend(self.members.set_attributes(id, own));
         self.cluster_changes += 1;
+    }
+
+    pub(crate) fn apply_alarm(&mut self, request: &AlarmRequest) -> Vec<AlarmMember> {
+        let (answer, row) = self.alarms.apply(request);
+        self.cluster_changes += u64::from(row.is_some());
+        self.checkpoint.tables.extend(row);
+        answer
     }
 
     pub(crate) fn schedule_compaction(&mut self, revision: i64) {

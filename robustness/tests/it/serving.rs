@@ -184,7 +184,7 @@ async fn pages_of_a_pinned_revision_are_exact_under_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn quota_refuses_puts_and_lets_deletes_pass() {
+async fn quota_refuses_puts_raises_the_alarm_and_lets_deletes_pass() {
     let dir = tempfile::tempdir().unwrap();
     let any = vec![Url::parse("http://127.0.0.1:0").unwrap()];
     let config = Config {

@@ -88,6 +88,11 @@ pub trait Kv: Clone + Send + Sync + 'static {
         &self,
         request: pb::MemberListRequest,
     ) -> impl Future<Output = Result<pb::MemberListResponse, Error>> + Send;
+    /// Maintenance.Alarm.
+    fn alarm(
+        &self,
+        request: pb::AlarmRequest,
+    ) -> impl Future<Output = Result<pb::AlarmResponse, Error>> + Send;
     /// Maintenance.Status.
     fn status(&self) -> pb::StatusResponse;
     /// The leader that this member knows; 0 = none.
@@ -132,6 +137,12 @@ impl Kv for Handle {
         request: pb::MemberListRequest,
     ) -> impl Future<Output = Result<pb::MemberListResponse, Error>> + Send {
         Handle::member_list(self, request)
+    }
+    fn alarm(
+        &self,
+        request: pb::AlarmRequest,
+    ) -> impl Future<Output = Result<pb::AlarmResponse, Error>> + Send {
+        Handle::alarm(self, request)
     }
     fn status(&self) -> pb::StatusResponse {
         Handle::status(self)
@@ -276,6 +287,7 @@ impl<K: Kv> Server<K> {
             Method::KvDeleteRange => self.unary::<unary::DeleteRange, B>(&call, body).await,
             Method::KvCompact => self.unary::<unary::Compact, B>(&call, body).await,
             Method::ClusterMemberList => self.unary::<unary::MemberList, B>(&call, body).await,
+            Method::MaintenanceAlarm => self.unary::<unary::Alarm, B>(&call, body).await,
             Method::MaintenanceStatus => self.unary::<unary::Status, B>(&call, body).await,
             Method::HealthCheck => self.unary::<health::Check, B>(&call, body).await,
             Method::HealthList => self.unary::<health::List, B>(&call, body).await,

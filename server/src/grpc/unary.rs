@@ -217,6 +217,22 @@ impl Unary for MemberList {
     }
 }
 
+/// Maintenance.Alarm.
+pub(super) struct Alarm;
+
+impl Unary for Alarm {
+    const METHOD: Method = Method::MaintenanceAlarm;
+    type Request = pb::AlarmRequest;
+    type Reply = pb::AlarmResponse;
+
+    fn call<K: Kv>(
+        kv: &K,
+        request: pb::AlarmRequest,
+    ) -> impl Future<Output = Result<pb::AlarmResponse, Error>> + Send {
+        kv.alarm(request)
+    }
+}
+
 /// Maintenance.Status.
 pub(super) struct Status;
 

@@ -736,6 +736,7 @@ impl<T> Member<T> {
 fn cluster_of(state: &State) -> Cluster {
     Cluster {
         members: state.members().clone(),
+        alarms: state.alarms().clone(),
         version: state.cluster_version().map(str::to_owned),
     }
 }

@@ -6,17 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use ferrite_storage::alarms::Alarms;
 use ferrite_storage::members::Members;
 use ferrite_storage::mvcc::index::KeyIndex;
 use ferrite_storage::mvcc::view::View;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// The membership part of the state: changes rarely, so it is published apart.
+/// Members, alarms and version of the cluster: changes rarely, so it is published apart.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
     /// The members.
     pub members: Members,
+    /// The active alarms.
+    pub alarms: Alarms,
     /// The cluster version (`3.7.0`), once decided.
     pub version: Option<String>,
 }

@@ -74,6 +74,7 @@ fn request_kind(kind: Kind) -> RequestKind {
         Kind::DeleteRange => RequestKind::DeleteRange,
         Kind::Txn => RequestKind::Txn,
         Kind::Compaction => RequestKind::Compaction,
+        Kind::Alarm => RequestKind::Alarm,
         Kind::ClusterVersionSet => RequestKind::ClusterVersionSet,
         Kind::ClusterMemberAttrSet => RequestKind::ClusterMemberAttrSet,
     }

@@ -155,6 +155,10 @@ impl Kv for Fake {
         })
     }
 
+    async fn alarm(&self, _: pb::AlarmRequest) -> Result<pb::AlarmResponse, Error> {
+        Ok(pb::AlarmResponse::default())
+    }
+
     async fn member_list(&self, _: pb::MemberListRequest) -> Result<pb::MemberListResponse, Error> {
         let members = vec![pb::Member {
             id: 2,

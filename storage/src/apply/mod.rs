@@ -17,8 +17,9 @@ pub mod tally;
 mod txn;
 
 use bytes::Bytes;
+use ferrite_api::pb::etcdserverpb::request_op::Request;
 use ferrite_api::pb::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, TxnRequest,
+    AlarmType, CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, TxnRequest,
 };
 use ferrite_api::types::RequestId;
 use prost::Message;
@@ -108,11 +109,13 @@ impl State {
         let (kind, result) = if let Some(put) = request.put {
             (Kind::Put, self.put(put))
         } else if let Some(delete) = request.delete_range {
-            (Kind::DeleteRange, Ok(self.delete_range(&delete)))
+            (Kind::DeleteRange, self.delete_range(&delete))
         } else if let Some(txn) = request.txn {
             (Kind::Txn, self.txn(txn))
         } else if let Some(compaction) = request.compaction {
             (Kind::Compaction, self.compact(&compaction))
+        } else if let Some(alarm) = request.alarm {
+            (Kind::Alarm, Ok(Response::Alarm(self.apply_alarm(&alarm))))
         } else if let Some(version) = request.cluster_version_set {
             self.set_cluster_version(version.ver);
             (Kind::ClusterVersionSet, Ok(Response::Done))
@@ -128,7 +131,20 @@ impl State {
         result
     }
 
+    /// Refuses what active alarms forbid: every write while a member is corrupt, and writes that
+    /// need space while one has none.
+    fn check_alarms(&self, needs_space: bool) -> Result<(), Failure> {
+        if self.alarms().is_active(AlarmType::Corrupt) {
+            return Err(ferrite_api::Error::Corrupt.into());
+        }
+        if needs_space && self.alarms().is_active(AlarmType::Nospace) {
+            return Err(ferrite_api::Error::NoSpace.into());
+        }
+        Ok(())
+    }
+
     fn put(&mut self, request: PutRequest) -> Result<Response, Failure> {
+        self.check_alarms(true)?;
         let bytes = (request.key.len() + request.value.len()) as u64;
         let mut txn = self.store_mut().begin(false);
         check_put(&txn, &request)?;
@@ -140,21 +156,24 @@ impl State {
     }
 
     fn txn(&mut self, request: TxnRequest) -> Result<Response, Failure> {
+        self.check_alarms(has_puts(&request))?;
         let outcome = txn::write(self.store_mut(), request)?;
         outcome.count(&mut self.tally);
         self.tally.txns += u64::from(outcome.ops.len() > 1);
         Ok(Response::Txn(outcome))
     }
 
-    fn delete_range(&mut self, request: &DeleteRangeRequest) -> Response {
+    fn delete_range(&mut self, request: &DeleteRangeRequest) -> Result<Response, Failure> {
+        self.check_alarms(false)?;
         let mut txn = self.store_mut().begin(false);
         let outcome = delete_range(&mut txn, request);
         txn.commit();
         self.tally.deletes += 1;
-        Response::DeleteRange(outcome)
+        Ok(Response::DeleteRange(outcome))
     }
 
     fn compact(&mut self, request: &CompactionRequest) -> Result<Response, Failure> {
+        self.check_alarms(false)?;
         if request.revision <= self.store().compacted() {
             return Err(ferrite_api::Error::Compacted.into());
         }
@@ -166,6 +185,19 @@ impl State {
             revision: request.revision,
         })
     }
+}
+
+/// Whether a transaction contains a put in either branch: what the NOSPACE alarm refuses.
+fn has_puts(request: &TxnRequest) -> bool {
+    request
+        .success
+        .iter()
+        .chain(&request.failure)
+        .any(|op| match &op.request {
+            Some(Request::RequestPut(_)) => true,
+            Some(Request::RequestTxn(nested)) => has_puts(nested),
+            _ => false,
+        })
 }
 
 /// The checks of a put that depend on the store: lease, then `ignore_value` and `ignore_lease`.

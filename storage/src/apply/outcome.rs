@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb::{
-    DeleteRangeResponse, PutResponse, RangeRequest, RangeResponse, ResponseHeader, ResponseOp,
-    TxnResponse, response_op,
+    AlarmMember, DeleteRangeResponse, PutResponse, RangeRequest, RangeResponse, ResponseHeader,
+    ResponseOp, TxnResponse, response_op,
 };
 use ferrite_api::pb::mvccpb::KeyValue;
 use ferrite_api::types::Revision;
@@ -31,6 +31,8 @@ pub enum Response {
         /// The revision compacted to.
         revision: i64,
     },
+    /// Of an alarm request: the alarms to show.
+    Alarm(Vec<AlarmMember>),
     /// Of a request that answers nothing.
     Done,
 }
@@ -43,7 +45,7 @@ impl Response {
             Response::Put(put) => put.previous.map(|revision| revision.main),
             Response::DeleteRange(delete) => delete.previous.iter().map(|at| at.main).min(),
             Response::Txn(txn) => txn.needs(),
-            Response::Compaction { .. } | Response::Done => None,
+            Response::Compaction { .. } | Response::Alarm(_) | Response::Done => None,
         }
     }
 }

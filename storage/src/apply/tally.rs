@@ -12,6 +12,8 @@ pub enum Kind {
     Txn,
     /// A compaction.
     Compaction,
+    /// A look at the alarms, or a change of them.
+    Alarm,
     /// The decision of the cluster version.
     ClusterVersionSet,
     /// A member's name and client URLs.
@@ -20,11 +22,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Kind; 6] = [
+    pub const ALL: [Kind; 7] = [
         Kind::Put,
         Kind::DeleteRange,
         Kind::Txn,
         Kind::Compaction,
+        Kind::Alarm,
         Kind::ClusterVersionSet,
         Kind::ClusterMemberAttrSet,
     ];
