@@ -1,0 +1,308 @@
+//! KV: reads from views, writes through the log.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use ferrite_api::pb::etcdserverpb as pb;
+use ferrite_api::pb::etcdserverpb::request_op::Request;
+use ferrite_storage::apply::outcome::Response;
+use ferrite_storage::apply::read_only;
+use ferrite_storage::mvcc::range::KeyRange;
+use ferrite_storage::mvcc::read::{RangeError, RangeResult};
+use ferrite_storage::mvcc::view::View;
+
+use super::{Handle, mixed_up, run};
+use crate::error::Error;
+use crate::member::Input;
+use crate::metrics::RequestKind;
+use crate::validate;
+
+/// Rows above which a read leaves the async workers: some hundred microseconds of work.
+const LONG_READ: u64 = 64;
+
+/// The answer to a Range: every pair is an already encoded `mvccpb.KeyValue`.
+#[derive(Clone, Debug, Default)]
+pub struct RangeReply {
+    /// Ids, revision and term.
+    pub header: pb::ResponseHeader,
+    /// Encoded `mvccpb.KeyValue` messages, in answer order.
+    pub kvs: Vec<Bytes>,
+    /// Whether the limit cut the result.
+    pub more: bool,
+    /// Keys in the range at the revision, whatever the limit.
+    pub count: i64,
+}
+
+impl Handle {
+    /// KV.Range. Validates, waits for linearizability unless `serializable`, reads.
+    ///
+    /// # Errors
+    /// As etcd's.
+    pub async fn range(&self, request: pb::RangeRequest) -> Result<RangeReply, Error> {
+        validate::range(&request)?;
+        let begun = Instant::now();
+        let result = self.read_range(request).await;
+        self.observe(RequestKind::Range, begun, result.is_ok());
+        result
+    }
+
+    pub(super) async fn read_range(&self, request: pb::RangeRequest) -> Result<RangeReply, Error> {
+        let view = self.view(request.serializable).await?;
+        let long = long_read(&view, &request);
+        let this = self.clone();
+        run(long, move || this.range_of(view, &request)).await
+    }
+
+    /// Reads, again on a newer view if a compaction has overtaken a read of the newest revision.
+    fn range_of(
+        &self,
+        mut view: Arc<View>,
+        request: &pb::RangeRequest,
+    ) -> Result<RangeReply, Error> {
+        let begun = Instant::now();
+        loop {
+            let result = self.range_once(&view, request);
+            let result = match result {
+                Err(RangeError::Missing(_))
+                    if request.revision <= 0 && self.compacted() > view.revision =>
+                {
+                    view = self.inner.published.view();
+                    continue;
+                }
+                result => result,
+            };
+            self.inner.metrics.mvcc.range.inc();
+            self.inner
+                .metrics
+                .server
+                .observe_range(result.is_ok(), begun.elapsed());
+            let at = if request.revision <= 0 {
+                view.revision
+            } else {
+                request.revision
+            };
+            let RangeResult { kvs, more, count } =
+                result.map_err(|error| self.failed(error, at))?;
+            return Ok(RangeReply {
+                header: self.header(view.revision),
+                kvs,
+                more,
+                count,
+            });
+        }
+    }
+
+    fn range_once(
+        &self,
+        view: &View,
+        request: &pb::RangeRequest,
+    ) -> Result<RangeResult, RangeError> {
+        let published = &self.inner.published;
+        let at = view.resolve(request.revision)?;
+        let _pin = view.pins.pin(at);
+        if at < view.revision
+            && let Some(root) = published.roots().get(at)
+        {
+            return view.range_at(&root, at, request);
+        }
+        let result = view.range_at(&view.index, at, request)?;
+        if at == view.revision && result.more {
+            published.roots().keep(view);
+        }
+        Ok(result)
+    }
+
+    /// KV.Put.
+    ///
+    /// # Errors
+    /// As etcd's.
+    pub async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Error> {
+        self.has_room(put_cost(&request)).await?;
+        validate::put(&request)?;
+        let request = pb::InternalRaftRequest {
+            put: Some(request),
+            ..Default::default()
+        };
+        let applied = self.propose(RequestKind::Put, request).await?;
+        let Response::Put(outcome) = &applied.result? else {
+            return Err(mixed_up());
+        };
+        let mut response = outcome
+            .resolve(&applied.view)
+            .map_err(|error| self.damaged(error))?;
+        response.header = Some(self.header(outcome.revision));
+        Ok(response)
+    }
+
+    /// KV.DeleteRange.
+    ///
+    /// # Errors
+    /// As etcd's.
+    pub async fn delete_range(
+        &self,
+        request: pb::DeleteRangeRequest,
+    ) -> Result<pb::DeleteRangeResponse, Error> {
+        validate::delete_range(&request)?;
+        let request = pb::InternalRaftRequest {
+            delete_range: Some(request),
+            ..Default::default()
+        };
+        let applied = self.propose(RequestKind::DeleteRange, request).await?;
+        let Response::DeleteRange(outcome) = applied.result? else {
+            return Err(mixed_up());
+        };
+        let (this, view, pin) = (self.clone(), applied.view, applied.pin);
+        run(outcome.previous.len() as u64 > LONG_READ, move || {
+            let _pin = pin;
+            let mut response = outcome
+                .resolve(&view)
+                .map_err(|error| this.damaged(error))?;
+            response.header = Some(this.header(outcome.revision));
+            Ok(response)
+        })
+        .await
+    }
+
+    /// KV.Txn.
+    ///
+    /// # Errors
+    /// As etcd's.
+    pub async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, Error> {
+        let cost = txn_cost(&request);
+        if cost > 0 {
+            self.has_room(cost).await?;
+        }
+        validate::txn(&request, self.inner.limits.max_txn_ops)?;
+        if validate::is_read_only(&request) {
+            return self.read_txn(request).await;
+        }
+        self.warm(&request);
+        let request = pb::InternalRaftRequest {
+            txn: Some(request),
+            ..Default::default()
+        };
+        let applied = self.propose(RequestKind::Txn, request).await?;
+        let Response::Txn(outcome) = applied.result? else {
+            return Err(mixed_up());
+        };
+        let (this, view, pin) = (self.clone(), applied.view, applied.pin);
+        run(reads_ranges(&outcome), move || {
+            let _pin = pin;
+            let mut response = outcome
+                .resolve(&view)
+                .map_err(|error| this.damaged(error))?;
+            response.header = Some(this.header(outcome.revision));
+            Ok(response)
+        })
+        .await
+    }
+
+    async fn read_txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, Error> {
+        let begun = Instant::now();
+        let result = async {
+            let view = self.view(validate::all_serializable(&request)).await?;
+            let this = self.clone();
+            run(true, move || {
+                let _pin = view.pins.pin(view.revision);
+                let read = || {
+                    let outcome = read_only(&view, &request)?;
+                    let mut response = outcome.resolve(&view)?;
+                    response.header = Some(this.header(outcome.revision));
+                    Ok(response)
+                };
+                read().map_err(|error| this.failed(error, view.compacted.max(0)))
+            })
+            .await
+        }
+        .await;
+        self.observe(RequestKind::ReadonlyTxn, begun, result.is_ok());
+        result
+    }
+
+    /// KV.Compact. With `physical`, returns when the rows are removed.
+    ///
+    /// # Errors
+    /// As etcd's.
+    pub async fn compact(
+        &self,
+        request: pb::CompactionRequest,
+    ) -> Result<pb::CompactionResponse, Error> {
+        let physical = request.physical;
+        let request = pb::InternalRaftRequest {
+            compaction: Some(request),
+            ..Default::default()
+        };
+        let applied = self.propose(RequestKind::Compaction, request).await?;
+        if physical {
+            // Also when the revision was compacted before: its rows may still be there.
+            let revision = applied.view.compacted;
+            self.ask(|waiter| Input::AwaitCompaction { revision, waiter })
+                .await?;
+        }
+        applied.result?;
+        let header = Some(self.header(self.inner.published.view().revision));
+        Ok(pb::CompactionResponse { header })
+    }
+
+    /// Reads what apply will have to read to decide, so that it finds it in memory: a cold page
+    /// then costs this client time and nobody else.
+    fn warm(&self, request: &pb::TxnRequest) {
+        let view = self.inner.published.view();
+        let mut rows = view.rows();
+        for compare in &request.compare {
+            use pb::compare::CompareTarget::{Lease, Value};
+            let reads = matches!(
+                pb::compare::CompareTarget::try_from(compare.target),
+                Ok(Value | Lease)
+            );
+            if reads
+                && compare.range_end.is_empty()
+                && let Some(meta) = view.index.latest(&compare.key)
+            {
+                // Only for its effect on the cache; apply reports what is wrong with the row.
+                let _warmed = rows.get(meta.modified);
+            }
+        }
+    }
+}
+
+fn long_read(view: &View, request: &pb::RangeRequest) -> bool {
+    if request.range_end.is_empty() || request.count_only {
+        return false;
+    }
+    if (1..=LONG_READ.cast_signed()).contains(&request.limit) && request.sort_target == 0 {
+        return false;
+    }
+    let range = KeyRange::new(request.key.clone(), &request.range_end);
+    view.index.count(&range, view.revision) > LONG_READ
+}
+
+fn reads_ranges(outcome: &ferrite_storage::apply::outcome::TxnOutcome) -> bool {
+    use ferrite_storage::apply::outcome::OpOutcome;
+    outcome.ops.iter().any(|op| match op {
+        OpOutcome::Range { request, .. } => !request.range_end.is_empty(),
+        OpOutcome::Txn(nested) => reads_ranges(nested),
+        OpOutcome::Put(_) => false,
+        OpOutcome::DeleteRange(delete) => delete.previous.len() as u64 > LONG_READ,
+    })
+}
+
+/// What a put costs against the quota (bytes).
+fn put_cost(request: &pb::PutRequest) -> u64 {
+    256 + (request.key.len() + request.value.len()) as u64
+}
+
+/// What a transaction costs: the puts of its larger branch, nested ones included; 0 without puts.
+fn txn_cost(request: &pb::TxnRequest) -> u64 {
+    let branch = |ops: &[pb::RequestOp]| -> u64 {
+        ops.iter()
+            .map(|op| match &op.request {
+                Some(Request::RequestPut(put)) => put_cost(put),
+                Some(Request::RequestTxn(nested)) => txn_cost(nested),
+                _ => 0,
+            })
+            .sum()
+    };
+    branch(&request.success).max(branch(&request.failure))
+}

@@ -1,0 +1,147 @@
+//! What a member says about itself and its cluster: status, members, alarms, versions, health.
+
+use bytes::Bytes;
+use ferrite_api::Error as ApiError;
+use ferrite_api::pb::etcdserverpb as pb;
+use ferrite_storage::apply::outcome::Response;
+use tonic::Code;
+
+use super::{Handle, Inner, mixed_up, signed};
+use crate::error::Error;
+use crate::metrics::{ETCD_VERSION, RequestKind};
+
+/// The versions of `/version`.
+#[derive(Clone, Debug)]
+pub struct Versions {
+    /// This program's level, `3.7.1`.
+    pub server: String,
+    /// The cluster version, `3.7.0`, once decided.
+    pub cluster: Option<String>,
+    /// The storage schema version, `3.7.0`, once known.
+    pub storage: Option<String>,
+}
+
+impl Handle {
+    /// Maintenance.Status: local, never waits.
+    pub fn status(&self) -> pb::StatusResponse {
+        let Inner {
+            published, limits, ..
+        } = &*self.inner;
+        let view = published.view();
+        let sizes = view.page.sizes();
+        let leader = published.leader();
+        let mut errors = Vec::new();
+        if leader == 0 {
+            errors.push(ApiError::NoLeader.message().to_owned());
+        }
+        errors.extend(self.alarms().iter().map(|alarm| {
+            format!(
+                "memberID:{} alarm:{}",
+                alarm.member_id,
+                alarm.alarm().as_str_name()
+            )
+        }));
+        pb::StatusResponse {
+            header: Some(self.header(view.revision)),
+            version: ETCD_VERSION.to_owned(),
+            db_size: signed(sizes.allocated),
+            leader,
+            raft_index: published.committed(),
+            raft_term: published.term(),
+            raft_applied_index: published.applied(),
+            errors,
+            db_size_in_use: signed(sizes.in_use),
+            is_learner: self.is_learner(),
+            storage_version: view.page.meta().storage_version,
+            db_size_quota: limits.quota_bytes,
+            downgrade_info: Some(pb::DowngradeInfo::default()),
+        }
+    }
+
+    /// Cluster.MemberList.
+    ///
+    /// # Errors
+    /// As etcd's.
+    pub async fn member_list(
+        &self,
+        request: pb::MemberListRequest,
+    ) -> Result<pb::MemberListResponse, Error> {
+        if request.linearizable {
+            self.view(false).await?;
+        }
+        let members = self.inner.published.cluster().members.to_api();
+        // Membership has no store revision: etcd answers 0.
+        Ok(pb::MemberListResponse {
+            header: Some(self.header(0)),
+            members,
+        })
+    }
+
+    /// Active alarms of all members.
+    pub fn alarms(&self) -> Vec<pb::AlarmMember> {
+        self.inner
+            .published
+            .cluster()
+            .alarms
+            .list(pb::AlarmType::None as i32)
+    }
+
+    /// Maintenance.Alarm.
+    ///
+    /// # Errors
+    /// As etcd's; an action that does not exist (etcd crashes on one).
+    pub async fn alarm(&self, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, Error> {
+        if pb::alarm_request::AlarmAction::try_from(request.action).is_err() {
+            let text = "etcdserver: unknown alarm action";
+            return Err(Error::status(Code::InvalidArgument, text));
+        }
+        let request = pb::InternalRaftRequest {
+            alarm: Some(request),
+            ..Default::default()
+        };
+        let applied = self.propose(RequestKind::Alarm, request).await?;
+        let Response::Alarm(alarms) = applied.result? else {
+            return Err(mixed_up());
+        };
+        let header = Some(self.header(applied.view.revision));
+        Ok(pb::AlarmResponse { header, alarms })
+    }
+
+    /// The three versions.
+    pub fn versions(&self) -> Versions {
+        let published = &self.inner.published;
+        let storage = published.view().page.meta().storage_version;
+        Versions {
+            server: ETCD_VERSION.to_owned(),
+            cluster: published.cluster().version.clone(),
+            storage: Some(storage).filter(|version| !version.is_empty()),
+        }
+    }
+
+    /// A read of the local state that succeeds if the store can be read (livez, readyz).
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn serializable_read(&self) -> Result<(), Error> {
+        self.probe(true).await
+    }
+
+    /// A confirmed read (readyz, health).
+    ///
+    /// # Errors
+    /// The read could not be confirmed or done.
+    pub async fn linearizable_read(&self) -> Result<(), Error> {
+        self.probe(false).await
+    }
+
+    async fn probe(&self, serializable: bool) -> Result<(), Error> {
+        let request = pb::RangeRequest {
+            key: Bytes::from_static(b"\0"),
+            range_end: Bytes::from_static(b"\0"),
+            limit: 1,
+            serializable,
+            ..Default::default()
+        };
+        self.read_range(request).await.map(drop)
+    }
+}

@@ -1,0 +1,310 @@
+//! The in-process interface of a running member: what the gRPC and HTTP services call, and what an
+//! embedding program gets.
+//!
+//! Every method does what the RPC of its name does, in the order of checks of spec
+//! validation.md: validate, see that there is room, propose or read, and build the response. All of
+//! it is cheap but for reading rows; long reads go to the blocking pool.
+
+mod kv;
+mod maintenance;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ferrite_api::Error as ApiError;
+use ferrite_api::pb::etcdserverpb as pb;
+use ferrite_api::types::{ClusterId, MemberId};
+use ferrite_storage::mvcc::read::RangeError;
+use ferrite_storage::mvcc::view::View;
+use ferrite_storage::state::overtaken;
+use prost::Message;
+use tokio::sync::oneshot;
+use tonic::Code;
+
+use crate::error::Error;
+use crate::member::{Applied, Input, Published, Reply};
+use crate::metrics::{Metrics, RequestKind};
+use crate::request_id::RequestIds;
+use crate::shell::Inbox;
+
+pub use kv::RangeReply;
+pub use maintenance::Versions;
+
+/// The limits that requests are held to.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest encoded proposal, bytes.
+    pub max_request_bytes: usize,
+    /// Operations per level of a transaction.
+    pub max_txn_ops: usize,
+    /// The quota as Status reports it, bytes.
+    pub quota_bytes: i64,
+}
+
+/// A running member, seen from inside the process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    inner: Arc<Inner>,
+}
+
+/// Does not keep the member's state alive.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakHandle {
+    inner: std::sync::Weak<Inner>,
+}
+
+impl WeakHandle {
+    pub(crate) fn upgrade(&self) -> Option<Handle> {
+        self.inner.upgrade().map(|inner| Handle { inner })
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) cluster_id: ClusterId,
+    pub(crate) member_id: MemberId,
+    pub(crate) published: Arc<Published>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) ids: Arc<RequestIds>,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Handle {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The leader that this member knows; 0 = none.
+    pub fn leader(&self) -> u64 {
+        self.inner.published.leader()
+    }
+
+    /// This member's id.
+    pub fn member_id(&self) -> MemberId {
+        self.inner.member_id
+    }
+
+    /// The cluster's id.
+    pub fn cluster_id(&self) -> ClusterId {
+        self.inner.cluster_id
+    }
+
+    /// Whether this member is a learner.
+    pub fn is_learner(&self) -> bool {
+        let cluster = self.inner.published.cluster();
+        let member = cluster.members.get(self.inner.member_id);
+        member
+            .and_then(|member| member.raft_attributes.as_ref())
+            .is_some_and(|raft| raft.is_learner)
+    }
+
+    /// Whether the member has introduced itself to the cluster and may serve clients.
+    pub fn is_ready(&self) -> bool {
+        self.inner.published.ready()
+    }
+
+    /// Waits until the member is ready ([`Handle::is_ready`]).
+    pub async fn ready(&self) {
+        self.inner.published.wait_ready().await;
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakHandle {
+        WeakHandle {
+            inner: Arc::downgrade(&self.inner),
+        }
+    }
+
+    /// Sets the gauges whose values live in the published state.
+    pub(crate) fn measure(&self, metrics: &Metrics) {
+        let Inner {
+            published,
+            member_id,
+            ..
+        } = &*self.inner;
+        let (view, leader) = (published.view(), published.leader());
+        let server = &metrics.server;
+        server.has_leader.set(i64::from(leader != 0));
+        server.is_leader.set(i64::from(leader == member_id.get()));
+        server.is_learner.set(i64::from(self.is_learner()));
+        server
+            .proposals_committed
+            .set(signed(published.committed()));
+        server.proposals_applied.set(signed(published.applied()));
+        if let Some(version) = &published.cluster().version {
+            server.set_cluster_version(version);
+        }
+        let mvcc = &metrics.mvcc;
+        let sizes = view.page.sizes();
+        mvcc.db_total_size.set(signed(sizes.allocated));
+        mvcc.db_total_size_in_use.set(signed(sizes.in_use));
+        mvcc.keys.set(signed(view.index.len()));
+        mvcc.current_revision.set(view.revision);
+        mvcc.compact_revision.set(view.compacted);
+    }
+
+    /// A view for a read: pinned at once for a serializable one, else fresh enough to hold every
+    /// write that was acknowledged before now.
+    async fn view(&self, serializable: bool) -> Result<Arc<View>, Error> {
+        let published = &self.inner.published;
+        // The flag before the view: see `Published::reads_locally`.
+        if serializable || published.reads_locally() {
+            return Ok(published.view());
+        }
+        match self.ask(|waiter| Input::Read { waiter }).await? {
+            Reply::View(view) => Ok(view),
+            Reply::Applied(_) => Err(mixed_up()),
+            Reply::Failed(error) => Err(error),
+        }
+    }
+
+    async fn propose(
+        &self,
+        kind: RequestKind,
+        mut request: pb::InternalRaftRequest,
+    ) -> Result<Applied, Error> {
+        let begun = Instant::now();
+        let id = self.inner.ids.next();
+        request.header = Some(pb::RequestHeader {
+            id: id.get(),
+            ..Default::default()
+        });
+        let length = request.encoded_len();
+        if length > self.inner.limits.max_request_bytes {
+            return Err(ApiError::RequestTooLarge.into());
+        }
+        let mut payload = bytes::BytesMut::with_capacity(length);
+        request
+            .encode(&mut payload)
+            .expect("the buffer has the encoded length");
+        // The entry is all that is needed from here on.
+        drop(request);
+        let payload = payload.freeze();
+        let reply = self
+            .ask(|waiter| Input::Propose {
+                id,
+                payload,
+                waiter,
+            })
+            .await;
+        let result = match reply {
+            Ok(Reply::Applied(applied)) => Ok(applied),
+            Ok(Reply::View(_)) => Err(mixed_up()),
+            Ok(Reply::Failed(error)) | Err(error) => Err(error),
+        };
+        if result.is_err() {
+            self.inner.metrics.server.proposals_failed.inc();
+        }
+        let success = result.as_ref().is_ok_and(|applied| applied.result.is_ok());
+        self.observe(kind, begun, success);
+        result
+    }
+
+    async fn ask(
+        &self,
+        input: impl FnOnce(oneshot::Sender<Reply>) -> Input<oneshot::Sender<Reply>>,
+    ) -> Result<Reply, Error> {
+        let (waiter, answer) = oneshot::channel();
+        self.inner.inbox.send(input(waiter))?;
+        // The member answers or fails everybody; it drops a waiter only when it panics.
+        answer.await.map_err(|_| ApiError::Stopped.into())
+    }
+
+    /// Refuses writes while the disk has no room for them, or when they would exceed the quota
+    /// (etcd's rule: the allocated size and the cost of the request), which also raises the NOSPACE
+    /// alarm. Deletes and compactions cost nothing: they are the way out.
+    async fn has_room(&self, cost: u64) -> Result<(), Error> {
+        let Inner {
+            published, limits, ..
+        } = &*self.inner;
+        if published.no_space() {
+            return Err(ApiError::NoSpace.into());
+        }
+        // A negative quota is none.
+        let Ok(quota) = u64::try_from(limits.quota_bytes) else {
+            return Ok(());
+        };
+        if published.view().page.sizes().allocated + cost < quota {
+            return Ok(());
+        }
+        let alarm = pb::AlarmRequest {
+            action: pb::alarm_request::AlarmAction::Activate as i32,
+            member_id: self.inner.member_id.get(),
+            alarm: pb::AlarmType::Nospace as i32,
+        };
+        // The request is refused, whatever becomes of the alarm.
+        if let Err(error) = Box::pin(self.alarm(alarm)).await {
+            tracing::warn!(%error, "failed to raise the NOSPACE alarm");
+        }
+        Err(ApiError::NoSpace.into())
+    }
+
+    fn header(&self, revision: i64) -> pb::ResponseHeader {
+        pb::ResponseHeader {
+            cluster_id: self.inner.cluster_id.get(),
+            member_id: self.inner.member_id.get(),
+            revision,
+            raft_term: self.inner.published.term(),
+        }
+    }
+
+    /// The newest compaction that has taken effect.
+    fn compacted(&self) -> i64 {
+        self.inner.published.view().compacted
+    }
+
+    /// The error of a read at revision `at`.
+    fn failed(&self, error: RangeError, at: i64) -> Error {
+        match overtaken(error, at, self.compacted()) {
+            Ok(error) => error.into(),
+            Err(error) => {
+                tracing::error!(%error, "a read failed");
+                Error::status(Code::DataLoss, error.to_string())
+            }
+        }
+    }
+
+    /// The error of a read that a pin protects.
+    fn damaged(&self, error: RangeError) -> Error {
+        self.failed(error, i64::MAX)
+    }
+
+    fn observe(&self, kind: RequestKind, begun: Instant, success: bool) {
+        self.inner
+            .metrics
+            .server
+            .request_duration
+            .observe(kind, success, begun.elapsed());
+    }
+}
+
+/// Runs work that reads rows: here if it is short, else on the blocking pool.
+async fn run<R: Send + 'static>(
+    long: bool,
+    work: impl FnOnce() -> Result<R, Error> + Send + 'static,
+) -> Result<R, Error> {
+    if !long {
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => {
+            tracing::error!(%error, "a read panicked");
+            Err(Error::status(
+                Code::Internal,
+                "the read failed; see the server's log",
+            ))
+        }
+    }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// A reply of another kind than the question: a bug of ours, answered instead of a panic.
+fn mixed_up() -> Error {
+    Error::status(Code::Internal, "the member answered another question")
+}
