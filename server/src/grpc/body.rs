@@ -1,5 +1,5 @@
-//! The response body of every answer that leaves the port: prepared unary replies, streams from
-//! tonic, pages of the HTTP router.
+//! The response body of every answer that leaves the port: prepared unary replies, streams,
+//! pages of the HTTP router.
 
 use std::mem;
 use std::pin::Pin;

@@ -1,17 +1,14 @@
 //! `grpc.health.v1.Health`: etcd knows the service name `""` only, and it is `SERVING` as long as the
 //! port is (spec/wire.md section 2.4).
 
-use std::pin::Pin;
-
 use ferrite_api::pb::health::health_check_response::ServingStatus;
 use ferrite_api::pb::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
 };
-use tokio_stream::{Stream, StreamExt};
-use tonic::{Code, Status};
+use tonic::Code;
 
 use super::Kv;
-use super::stream::ServerStream;
+use super::stream::{Requests, Responses, Streaming};
 use super::unary::Unary;
 use crate::error::Error;
 use crate::metrics::Method;
@@ -58,7 +55,7 @@ impl Unary for List {
 /// Health.Watch: the status now; it never changes, so the stream then waits for its end.
 pub(super) struct Watch;
 
-impl ServerStream for Watch {
+impl Streaming for Watch {
     const METHOD: Method = Method::HealthWatch;
     type Request = HealthCheckRequest;
     type Response = HealthCheckResponse;
@@ -67,18 +64,17 @@ impl ServerStream for Watch {
         Error::status(Code::Cancelled, "Stream has ended.")
     }
 
-    async fn call<K: Kv>(
-        _: &K,
-        request: HealthCheckRequest,
-    ) -> Result<Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>, Error>
-    {
-        let status = if request.service.is_empty() {
+    async fn serve<K: Kv>(
+        _: K,
+        requests: Requests<HealthCheckRequest>,
+        responses: Responses<HealthCheckResponse>,
+    ) -> Result<(), Error> {
+        let status = if requests.only().await?.service.is_empty() {
             ServingStatus::Serving
         } else {
             ServingStatus::ServiceUnknown
         };
-        Ok(Box::pin(
-            tokio_stream::once(Ok(response(status))).chain(tokio_stream::pending()),
-        ))
+        responses.send(&response(status)).await?;
+        std::future::pending().await
     }
 }

@@ -64,6 +64,17 @@ where
         }
     }
 
+    /// The same messages from the body in another form.
+    pub(super) fn map_body<C>(self, map: impl FnOnce(B) -> C) -> Messages<C> {
+        Messages {
+            body: map(self.body),
+            frame: self.frame,
+            partial: self.partial,
+            limit: self.limit,
+            gzip: self.gzip,
+        }
+    }
+
     /// The next message, decompressed. `None` at the end of the body. A body that ends inside a
     /// length prefix counts as ended, as in etcd's gRPC library.
     ///

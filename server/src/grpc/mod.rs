@@ -3,9 +3,10 @@
 //! [`Server`] is all of them, as one function from an HTTP/2 request to its response. Unary calls
 //! are served here directly (`unary`): that gives every one of them etcd's texts, a Range answer is
 //! passed on without being decoded, and a put takes a seventh fewer instructions than on tonic alone,
-//! admission and counting included. Streams are tonic's (`stream`). Both take their messages from
-//! the same reader (`message`) and their admission, deadlines and counting from the same place
-//! (`call`), so they behave alike on the wire; `tests/it/wire_*.rs` hold them to it.
+//! admission and counting included. Streams (`stream`) run inside the body of their response. Both
+//! take their messages from the same reader (`message`) and their admission, deadlines and counting
+//! from the same place (`call`), so they behave alike on the wire; `tests/it/wire_*.rs` hold them to
+//! it.
 //!
 //! Validation of the requests themselves is in [`crate::validate`], behind [`Kv`].
 
@@ -255,14 +256,9 @@ impl<K: Kv> Server<K> {
             Err(response) => return Begun::Answered(response),
         };
         match call.route {
-            Route::Built(Method::HealthWatch) => {
-                let (server, request) = (self.clone(), Request::from_parts(parts, body));
-                Begun::Boxed(Box::pin(async move {
-                    server
-                        .server_stream::<health::Watch, B>(call, request)
-                        .await
-                }))
-            }
+            Route::Built(Method::HealthWatch) => Begun::Boxed(Box::pin(
+                self.clone().stream::<health::Watch, B>(call, body),
+            )),
             Route::Built(method) => Begun::Unary(method, call, body),
             Route::NotBuilt(service, name, method) => {
                 Begun::Answered(Box::new(self.refuse_not_built(service, name, method)))

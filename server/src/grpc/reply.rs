@@ -1,5 +1,5 @@
 //! A unary answer on its way out: encoded once, into one allocation with its length prefix, and
-//! gzipped when the request was.
+//! gzipped when the request was. Streams share the rules.
 
 use std::io::Write;
 
@@ -26,7 +26,7 @@ pub(super) const MAX_SENT: usize = 0x7fff_ffff;
 
 /// Answers longer than this are not compressed even to a client that compresses: the compressed
 /// flag may differ per message, and a long answer is not held in memory as a whole.
-const MAX_COMPRESSED: usize = 1024 * 1024;
+pub(super) const MAX_COMPRESSED: usize = 1024 * 1024;
 
 /// The answer of a unary call.
 pub(super) trait Reply: Send {
@@ -95,7 +95,8 @@ impl Encoded {
     }
 }
 
-fn check_length(length: usize) -> Result<(), Error> {
+/// Refuses a message of this length, if it is too long.
+pub(super) fn check_length(length: usize) -> Result<(), Error> {
     if length > MAX_SENT {
         return Err(Error::status(
             Code::ResourceExhausted,

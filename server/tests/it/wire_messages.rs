@@ -255,16 +255,23 @@ async fn the_largest_message_is_served() {
     assert_eq!(answer.prev_kv.unwrap().value, request.value);
 }
 
+/// What a message that does not decode is refused with: etcd 3.7.1 has another text for streams.
+fn undecodable(path: &str) -> &'static str {
+    match path {
+        WATCH => "grpc: failed to unmarshal the received message: ",
+        _ => "grpc: error unmarshalling request: ",
+    }
+}
+
 #[tokio::test]
 async fn garbage_is_not_a_message() {
-    let text = "grpc: error unmarshalling request: ";
     let port = Port::start().await;
     let raw = port.raw().await;
     for path in ALL {
         let answer = raw.answer(send_bytes(path, framed(0, &[0xff; 7]))).await;
         let (code, message) = answer.status();
         assert_eq!(code, 13, "{path}");
-        assert!(message.starts_with(text), "{path}: {message}");
+        assert!(message.starts_with(undecodable(path)), "{path}: {message}");
     }
 }
 
@@ -279,10 +286,7 @@ async fn strings_are_utf8() {
             .await;
         let (code, message) = answer.status();
         assert_eq!(code, 13, "{path}");
-        assert!(
-            message.starts_with("grpc: error unmarshalling request: "),
-            "{path}: {message}"
-        );
+        assert!(message.starts_with(undecodable(path)), "{path}: {message}");
         assert!(message.contains("UTF-8"), "{path}: {message}");
     }
     // Keys are bytes.
