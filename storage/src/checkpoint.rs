@@ -55,7 +55,7 @@ pub enum Reason {
 pub(crate) struct Progress {
     /// Whether an entry was applied since the last checkpoint job was made.
     pub(crate) touched: bool,
-    /// Rows of small tables that changed since then, in order.
+    /// Rows of small tables that changed since then, in order; those of leases are made with the job.
     pub(crate) tables: Vec<TableWrite>,
     /// The compaction under way.
     pub(crate) compaction: Option<Compaction>,
@@ -273,12 +273,14 @@ impl State {
         self.checkpoint.touched = false;
         let finished = finishes.unwrap_or(self.checkpoint.finished);
         let upto = self.store().revision();
+        let mut tables = std::mem::take(&mut self.checkpoint.tables);
+        tables.extend(self.store_mut().leases_mut().take_writes());
         Some(Job::Checkpoint(Box::new(Checkpoint {
             recent: self.store().recent().clone(),
             page,
             after,
             upto,
-            tables: std::mem::take(&mut self.checkpoint.tables),
+            tables,
             remove,
             meta: MetaUpdate {
                 consistent_index: Some(self.applied().get()),

@@ -1,5 +1,5 @@
-//! The replicated state of a member: the multi-version key-value store, the members, and
-//! [`apply`], the pure state machine that turns log entries into new state.
+//! The replicated state of a member: the multi-version key-value store, the leases, the members,
+//! and [`apply`], the pure state machine that turns log entries into new state.
 //!
 //! Nothing here knows Raft messages, gRPC, clocks, threads or randomness. Reading order: [`mvcc`]
 //! (what the data looks like), [`apply`] (how an entry changes it), [`checkpoint`] (how it reaches
@@ -9,6 +9,7 @@ pub mod alarms;
 pub mod apply;
 pub mod checkpoint;
 pub mod error;
+pub mod leases;
 pub mod members;
 pub mod mvcc;
 pub mod page;

@@ -17,12 +17,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb::{AlarmMember, AlarmRequest};
 use ferrite_api::pb::membershippb::Attributes;
-use ferrite_api::types::{ClusterId, MemberId, RaftIndex, Revision, Term};
+use ferrite_api::types::{ClusterId, LeaseId, MemberId, RaftIndex, Revision, Term};
 
 use crate::alarms::Alarms;
 use crate::apply::tally::Tally;
 use crate::checkpoint::{self, Compaction};
 use crate::error::Error;
+use crate::leases::Leases;
 use crate::members::Members;
 use crate::mvcc::decode_record;
 use crate::mvcc::index::{Builder, KeyIndex, Row};
@@ -71,12 +72,9 @@ impl State {
             let what = "authentication is enabled, which this build does not serve yet".to_owned();
             return Err(Error::Unsupported { what });
         }
-        if !reader.table(Table::Leases)?.is_empty() {
-            let what = "it holds leases, which this build does not serve yet".to_owned();
-            return Err(Error::Unsupported { what });
-        }
         let members = Members::load(&reader.table(Table::Members)?)?;
         let alarms = Alarms::load(&reader.table(Table::Alarms)?)?;
+        let mut leases = Leases::load(&reader.table(Table::Leases)?)?;
         let cluster_version = reader
             .table(Table::Cluster)?
             .into_iter()
@@ -84,9 +82,10 @@ impl State {
             .map(|(_, value)| String::from_utf8_lossy(&value).into_owned());
         drop(reader);
 
-        let index = build_index(&page, &meta)?;
+        let (index, leased) = build_index(&page, &meta)?;
+        attach(&mut leases, &index, &leased);
         let compacted = meta.scheduled_compact.max(meta.finished_compact);
-        let store = Store::new(index, Arc::clone(&page), meta.revision, compacted);
+        let store = Store::new(index, Arc::clone(&page), leases, meta.revision, compacted);
         let mut checkpoint = checkpoint::Progress::new(&meta);
         if meta.scheduled_compact > meta.finished_compact {
             checkpoint.compaction = Some(Compaction::new(meta.scheduled_compact));
@@ -109,6 +108,11 @@ impl State {
     /// The key-value store.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The leases and the keys attached to them.
+    pub fn leases(&self) -> &Leases {
+        self.store.leases()
     }
 
     pub(crate) fn store_mut(&mut self) -> &mut Store {
@@ -229,8 +233,8 @@ fn digest_of(revision: Revision, tombstone: bool, record: &[u8]) -> u64 {
 const SPLIT_ROWS: u64 = 1_000;
 
 /// Rebuilds the index from all rows of the page file, and compares counters and digest with what
-/// the file says they are.
-fn build_index(page: &PageFile, meta: &Meta) -> Result<KeyIndex, Error> {
+/// the file says they are. Beside the index: the rows that name a lease.
+fn build_index(page: &PageFile, meta: &Meta) -> Result<(KeyIndex, Vec<Leased>), Error> {
     let threads = if meta.rows < SPLIT_ROWS {
         1
     } else {
@@ -269,6 +273,7 @@ fn build_index(page: &PageFile, meta: &Meta) -> Result<KeyIndex, Error> {
         all.rows += part.rows;
         all.digest = all.digest.wrapping_add(part.digest);
         all.builder.append(part.builder);
+        all.leased.extend(part.leased);
     }
     if (all.rows, all.digest) != (meta.rows, meta.digest) {
         let what = format!(
@@ -277,13 +282,32 @@ fn build_index(page: &PageFile, meta: &Meta) -> Result<KeyIndex, Error> {
         );
         return Err(Error::Corrupt { what });
     }
-    Ok(all.builder.finish())
+    Ok((all.builder.finish(), all.leased))
+}
+
+/// A row that names a lease.
+struct Leased {
+    key: Box<[u8]>,
+    revision: Revision,
+    lease: LeaseId,
+}
+
+/// Attaches every key whose newest record names a lease that exists.
+fn attach(leases: &mut Leases, index: &KeyIndex, leased: &[Leased]) {
+    let newest = leased.iter().filter(|row| {
+        let latest = index.latest(&row.key);
+        latest.is_some_and(|latest| latest.modified == row.revision)
+    });
+    for row in newest {
+        leases.attach(&row.key, row.lease);
+    }
 }
 
 /// What a scan of a part of the rows has found.
 #[derive(Default)]
 struct Part {
     builder: Builder,
+    leased: Vec<Leased>,
     rows: u64,
     digest: u64,
 }
@@ -311,6 +335,13 @@ fn scan(page: &PageFile, from: i64, until: i64) -> Result<Part, Error> {
                         }
                     };
                     part.builder.push(&kv.key, id.revision, row);
+                    if kv.lease != 0 {
+                        part.leased.push(Leased {
+                            key: Box::from(&kv.key[..]),
+                            revision: id.revision,
+                            lease: LeaseId::new(kv.lease),
+                        });
+                    }
                     ControlFlow::Continue(())
                 }
                 Err(error) => {

@@ -12,6 +12,7 @@
 //!
 //! The order of checks is that of spec validation.md sections 1.2 and 4.
 
+mod lease;
 pub mod outcome;
 pub mod tally;
 mod txn;
@@ -21,10 +22,11 @@ use ferrite_api::pb::etcdserverpb::request_op::Request;
 use ferrite_api::pb::etcdserverpb::{
     AlarmType, CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, TxnRequest,
 };
-use ferrite_api::types::RequestId;
+use ferrite_api::types::{LeaseId, RequestId};
 use prost::Message;
 
 use crate::error::Error;
+use crate::leases::NO_LEASE;
 use crate::mvcc::range::KeyRange;
 use crate::mvcc::store::WriteTxn;
 use crate::state::State;
@@ -114,6 +116,12 @@ impl State {
             (Kind::Txn, self.txn(txn))
         } else if let Some(compaction) = request.compaction {
             (Kind::Compaction, self.compact(&compaction))
+        } else if let Some(grant) = request.lease_grant {
+            (Kind::LeaseGrant, self.lease_grant(&grant))
+        } else if let Some(revoke) = request.lease_revoke {
+            (Kind::LeaseRevoke, self.lease_revoke(&revoke))
+        } else if let Some(checkpoint) = request.lease_checkpoint {
+            (Kind::LeaseCheckpoint, self.lease_checkpoint(checkpoint))
         } else if let Some(alarm) = request.alarm {
             (Kind::Alarm, Ok(Response::Alarm(self.apply_alarm(&alarm))))
         } else if let Some(version) = request.cluster_version_set {
@@ -202,8 +210,8 @@ fn has_puts(request: &TxnRequest) -> bool {
 
 /// The checks of a put that depend on the store: lease, then `ignore_value` and `ignore_lease`.
 fn check_put(txn: &WriteTxn<'_>, request: &PutRequest) -> Result<(), Failure> {
-    // No lease can exist before LeaseGrant is built, so every lease is an unknown one.
-    if request.lease != 0 {
+    let lease = LeaseId::new(request.lease);
+    if lease != NO_LEASE && txn.leases().get(lease).is_none() {
         return Err(ferrite_api::Error::LeaseNotFound.into());
     }
     if (request.ignore_value || request.ignore_lease) && txn.index().latest(&request.key).is_none()

@@ -9,7 +9,7 @@ use ferrite_api::pb::etcdserverpb::{
     ResponseOp, TxnResponse, response_op,
 };
 use ferrite_api::pb::mvccpb::KeyValue;
-use ferrite_api::types::Revision;
+use ferrite_api::types::{LeaseId, Revision};
 
 use super::tally::Tally;
 use crate::mvcc::decode_record;
@@ -31,6 +31,22 @@ pub enum Response {
         /// The revision compacted to.
         revision: i64,
     },
+    /// Of the grant of a lease.
+    LeaseGrant {
+        /// Its id.
+        id: LeaseId,
+        /// Its time to live, seconds.
+        ttl: i64,
+    },
+    /// Of the end of a lease.
+    LeaseRevoke {
+        /// Its id.
+        id: LeaseId,
+        /// The store revision after its keys were deleted.
+        revision: i64,
+    },
+    /// Of a checkpoint of leases: those that exist, with what is left of them, seconds.
+    LeaseCheckpoint(Vec<(LeaseId, i64)>),
     /// Of an alarm request: the alarms to show.
     Alarm(Vec<AlarmMember>),
     /// Of a request that answers nothing.
@@ -45,7 +61,12 @@ impl Response {
             Response::Put(put) => put.previous.map(|revision| revision.main),
             Response::DeleteRange(delete) => delete.previous.iter().map(|at| at.main).min(),
             Response::Txn(txn) => txn.needs(),
-            Response::Compaction { .. } | Response::Alarm(_) | Response::Done => None,
+            Response::Compaction { .. }
+            | Response::LeaseGrant { .. }
+            | Response::LeaseRevoke { .. }
+            | Response::LeaseCheckpoint(_)
+            | Response::Alarm(_)
+            | Response::Done => None,
         }
     }
 }

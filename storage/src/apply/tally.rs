@@ -12,6 +12,12 @@ pub enum Kind {
     Txn,
     /// A compaction.
     Compaction,
+    /// The grant of a lease.
+    LeaseGrant,
+    /// The end of a lease.
+    LeaseRevoke,
+    /// What is left of leases.
+    LeaseCheckpoint,
     /// A look at the alarms, or a change of them.
     Alarm,
     /// The decision of the cluster version.
@@ -22,11 +28,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Put,
         Kind::DeleteRange,
         Kind::Txn,
         Kind::Compaction,
+        Kind::LeaseGrant,
+        Kind::LeaseRevoke,
+        Kind::LeaseCheckpoint,
         Kind::Alarm,
         Kind::ClusterVersionSet,
         Kind::ClusterMemberAttrSet,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ferrite_api::pb::mvccpb::KeyValue;
-use ferrite_api::types::Revision;
+use ferrite_api::types::{LeaseId, Revision};
 
 use super::index::{KeyIndex, KeyMeta};
 use super::pins::Pins;
@@ -16,6 +16,7 @@ use super::recent::{RecentRows, Row};
 use super::record;
 use super::view::{RowError, View};
 use crate::error::Error;
+use crate::leases::{Leases, NO_LEASE};
 use crate::page::PageFile;
 
 /// The newest state of the key space and what is needed to change it.
@@ -26,12 +27,19 @@ pub struct Store {
     page: Arc<PageFile>,
     revision: i64,
     compacted: i64,
+    leases: Leases,
     pins: Pins,
 }
 
 impl Store {
-    /// A store over a page file whose rows are all in `index`.
-    pub(crate) fn new(index: KeyIndex, page: Arc<PageFile>, revision: i64, compacted: i64) -> Self {
+    /// A store over a page file whose rows are all in `index`, with their keys attached to `leases`.
+    pub(crate) fn new(
+        index: KeyIndex,
+        page: Arc<PageFile>,
+        leases: Leases,
+        revision: i64,
+        compacted: i64,
+    ) -> Self {
         assert!(
             compacted <= revision,
             "compacted {compacted} above revision {revision}"
@@ -43,6 +51,7 @@ impl Store {
             page,
             revision,
             compacted,
+            leases,
             pins,
         }
     }
@@ -65,6 +74,15 @@ impl Store {
     /// Rows that are not checkpointed yet.
     pub fn recent(&self) -> &RecentRows {
         &self.recent
+    }
+
+    /// The leases and the keys attached to them.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    pub(crate) fn leases_mut(&mut self) -> &mut Leases {
+        &mut self.leases
     }
 
     /// The page file.
@@ -98,6 +116,7 @@ impl Store {
         WriteTxn {
             before,
             rows: Vec::new(),
+            attach: Vec::new(),
             main,
             store: self,
         }
@@ -138,6 +157,9 @@ pub(crate) struct WriteTxn<'a> {
     /// The index to go back to.
     before: Option<KeyIndex>,
     rows: Vec<Row>,
+    /// What becomes of the leases of the changed keys, in order: nothing of it before the commit, so
+    /// that there is nothing to take back. Empty while no key has or gets a lease.
+    attach: Vec<(Bytes, LeaseId)>,
     main: i64,
 }
 
@@ -159,6 +181,19 @@ impl WriteTxn<'_> {
     /// The index as the next operation of the transaction sees it.
     pub(crate) fn index(&self) -> &KeyIndex {
         &self.store.index
+    }
+
+    /// The leases as they were before the transaction.
+    pub(crate) fn leases(&self) -> &Leases {
+        &self.store.leases
+    }
+
+    /// Notes the lease that a key has from now on.
+    fn attach(&mut self, key: &Bytes, lease: LeaseId) {
+        // Most stores have no lease, and most puts none: they pay one comparison.
+        if lease != NO_LEASE || self.store.leases.any_attached() || !self.attach.is_empty() {
+            self.attach.push((key.clone(), lease));
+        }
     }
 
     fn next(&self) -> Revision {
@@ -195,6 +230,7 @@ impl WriteTxn<'_> {
                 record_len,
             },
         );
+        self.attach(&kv.key, LeaseId::new(lease));
         self.rows.push(Row {
             revision: modified,
             tombstone: false,
@@ -212,16 +248,22 @@ impl WriteTxn<'_> {
             .map(|(key, meta)| (Bytes::copy_from_slice(key), meta))
             .collect();
         for (key, _) in &doomed {
-            let at = self.next();
-            let deleted = self.store.index.delete(key, at);
-            assert!(deleted.is_some(), "a key that the range found was not live");
-            self.rows.push(Row {
-                revision: at,
-                tombstone: true,
-                record: record::tombstone(key.clone()),
-            });
+            self.delete(key);
         }
         doomed.into_iter().map(|(_, meta)| meta).collect()
+    }
+
+    /// Deletes a live key.
+    pub(crate) fn delete(&mut self, key: &Bytes) {
+        let at = self.next();
+        let deleted = self.store.index.delete(key, at);
+        assert!(deleted.is_some(), "a key that is to be deleted is not live");
+        self.attach(key, NO_LEASE);
+        self.rows.push(Row {
+            revision: at,
+            tombstone: true,
+            record: record::tombstone(key.clone()),
+        });
     }
 
     /// The pair that is stored at `revision`, which may be a change of this transaction.
@@ -251,6 +293,9 @@ impl WriteTxn<'_> {
             self.store.revision = self.main;
             for row in self.rows {
                 self.store.recent.push(row);
+            }
+            for (key, lease) in self.attach {
+                self.store.leases.attach(&key, lease);
             }
         }
         self.store.revision

@@ -6,7 +6,7 @@ use ferrite_api::pb::etcdserverpb::alarm_request::AlarmAction;
 use ferrite_api::pb::etcdserverpb::request_op::Request;
 use ferrite_api::pb::etcdserverpb::{
     AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, InternalRaftRequest,
-    PutRequest, RequestOp, TxnRequest,
+    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RequestOp, TxnRequest,
 };
 
 use crate::harness::Harness;
@@ -52,8 +52,16 @@ fn alarm(action: AlarmAction, kind: AlarmType) -> InternalRaftRequest {
     }
 }
 
-/// The verdicts on a put, a Txn with a put, a delete, a Txn without a put, and a compaction.
-fn verdicts(store: &mut Harness) -> [Result<(), Error>; 5] {
+fn grant(id: i64) -> InternalRaftRequest {
+    InternalRaftRequest {
+        lease_grant: Some(LeaseGrantRequest { id, ttl: 60 }),
+        ..Default::default()
+    }
+}
+
+/// The verdicts on a put, a Txn with a put, the grant of a lease; a delete, a Txn without a put, a
+/// compaction, and the revocation of lease 1, which is there.
+fn verdicts(store: &mut Harness) -> [Result<(), Error>; 7] {
     let revision = store.state.store().revision();
     let compaction = Some(CompactionRequest {
         revision,
@@ -65,6 +73,7 @@ fn verdicts(store: &mut Harness) -> [Result<(), Error>; 5] {
             ..Default::default()
         },
         txn(Request::RequestPut(put())),
+        grant(2),
         InternalRaftRequest {
             delete_range: Some(delete()),
             ..Default::default()
@@ -72,6 +81,10 @@ fn verdicts(store: &mut Harness) -> [Result<(), Error>; 5] {
         txn(Request::RequestDeleteRange(delete())),
         InternalRaftRequest {
             compaction,
+            ..Default::default()
+        },
+        InternalRaftRequest {
+            lease_revoke: Some(LeaseRevokeRequest { id: 1 }),
             ..Default::default()
         },
     ]
@@ -82,12 +95,13 @@ fn verdicts(store: &mut Harness) -> [Result<(), Error>; 5] {
 fn nospace_refuses_what_needs_space_and_corrupt_every_write() {
     let mut store = Harness::new();
     let no_space = Err(Error::NoSpace);
+    store.apply(grant(1)).unwrap();
     store
         .apply(alarm(AlarmAction::Activate, AlarmType::Nospace))
         .unwrap();
     assert_eq!(
         verdicts(&mut store),
-        [no_space, no_space, Ok(()), Ok(()), Ok(())]
+        [no_space, no_space, no_space, Ok(()), Ok(()), Ok(()), Ok(())]
     );
 
     // It is state: it survives a restart, from the page file or from the log.
@@ -103,7 +117,7 @@ fn nospace_refuses_what_needs_space_and_corrupt_every_write() {
         .apply(alarm(AlarmAction::Activate, AlarmType::Corrupt))
         .unwrap();
     store.restart();
-    assert_eq!(verdicts(&mut store), [Err(Error::Corrupt); 5]);
+    assert_eq!(verdicts(&mut store), [Err(Error::Corrupt); 7]);
 
     for kind in [AlarmType::Nospace, AlarmType::Corrupt] {
         store.apply(alarm(AlarmAction::Deactivate, kind)).unwrap();

@@ -17,11 +17,13 @@ use ferrite_api::pb::mvccpb::KeyValue;
 
 type Space = BTreeMap<Bytes, KeyValue>;
 
-/// The model. `states[r]` is the key space at revision `r`.
+/// The model. `states[r]` is the key space at revision `r`. A lease has the keys that name it.
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
     pub(crate) states: Vec<Space>,
     pub(crate) compacted: i64,
+    /// Time to live and what is left of it, by id.
+    pub(crate) leases: BTreeMap<i64, (i64, i64)>,
 }
 
 fn header(revision: i64) -> Option<ResponseHeader> {
@@ -46,6 +48,7 @@ impl Model {
         Self {
             states: vec![Space::new(), Space::new()],
             compacted: -1,
+            leases: BTreeMap::new(),
         }
     }
 
@@ -73,6 +76,7 @@ impl Model {
     }
 
     pub(crate) fn put(&mut self, request: &PutRequest) -> Result<PutResponse, Error> {
+        self.check_lease(request)?;
         let mut space = self.current().clone();
         let mut subs = 0;
         let response = put(&mut space, request, self.revision() + 1, &mut subs)?;
@@ -114,6 +118,51 @@ impl Model {
             return Err(Error::FutureRev);
         }
         self.compacted = revision;
+        Ok(())
+    }
+
+    pub(crate) fn grant(&mut self, id: i64, ttl: i64) -> Result<(), Error> {
+        if id == 0 {
+            return Err(Error::LeaseNotFound);
+        }
+        if ttl > 9_000_000_000 {
+            return Err(Error::LeaseTTLTooLarge);
+        }
+        if self.leases.contains_key(&id) {
+            return Err(Error::LeaseExist);
+        }
+        self.leases.insert(id, (ttl, 0));
+        Ok(())
+    }
+
+    pub(crate) fn revoke(&mut self, id: i64) -> Result<(), Error> {
+        if self.leases.remove(&id).is_none() {
+            return Err(Error::LeaseNotFound);
+        }
+        let mut space = self.current().clone();
+        space.retain(|_, kv| kv.lease != id);
+        if space.len() < self.current().len() {
+            self.states.push(space);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn checkpoint(&mut self, id: i64, remaining: i64) {
+        if let Some(lease) = self.leases.get_mut(&id) {
+            lease.1 = remaining;
+        }
+    }
+
+    /// The keys of a lease, in byte order.
+    pub(crate) fn keys_of(&self, id: i64) -> Vec<Bytes> {
+        let named = self.current().iter().filter(|(_, kv)| kv.lease == id);
+        named.map(|(key, _)| key.clone()).collect()
+    }
+
+    fn check_lease(&self, put: &PutRequest) -> Result<(), Error> {
+        if put.lease != 0 && !self.leases.contains_key(&put.lease) {
+            return Err(Error::LeaseNotFound);
+        }
         Ok(())
     }
 
@@ -166,9 +215,7 @@ impl Model {
                     }
                 }
                 Request::RequestPut(put) if puts => {
-                    if put.lease != 0 {
-                        return Err(Error::LeaseNotFound);
-                    }
+                    self.check_lease(put)?;
                     let keeps = put.ignore_value || put.ignore_lease;
                     if keeps && !self.current().contains_key(&put.key) {
                         return Err(Error::KeyNotFound);
@@ -247,9 +294,6 @@ fn put(
     main: i64,
     subs: &mut i64,
 ) -> Result<PutResponse, Error> {
-    if request.lease != 0 {
-        return Err(Error::LeaseNotFound);
-    }
     let old = space.get(&request.key).cloned();
     if (request.ignore_value || request.ignore_lease) && old.is_none() {
         return Err(Error::KeyNotFound);

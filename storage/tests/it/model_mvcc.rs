@@ -1,5 +1,5 @@
-//! Range, Put, DeleteRange, Txn and Compact against the naive model, with checkpoints, index
-//! pruning and restarts in between.
+//! Range, Put, DeleteRange, Txn, Compact and leases against the naive model, with checkpoints,
+//! index pruning and restarts in between.
 
 use std::ops::ControlFlow;
 
@@ -8,10 +8,12 @@ use ferrite_api::Error;
 use ferrite_api::pb::etcdserverpb::compare::TargetUnion;
 use ferrite_api::pb::etcdserverpb::request_op::Request;
 use ferrite_api::pb::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest,
+    CompactionRequest, Compare, DeleteRangeRequest, InternalRaftRequest, LeaseCheckpoint,
+    LeaseCheckpointRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest,
     RangeResponse, RequestOp, ResponseHeader, TxnRequest,
 };
 use ferrite_api::pb::mvccpb::KeyValue;
+use ferrite_api::types::LeaseId;
 use ferrite_storage::apply::outcome::Response;
 use ferrite_storage::apply::read_only;
 use ferrite_storage::mvcc::read::RangeError;
@@ -30,6 +32,12 @@ enum Step {
     /// Relative to the current revision, so that most are possible.
     Compact(i64),
     Range(RangeRequest),
+    Grant {
+        id: i64,
+        ttl: i64,
+    },
+    Revoke(i64),
+    LeaseCheckpoint(Vec<(i64, i64)>),
     Checkpoint(usize),
     Restart,
 }
@@ -46,6 +54,11 @@ fn range_end() -> impl Strategy<Value = Bytes> {
     prop_oneof![3 => Just(Bytes::new()), 1 => Just(Bytes::from_static(b"\0")), 4 => key()]
 }
 
+/// Few, so that most are granted at some time; one is negative.
+fn lease() -> impl Strategy<Value = i64> {
+    -1i64..4
+}
+
 fn value() -> impl Strategy<Value = Bytes> {
     prop_oneof![
         8 => prop::collection::vec(b'u'..b'z', 0..3).prop_map(Bytes::from),
@@ -57,7 +70,7 @@ prop_compose! {
     fn put()(
         key in key(),
         value in value(),
-        lease in prop_oneof![9 => Just(0i64), 1 => Just(5)],
+        lease in prop_oneof![5 => Just(0i64), 5 => lease()],
         prev_kv in any::<bool>(),
         ignore_value in prop::bool::weighted(0.2),
         ignore_lease in prop::bool::weighted(0.1),
@@ -155,6 +168,10 @@ fn step() -> impl Strategy<Value = Step> {
         6 => txn(2).prop_map(Step::Txn),
         2 => (-8i64..3).prop_map(Step::Compact),
         8 => range().prop_map(Step::Range),
+        4 => (lease(), prop_oneof![5 => 1i64..100, 1 => Just(9_000_000_001)])
+            .prop_map(|(id, ttl)| Step::Grant { id, ttl }),
+        3 => lease().prop_map(Step::Revoke),
+        2 => prop::collection::vec((lease(), 0i64..50), 1..3).prop_map(Step::LeaseCheckpoint),
         3 => (1usize..4).prop_map(Step::Checkpoint),
         1 => Just(Step::Restart),
     ]
@@ -223,6 +240,28 @@ fn run(steps: Vec<Step>) {
                 assert_eq!(store.apply(request).map(drop), expected);
             }
             Step::Range(request) => check_range(&store, &model, &request),
+            Step::Grant { id, ttl } => {
+                let expected = model.grant(id, ttl);
+                let actual = store.apply(grant(id, ttl)).map(|response| match response {
+                    Response::LeaseGrant { id, ttl } => (id.get(), ttl),
+                    other => panic!("{other:?} answers a grant"),
+                });
+                assert_eq!(actual, expected.map(|()| (id, ttl)));
+            }
+            Step::Revoke(id) => {
+                let expected = model.revoke(id).map(|()| model.revision());
+                let actual = store.apply(revoke(id)).map(|response| match response {
+                    Response::LeaseRevoke { revision, .. } => revision,
+                    other => panic!("{other:?} answers a revocation"),
+                });
+                assert_eq!(actual, expected);
+            }
+            Step::LeaseCheckpoint(left) => {
+                for (id, remaining) in &left {
+                    model.checkpoint(*id, *remaining);
+                }
+                store.apply(lease_checkpoint(&left)).unwrap();
+            }
             Step::Checkpoint(remove_rows) => {
                 store.checkpoint(remove_rows);
             }
@@ -237,6 +276,7 @@ fn run(steps: Vec<Step>) {
         }
         assert_eq!(store.state.store().revision(), model.revision());
         assert_eq!(store.state.store().compacted(), model.compacted);
+        check_leases(&store, &model);
         store.state.store().index().check_invariants();
     }
     // Whatever is left of compactions ends, and every revision still reads the same.
@@ -259,6 +299,54 @@ fn run(steps: Vec<Step>) {
         .verify(&mut |_| ControlFlow::Continue(()))
         .unwrap();
     assert_eq!(report.damage, []);
+}
+
+fn grant(id: i64, ttl: i64) -> InternalRaftRequest {
+    InternalRaftRequest {
+        lease_grant: Some(LeaseGrantRequest { id, ttl }),
+        ..Default::default()
+    }
+}
+
+fn revoke(id: i64) -> InternalRaftRequest {
+    InternalRaftRequest {
+        lease_revoke: Some(LeaseRevokeRequest { id }),
+        ..Default::default()
+    }
+}
+
+fn lease_checkpoint(left: &[(i64, i64)]) -> InternalRaftRequest {
+    let checkpoints = left
+        .iter()
+        .map(|&(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl });
+    InternalRaftRequest {
+        lease_checkpoint: Some(LeaseCheckpointRequest {
+            checkpoints: checkpoints.collect(),
+        }),
+        ..Default::default()
+    }
+}
+
+fn check_leases(store: &Harness, model: &Model) {
+    let leases = store.state.leases();
+    leases.check_invariants();
+    let actual: Vec<_> = leases
+        .iter()
+        .map(|(id, lease)| (id.get(), (lease.ttl, lease.remaining)))
+        .collect();
+    let expected: Vec<_> = model
+        .leases
+        .iter()
+        .map(|(id, lease)| (*id, *lease))
+        .collect();
+    assert_eq!(actual, expected);
+    for id in model.leases.keys() {
+        let keys: Vec<_> = leases
+            .keys(LeaseId::new(*id))
+            .map(Bytes::copy_from_slice)
+            .collect();
+        assert_eq!(keys, model.keys_of(*id), "keys of lease {id}");
+    }
 }
 
 fn check_range(store: &Harness, model: &Model, request: &RangeRequest) {
