@@ -7,6 +7,7 @@
 //!
 //! The tests in `tests/it` put these together.
 
+pub mod history;
 pub mod kill_loop;
 pub mod ledger;
 pub mod process;
