@@ -64,6 +64,15 @@ impl Process {
         self.dir.join("data")
     }
 
+    /// The process id.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        let child = self.child.as_ref().context("the server does not run")?;
+        Ok(child.id())
+    }
+
     /// Where the server's log goes.
     pub fn log_path(&self) -> PathBuf {
         self.dir.join("server.log")
