@@ -206,9 +206,9 @@ impl Checkpoint {
         self.recent.between(self.after, self.upto).count()
     }
 
-    /// Whether it removes rows for a compaction.
-    pub fn removes(&self) -> bool {
-        !self.remove.is_empty()
+    /// How many rows it removes for a compaction.
+    pub fn removes(&self) -> usize {
+        self.remove.len()
     }
 
     fn write(&self) -> Result<Meta, page::Error> {
