@@ -19,7 +19,6 @@
 //! * Every row that the index names is in `recent` or in the page file, unless a compaction above
 //!   the reader's revision removed it.
 
-pub mod hash;
 pub mod index;
 pub mod pins;
 pub mod range;
@@ -29,4 +28,4 @@ pub(crate) mod record;
 pub mod store;
 pub mod view;
 
-pub use record::{append_field, decode as decode_record};
+pub use record::{Head as RecordHead, append_field, decode as decode_record, head as record_head};
