@@ -155,7 +155,7 @@ fn run(keys: u64, limits: Limits, order: fn(u64) -> u64) {
     });
     let mut built = KeyIndex::new();
     timed("builder, finish, per row", keys, || {
-        built = builder.finish()
+        built = builder.finish(1)
     });
     memory("built at once", &built, keys, before);
 }

@@ -4,7 +4,6 @@
 
 mod alarms;
 mod harness;
-mod hash;
 mod model;
 mod model_index;
 mod model_mvcc;

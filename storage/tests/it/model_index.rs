@@ -23,6 +23,7 @@ const TINY: Limits = Limits {
     inline_history: 24,
     archive_block: 3,
     archive_group: 2,
+    build_block: 100,
 };
 
 /// What the index should be, kept the slow and obvious way.
@@ -314,10 +315,11 @@ fn rebuilt(model: &Model, limits: Limits) -> KeyIndex {
     }
     rows.sort_by_key(|(revision, ..)| *revision);
     let mut builder = Builder::with_limits(limits);
+    let threads = 1 + rows.len() % 4;
     for (revision, key, row) in rows {
         builder.push(key, revision, row);
     }
-    builder.finish()
+    builder.finish(threads)
 }
 
 /// Compares everything that can be read from `index`.
@@ -595,7 +597,7 @@ fn rows_out_of_order_are_sorted() {
     for (main, version) in [(4, 3), (2, 1), (3, 2), (3, 20)] {
         builder.push(b"k", Revision::new(main, 0), row(version));
     }
-    let index = builder.finish();
+    let index = builder.finish(2);
     index.check_invariants();
     let versions = [2, 3, 4].map(|at| index.get(b"k", at).map(|meta| meta.version));
     assert_eq!(versions, [Some(1), Some(20), Some(3)]);

@@ -138,6 +138,8 @@ pub struct Limits {
     pub archive_block: usize,
     /// Blocks in a group of an archive.
     pub archive_group: usize,
+    /// Bytes of rows that a [`Builder`] sorts at once; below 1 GiB.
+    pub build_block: usize,
 }
 
 impl Default for Limits {
@@ -150,6 +152,7 @@ impl Default for Limits {
             inline_history: 256,
             archive_block: 64,
             archive_group: 64,
+            build_block: 2 << 20,
         }
     }
 }
