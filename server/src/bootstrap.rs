@@ -21,6 +21,7 @@ use ferrite_disk::{Disk, DiskLock};
 use ferrite_raft::{Driver, Mark, Metadata, log};
 use ferrite_storage::members;
 use ferrite_storage::page::{self, ConfState, Initial, MetaUpdate, PageFile};
+use ferrite_storage::restore;
 use ferrite_storage::state::State;
 use sha1::{Digest, Sha1};
 
@@ -198,8 +199,8 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
     };
 
     let meta = page.meta();
-    let recovered =
-        log::recover(Arc::clone(disk), &wal_dir, &log_options(options)).map_err(log_error)?;
+    let (recovered, state) = recover(disk, options, &wal_dir, page);
+    let recovered = recovered.map_err(log_error)?;
     let of_log = (recovered.metadata.cluster_id, recovered.metadata.member_id);
     if of_log != (meta.cluster_id, meta.member_id) {
         let what = format!(
@@ -211,7 +212,7 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
             what,
         });
     }
-    let state = State::restore(Arc::new(page)).map_err(storage)?;
+    let state = state.map_err(storage)?;
     tracing::info!(
         member_id = %state.member_id(),
         cluster_id = %state.cluster_id(),
@@ -245,6 +246,32 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
         state,
         wal: recovered.wal,
         lock,
+    })
+}
+
+/// Recovers the log, and the state from the page file: at the same time if the file has many rows.
+fn recover(
+    disk: &Arc<dyn Disk>,
+    options: &Options,
+    wal_dir: &Path,
+    page: PageFile,
+) -> (
+    Result<log::Recovered, ferrite_raft::Error>,
+    Result<State, ferrite_storage::Error>,
+) {
+    let threads = restore::threads(page.meta().rows);
+    let log = || log::recover(Arc::clone(disk), wal_dir, &log_options(options));
+    let state = || State::restore(Arc::new(page));
+    if threads == 1 {
+        return (log(), state());
+    }
+    std::thread::scope(|scope| {
+        let log = scope.spawn(log);
+        let state = state();
+        match log.join() {
+            Ok(log) => (log, state),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     })
 }
 

@@ -1,7 +1,8 @@
 //! The replicated state of a member: the multi-version key-value store, the leases, the members,
 //! and [`apply`], the pure state machine that turns log entries into new state.
 //!
-//! Nothing here knows Raft messages, gRPC, clocks, threads or randomness. Reading order: [`mvcc`]
+//! Nothing here knows Raft messages, gRPC, clocks, randomness or, once a start is over ([`restore`]),
+//! threads. Reading order: [`mvcc`]
 //! (what the data looks like), [`apply`] (how an entry changes it), [`checkpoint`] (how it reaches
 //! the page file in [`page`]).
 
@@ -13,6 +14,7 @@ pub mod leases;
 pub mod members;
 pub mod mvcc;
 pub mod page;
+pub mod restore;
 pub mod state;
 
 pub use error::Error;

@@ -11,13 +11,12 @@
 //! * The page file's consistent index is at most `applied`; replaying the log from it gives this
 //!   state again.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb::{AlarmMember, AlarmRequest};
 use ferrite_api::pb::membershippb::Attributes;
-use ferrite_api::types::{ClusterId, LeaseId, MemberId, RaftIndex, Revision, Term};
+use ferrite_api::types::{ClusterId, MemberId, RaftIndex, Revision, Term};
 
 use crate::alarms::Alarms;
 use crate::apply::tally::Tally;
@@ -25,12 +24,11 @@ use crate::checkpoint::{self, Compaction};
 use crate::error::Error;
 use crate::leases::Leases;
 use crate::members::Members;
-use crate::mvcc::decode_record;
-use crate::mvcc::index::{Builder, KeyIndex, Row};
 use crate::mvcc::read::RangeError;
 use crate::mvcc::store::Store;
 use crate::mvcc::view::View;
-use crate::page::{self, Meta, PageFile, RowId, Table, TableWrite};
+use crate::page::{self, PageFile, RowId, Table, TableWrite};
+use crate::restore;
 
 /// The row of the `cluster` table that holds the cluster version, as text (`3.7.0`).
 pub const CLUSTER_VERSION: &[u8] = b"clusterVersion";
@@ -82,13 +80,12 @@ impl State {
             .map(|(_, value)| String::from_utf8_lossy(&value).into_owned());
         drop(reader);
 
-        let (index, leased) = build_index(&page, &meta)?;
-        attach(&mut leases, &index, &leased);
+        let index = restore::index(&page, &meta, &mut leases)?;
         let compacted = meta.scheduled_compact.max(meta.finished_compact);
         let store = Store::new(index, Arc::clone(&page), leases, meta.revision, compacted);
         let mut checkpoint = checkpoint::Progress::new(&meta);
         if meta.scheduled_compact > meta.finished_compact {
-            checkpoint.compaction = Some(Compaction::new(meta.scheduled_compact, None));
+            checkpoint.compaction = Some(Compaction::new(meta.scheduled_compact));
         }
         Ok(Self {
             store,
@@ -200,9 +197,8 @@ impl State {
     }
 
     pub(crate) fn schedule_compaction(&mut self, revision: i64) {
-        let previous = self.store.compacted();
         self.store.compact(revision);
-        self.checkpoint.schedule(revision, previous);
+        self.checkpoint.schedule(revision);
     }
 
     /// The digest of all rows, as the page file will hold it once everything is checkpointed:
@@ -228,133 +224,6 @@ fn digest_of(revision: Revision, tombstone: bool, record: &[u8]) -> u64 {
         record,
     )
     .expect("a revision that was applied or read from the file has a key")
-}
-
-/// Rows above which the scan at the start is split between threads.
-const SPLIT_ROWS: u64 = 1_000;
-
-/// Rebuilds the index from all rows of the page file, and compares counters and digest with what
-/// the file says they are. Beside the index: the rows that name a lease.
-fn build_index(page: &PageFile, meta: &Meta) -> Result<(KeyIndex, Vec<Leased>), Error> {
-    let threads = if meta.rows < SPLIT_ROWS {
-        1
-    } else {
-        std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4))
-    };
-    let threads = i64::try_from(threads).expect("a handful of threads");
-    let bounds: Vec<i64> = (0..=threads)
-        .map(|n| (meta.revision + 1) / threads * n)
-        .collect();
-    let parts: Vec<Result<Part, Error>> = std::thread::scope(|scope| {
-        let scans: Vec<_> = bounds
-            .windows(2)
-            .enumerate()
-            .map(|(n, range)| {
-                // The last one goes to the end, wherever that is.
-                let until = if n + 2 == bounds.len() {
-                    i64::MAX
-                } else {
-                    range[1]
-                };
-                let from = range[0];
-                scope.spawn(move || scan(page, from, until))
-            })
-            .collect();
-        scans
-            .into_iter()
-            .map(|scan| {
-                scan.join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
-            .collect()
-    });
-    let mut all = Part::default();
-    for part in parts {
-        let part = part?;
-        all.rows += part.rows;
-        all.digest = all.digest.wrapping_add(part.digest);
-        all.builder.append(part.builder);
-        all.leased.extend(part.leased);
-    }
-    if (all.rows, all.digest) != (meta.rows, meta.digest) {
-        let what = format!(
-            "table revisions holds {} rows of digest {:016x}, its meta record says {} of {:016x}",
-            all.rows, all.digest, meta.rows, meta.digest
-        );
-        return Err(Error::Corrupt { what });
-    }
-    Ok((all.builder.finish(), all.leased))
-}
-
-/// A row that names a lease.
-struct Leased {
-    key: Box<[u8]>,
-    revision: Revision,
-    lease: LeaseId,
-}
-
-/// Attaches every key whose newest record names a lease that exists.
-fn attach(leases: &mut Leases, index: &KeyIndex, leased: &[Leased]) {
-    let newest = leased.iter().filter(|row| {
-        let latest = index.latest(&row.key);
-        latest.is_some_and(|latest| latest.modified == row.revision)
-    });
-    for row in newest {
-        leases.attach(&row.key, row.lease);
-    }
-}
-
-/// What a scan of a part of the rows has found.
-#[derive(Default)]
-struct Part {
-    builder: Builder,
-    leased: Vec<Leased>,
-    rows: u64,
-    digest: u64,
-}
-
-/// Scans the rows with `from <= main < until`.
-fn scan(page: &PageFile, from: i64, until: i64) -> Result<Part, Error> {
-    let mut part = Part::default();
-    let mut failure = None;
-    page.reader()?
-        .scan_with_digests(Revision::new(from, 0), &mut |id, digest, record| {
-            if id.revision.main >= until {
-                return ControlFlow::Break(());
-            }
-            part.rows += 1;
-            part.digest = part.digest.wrapping_add(digest);
-            match decode_record(id.revision, &record) {
-                Ok(kv) => {
-                    let row = if id.tombstone {
-                        Row::Tombstone
-                    } else {
-                        Row::Put {
-                            created: kv.create_revision,
-                            version: kv.version,
-                            record_len: u32::try_from(record.len()).unwrap_or(u32::MAX),
-                        }
-                    };
-                    part.builder.push(&kv.key, id.revision, row);
-                    if kv.lease != 0 {
-                        part.leased.push(Leased {
-                            key: Box::from(&kv.key[..]),
-                            revision: id.revision,
-                            lease: LeaseId::new(kv.lease),
-                        });
-                    }
-                    ControlFlow::Continue(())
-                }
-                Err(error) => {
-                    failure = Some(error);
-                    ControlFlow::Break(())
-                }
-            }
-        })?;
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(part),
-    }
 }
 
 /// The answer to a range read that failed although the view serves its revision: the compacted

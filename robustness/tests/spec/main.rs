@@ -8,6 +8,5 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod kv;
-mod maintenance;
 mod support;
 mod txn;

@@ -16,7 +16,6 @@
 //! * Time is the number of [`Input::Tick`]s; one tick is one heartbeat interval.
 //! * A proposal goes to the log at most once. Whatever becomes of it then, it is not repeated.
 
-mod hashes;
 mod published;
 mod waiters;
 
@@ -32,7 +31,7 @@ use ferrite_api::types::RequestId;
 use ferrite_disk::wal::Position;
 use ferrite_raft::{Append, Driver, EntryKind, ProposeError, ReadToken, Ticket};
 use ferrite_storage::apply::outcome::Response;
-use ferrite_storage::checkpoint::{CompactionHash, Done, Hashed, Job, Policy, Reason};
+use ferrite_storage::checkpoint::{Done, Job, Policy, Reason};
 use ferrite_storage::mvcc::pins::Pin;
 use ferrite_storage::mvcc::view::View;
 use ferrite_storage::page;
@@ -44,7 +43,6 @@ use crate::error::Error;
 use crate::request_id::RequestIds;
 use waiters::Waiters;
 
-pub use hashes::Hashes;
 pub use published::{Cluster, Published, Roots};
 
 /// The level of the cluster that this build forms.
@@ -103,8 +101,6 @@ pub enum Input<T> {
     },
     /// A job has ended.
     JobDone(Done),
-    /// The hash of a compaction has ended.
-    HashDone(Hashed),
 }
 
 /// The end of a request.
@@ -138,8 +134,6 @@ pub struct Effects<T> {
     pub replies: Vec<(T, Reply)>,
     /// A job to run.
     pub job: Option<Job>,
-    /// A hash to compute, in steps beside the jobs.
-    pub hash: Option<CompactionHash>,
     /// Log segments below this number are not needed any more.
     pub release_before: Option<u64>,
     /// Records to append to the log and to sync; then [`Member::appended`].
@@ -296,7 +290,6 @@ impl<T> Member<T> {
                 self.answer_compactions();
             }
             Input::JobDone(done) => self.job_done(done)?,
-            Input::HashDone(hashed) => self.hash_done(hashed),
         }
         Ok(())
     }
@@ -320,7 +313,6 @@ impl<T> Member<T> {
             send: std::mem::take(&mut self.send),
             replies: std::mem::take(&mut self.replies),
             job: self.job.take(),
-            hash: self.state.next_hash(),
             release_before: self.next_release(),
             append: self.next_append(),
         })
@@ -664,35 +656,11 @@ impl<T> Member<T> {
             self.published
                 .set_view(self.state.view(), self.state.applied().get());
         }
-        if let Some(revision) = finished.compacted {
-            let sizes = self.published.view().page.sizes();
-            tracing::info!(
-                "compact-revision" = revision,
-                "current-db-size-bytes" = sizes.allocated,
-                "current-db-size-in-use-bytes" = sizes.in_use,
-                "finished scheduled compaction"
-            );
+        if finished.compacted.is_some() {
             self.prune = true;
             self.answer_compactions();
         }
         Ok(())
-    }
-
-    fn hash_done(&mut self, hashed: Hashed) {
-        match self.state.finish_hash(hashed) {
-            Ok(Some(hash)) => {
-                tracing::info!(
-                    hash = hash.hash,
-                    revision = hash.revision,
-                    "compact-revision" = hash.compact_revision,
-                    "storing new hash"
-                );
-                self.published.hashes().store(hash);
-            }
-            Ok(None) => tracing::warn!("a compaction was not hashed"),
-            // The compaction goes on: what it removes is not what is damaged, or it will say so.
-            Err(error) => tracing::error!(%error, "failed to hash a compaction"),
-        }
     }
 
     fn answer_compactions(&mut self) {

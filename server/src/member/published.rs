@@ -13,8 +13,6 @@ use ferrite_storage::mvcc::view::View;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::hashes::Hashes;
-
 /// Members, alarms and version of the cluster: changes rarely, so it is published apart.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
@@ -32,7 +30,6 @@ pub struct Published {
     view: ArcSwap<View>,
     cluster: ArcSwap<Cluster>,
     roots: Roots,
-    hashes: Hashes,
     term: AtomicU64,
     leader: AtomicU64,
     committed: AtomicU64,
@@ -51,7 +48,6 @@ impl Published {
             view: ArcSwap::from_pointee(view),
             cluster: ArcSwap::from_pointee(cluster),
             roots: Roots::default(),
-            hashes: Hashes::default(),
             term: AtomicU64::new(0),
             leader: AtomicU64::new(0),
             committed: AtomicU64::new(0),
@@ -76,11 +72,6 @@ impl Published {
     /// Index roots of revisions that are being paged through.
     pub fn roots(&self) -> &Roots {
         &self.roots
-    }
-
-    /// Hashes of the last compactions.
-    pub fn hashes(&self) -> &Hashes {
-        &self.hashes
     }
 
     /// The current term.

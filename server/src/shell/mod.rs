@@ -153,7 +153,6 @@ impl Shell {
                 send,
                 replies,
                 job,
-                hash,
                 append,
                 release_before,
             } = self.parts.member.effects()?;
@@ -166,9 +165,6 @@ impl Shell {
             }
             if let Some(job) = job {
                 self.jobs.run(job);
-            }
-            if let Some(hash) = hash {
-                self.jobs.hash(hash);
             }
             if let Some(segment) = release_before {
                 self.parts.wal.release_before(segment)?;

@@ -277,18 +277,25 @@ impl Pages {
     }
 
     fn read_header(&self, out: &mut [u8]) -> io::Result<()> {
+        let header = self.checked_header()?.map_err(|what| self.damaged(what))?;
+        out.copy_from_slice(&header[..out.len()]);
+        Ok(())
+    }
+
+    /// Reads redb's header and checks it. The inner error says what is damaged.
+    pub(super) fn checked_header(&self) -> io::Result<Result<[u8; HEADER_BYTES], String>> {
         let mut block = [0; HEADER_BYTES + 4];
         self.file.read_at(&mut block, layout::page_offset(0))?;
         let (header, stored) = block.split_at(HEADER_BYTES);
         let computed = crc32c::crc32c(header).to_le_bytes();
         if stored != computed {
-            return Err(self.damaged(format!(
+            return Ok(Err(format!(
                 "header at file offset {}: checksum {stored:02x?} stored, {computed:02x?} computed",
                 layout::page_offset(0)
             )));
         }
-        out.copy_from_slice(&header[..out.len()]);
-        Ok(())
+        let header = header.try_into();
+        Ok(Ok(header.expect("the block was split behind the header")))
     }
 
     fn write_header(&self, header: &[u8]) -> io::Result<()> {
@@ -306,32 +313,48 @@ impl Pages {
     }
 
     fn read_pages(&self, first: u64, out: &mut [u8]) -> io::Result<()> {
-        let end = first + out.len() as u64 / PAGE;
+        self.read_checked(first, out)?
+            .map_err(|what| self.damaged(what))
+    }
+
+    /// Reads whole pages and checks them. The inner error says what is damaged; `out` must not be
+    /// used then.
+    pub(super) fn read_checked(
+        &self,
+        first: u64,
+        out: &mut [u8],
+    ) -> io::Result<Result<(), String>> {
+        let end = first.saturating_add(out.len() as u64 / PAGE);
         if end > self.pages() {
             // Only a damaged reference leads there.
-            let what = format!("page {end} of {} is referred to", self.pages());
-            return Err(self.damaged(what));
+            return Ok(Err(format!(
+                "page {end} of {} is referred to",
+                self.pages()
+            )));
         }
         for (page, chunk) in runs(first, out.len()) {
             let bytes = &mut out[chunk];
             self.file.read_at(bytes, layout::page_offset(page))?;
             let bytes = &*bytes;
-            self.with_checksums(page / GROUP, |checksums| {
+            let checked = self.with_checksums(page / GROUP, |checksums| {
                 for (page, bytes) in (page..).zip(bytes.chunks_exact(PAGE as usize)) {
                     let stored = checksums[(page % GROUP) as usize].load(Ordering::Acquire);
                     let computed = checksum(page, bytes);
                     if stored != computed {
-                        return Err(self.damaged(format!(
+                        return Err(format!(
                             "page at file offset {}: checksum {stored:08x} stored, \
                              {computed:08x} computed",
                             layout::page_offset(page)
-                        )));
+                        ));
                     }
                 }
                 Ok(())
-            })??;
+            })?;
+            if checked.is_err() {
+                return Ok(checked);
+            }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     fn write_pages(&self, first: u64, data: &[u8]) -> io::Result<()> {

@@ -304,6 +304,10 @@ impl Shared {
         }))
     }
 
+    pub(super) fn pages(&self) -> &Arc<Pages> {
+        &self.pages
+    }
+
     pub(super) fn database(&self) -> &Database {
         self.database.as_ref().expect("taken only by drop")
     }

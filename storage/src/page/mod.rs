@@ -52,7 +52,7 @@
 //! | the same with 1M rows in the file | 130 KB, 155 KB, 3.5 MB: the allocator state is 80 KB |
 //! | without `set_quick_repair` | 1 sync, 12 to 80 KB less; opening after a crash 1.3 s instead of 7 ms |
 //! | row in redb's cache; its page read from the system's | 0.4 to 0.8 us; 5 us |
-//! | scan, per row | 0.6 us |
+//! | scan, per row; straight from the leaves | 0.6 us; 0.15 us |
 //! | removing 2000 of 2M rows: a whole range, every 8th, 50th, 200th of one | 2, 21, 40, 50 ms |
 //! | file of 1M rows of 300 bytes | 345 MB: 319 MB of keys and values, 8 % tree |
 //!
@@ -78,6 +78,7 @@ mod error;
 mod file;
 mod guard;
 mod layout;
+mod leaves;
 mod meta;
 mod reader;
 mod row;
@@ -89,6 +90,7 @@ mod write;
 pub use batch::{Batch, ConfState, Initial, MetaUpdate, RowId, RowWrite, Table, TableWrite};
 pub use error::Error;
 pub use file::{Options, PageFile, Sizes};
+pub use leaves::{Leaves, RowVisitor};
 pub use meta::{FORMAT_VERSION, Meta};
 pub use reader::Reader;
 pub use row::{MAX_RECORD_BYTES, REVISIONS, record_digest};

@@ -253,6 +253,11 @@ impl Sequence {
         }))
     }
 
+    /// Whether the last row still lacks a part.
+    pub(super) fn is_open(&self) -> bool {
+        self.expected.is_some()
+    }
+
     /// No part follows.
     pub(super) fn end(&self) -> Result<(), String> {
         self.expected

@@ -68,6 +68,16 @@ fn read_all(file: &PageFile, model: &Model) -> Result<bool, Error> {
         Ok(()) => assert_eq!(expected.next(), None, "the scan ended early"),
         Err(error) => note(error),
     }
+    match all_rows_of_leaves(file, 2) {
+        Ok(rows) => {
+            let expected = model
+                .rows()
+                .iter()
+                .map(|(id, record)| (*id, record.clone()));
+            assert!(rows.into_iter().eq(expected), "wrong rows in the leaves");
+        }
+        Err(error) => note(error),
+    }
     for (id, record) in model.rows() {
         match reader.row(id.revision, id.tombstone) {
             Ok(found) => assert_eq!(found, record, "a wrong row at {id:?}"),

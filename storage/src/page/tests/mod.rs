@@ -119,6 +119,20 @@ fn all_rows(reader: &Reader) -> Result<Vec<(RowId, Bytes)>, Error> {
     Ok(rows)
 }
 
+/// The same, leaf by leaf and in so many sections.
+fn all_rows_of_leaves(file: &PageFile, sections: usize) -> Result<Vec<(RowId, Bytes)>, Error> {
+    let leaves = file.leaves()?;
+    let mut rows = Vec::new();
+    for section in leaves.sections(sections) {
+        leaves.scan(section, &mut |id, digest, record| {
+            assert_eq!(record_digest(id, record).unwrap(), digest);
+            rows.push((id, Bytes::copy_from_slice(record)));
+            ControlFlow::Continue(())
+        })?;
+    }
+    Ok(rows)
+}
+
 fn verify(file: &PageFile) -> VerifyReport {
     file.verify(&mut |_| ControlFlow::Continue(())).unwrap()
 }

@@ -115,6 +115,9 @@ impl Model {
             .map(|(id, record)| (*id, record.clone()))
             .collect();
         assert_eq!(all_rows(&reader).unwrap(), expected);
+        for sections in 1..=3 {
+            assert_eq!(all_rows_of_leaves(file, sections).unwrap(), expected);
+        }
         for (id, record) in &self.rows {
             assert_eq!(reader.row(id.revision, id.tombstone).unwrap(), record);
             let other = RowId {

@@ -106,6 +106,34 @@ fn a_scan_begins_where_it_is_told_and_stops_when_it_is_told() {
 }
 
 #[test]
+fn every_row_is_in_the_section_where_it_begins() {
+    let file = create(&disk_with_directory(SimDisk::new(5)));
+    // Rows of one leaf, of several leaves, and of more bytes than are read at once.
+    file.commit(&puts(2..=40, 700)).unwrap();
+    file.commit(&puts(41..=44, 30_000)).unwrap();
+    file.commit(&puts(45..=46, 600_000)).unwrap();
+    file.commit(&puts(47..=3000, 20)).unwrap();
+    let expected = all_rows(&file.reader().unwrap()).unwrap();
+    for sections in (1..40).chain([1000]) {
+        let rows = all_rows_of_leaves(&file, sections).unwrap();
+        assert!(rows == expected, "{sections} sections");
+    }
+    let mut seen = 0;
+    let leaves = file.leaves().unwrap();
+    let all = leaves.sections(1).next().unwrap();
+    leaves
+        .scan(all, &mut |_, _, _| {
+            seen += 1;
+            if seen == 3 {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(seen, 3);
+}
+
+#[test]
 fn a_reader_keeps_its_picture_and_its_file() {
     let disk = disk_with_directory(SimDisk::new(1));
     let file = create(&disk);
