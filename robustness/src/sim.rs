@@ -13,7 +13,7 @@ use ferrite_disk::{Disk, DiskLock};
 use ferrite_server::bootstrap;
 use ferrite_server::member::{Effects, Fatal, Input, Member, Options, Published, Reply};
 use ferrite_server::request_id::RequestIds;
-use ferrite_storage::checkpoint::{Job, Policy};
+use ferrite_storage::checkpoint::{CompactionHash, Job, Policy};
 use ferrite_storage::page;
 use prost::Message;
 
@@ -77,6 +77,8 @@ pub struct SimMember {
     replies: Vec<(u64, Reply)>,
     /// A job that was handed out; it runs after everything else of a step, as a thread would.
     job: Option<Job>,
+    /// Likewise a hash.
+    hash: Option<CompactionHash>,
     _lock: Box<dyn DiskLock>,
 }
 
@@ -103,6 +105,7 @@ impl SimMember {
             next_waiter: 0,
             replies: Vec::new(),
             job: None,
+            hash: None,
             _lock: restored.lock,
         };
         sim.carry_out()?;
@@ -151,6 +154,8 @@ impl SimMember {
             if let Some(job) = self.job.take() {
                 let done = job.run();
                 self.member.step(Input::JobDone(done))?;
+            } else if let Some(hash) = self.hash.take() {
+                self.member.step(Input::HashDone(hash.run()))?;
             } else if !self.member.busy() {
                 return Ok(());
             }
@@ -163,6 +168,7 @@ impl SimMember {
                 send,
                 replies,
                 job,
+                hash,
                 append,
                 release_before,
             } = self.member.effects()?;
@@ -170,6 +176,9 @@ impl SimMember {
             self.replies.extend(replies);
             if job.is_some() {
                 self.job = job;
+            }
+            if hash.is_some() {
+                self.hash = hash;
             }
             if let Some(segment) = release_before {
                 self.wal.release_before(segment).map_err(Fatal::from)?;

@@ -118,6 +118,14 @@ impl Kv for Null {
         Ok(pb::AlarmResponse::default())
     }
 
+    async fn hash(&self) -> Result<pb::HashResponse, Error> {
+        Err(unused())
+    }
+
+    async fn hash_kv(&self, _: pb::HashKvRequest) -> Result<pb::HashKvResponse, Error> {
+        Err(unused())
+    }
+
     async fn member_list(&self, _: pb::MemberListRequest) -> Result<pb::MemberListResponse, Error> {
         Err(unused())
     }

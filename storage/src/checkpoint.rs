@@ -12,12 +12,14 @@
 //!
 //! ```text
 //!   schedule(R) ─▶ Collect (walk the index: which rows does R doom?) ─▶ Checkpoint + remove ≤ N rows
-//!                                                                          └─▶ ... ─▶ finished = R
+//!               └▶ hash of what it found, as etcd keeps it ─────────┘      └─▶ ... ─▶ finished = R
 //! ```
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::error::Error;
+use crate::mvcc::hash::{HashError, Hashing, KeyValueHash};
 use crate::mvcc::index::KeyIndex;
 use crate::mvcc::recent::RecentRows;
 use crate::page::{self, Batch, Meta, MetaUpdate, PageFile, RowId, RowWrite, TableWrite};
@@ -60,7 +62,7 @@ pub(crate) struct Progress {
     /// The compaction under way.
     pub(crate) compaction: Option<Compaction>,
     /// Compactions that wait for it.
-    queued: VecDeque<i64>,
+    queued: VecDeque<Compaction>,
     /// The last compaction scheduled and the last finished, as the page file is to know them.
     scheduled: i64,
     finished: i64,
@@ -74,6 +76,18 @@ pub(crate) struct Compaction {
     phase: Phase,
     /// How many times more an aged checkpoint lets long readers below the target hold it up.
     patience: u32,
+    hash: Hash,
+}
+
+/// The hash of what a compaction finds, which is to be known before rows are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hash {
+    /// To be begun, with `previous` as the last compaction before.
+    Due { previous: i64 },
+    /// Being computed.
+    Running,
+    /// Known, or not wanted: rows may go.
+    Settled,
 }
 
 /// With a checkpoint every 5 s, a reader in pieces has at least 10 s to get through.
@@ -90,11 +104,14 @@ enum Phase {
 }
 
 impl Compaction {
-    pub(crate) fn new(target: i64) -> Self {
+    /// A compaction to `target`. It is hashed if the compaction before it, to `previous`, is
+    /// complete; otherwise rows of more than one compaction would be in the hash.
+    pub(crate) fn new(target: i64, previous: Option<i64>) -> Self {
         Self {
             target,
             phase: Phase::Collect,
             patience: PATIENCE,
+            hash: previous.map_or(Hash::Settled, |previous| Hash::Due { previous }),
         }
     }
 }
@@ -112,11 +129,14 @@ impl Progress {
         }
     }
 
-    pub(crate) fn schedule(&mut self, revision: i64) {
+    /// Schedules a compaction to `revision`, after the one to `previous`.
+    pub(crate) fn schedule(&mut self, revision: i64, previous: i64) {
+        let complete = self.scheduled == self.finished;
+        let compaction = Compaction::new(revision, complete.then_some(previous));
         self.scheduled = revision;
         match self.compaction {
-            None => self.compaction = Some(Compaction::new(revision)),
-            Some(_) => self.queued.push_back(revision),
+            None => self.compaction = Some(compaction),
+            Some(_) => self.queued.push_back(compaction),
         }
     }
 }
@@ -186,9 +206,9 @@ impl Checkpoint {
         self.recent.between(self.after, self.upto).count()
     }
 
-    /// Whether it removes rows for a compaction.
-    pub fn removes(&self) -> bool {
-        !self.remove.is_empty()
+    /// How many rows it removes for a compaction.
+    pub fn removes(&self) -> usize {
+        self.remove.len()
     }
 
     fn write(&self) -> Result<Meta, page::Error> {
@@ -208,6 +228,26 @@ impl Checkpoint {
             meta: self.meta.clone(),
         };
         self.page.commit(&batch)
+    }
+}
+
+/// The hash of a compaction, being computed.
+#[derive(Debug)]
+pub struct CompactionHash(Hashing);
+
+/// The end of a [`CompactionHash`].
+#[derive(Debug)]
+pub struct Hashed(Result<KeyValueHash, HashError>);
+
+impl CompactionHash {
+    /// Some milliseconds of work. `Some` with the last.
+    pub fn step(&mut self) -> Option<Hashed> {
+        self.0.step().transpose().map(Hashed)
+    }
+
+    /// All of it.
+    pub fn run(self) -> Hashed {
+        Hashed(self.0.run())
     }
 }
 
@@ -239,11 +279,13 @@ impl State {
             target,
             phase,
             patience,
+            hash,
         }) = &mut self.checkpoint.compaction
         {
             let target = *target;
+            let hashing = *hash != Hash::Settled;
             let awaited = oldest_pin.is_some_and(|pin| pin < target) && *patience > 0;
-            if awaited && reason == Reason::Aged {
+            if awaited && !hashing && reason == Reason::Aged {
                 *patience -= 1;
             }
             match phase {
@@ -254,8 +296,8 @@ impl State {
                         target,
                     });
                 }
-                // A long reader below the target still needs rows.
-                Phase::Remove(_) if awaited => {}
+                // A long reader below the target still needs rows, or the hash of the compaction.
+                Phase::Remove(_) if awaited || hashing => {}
                 Phase::Remove(doomed) => {
                     remove.extend(doomed.drain(..policy.remove_rows.min(doomed.len())));
                     if doomed.is_empty() {
@@ -264,6 +306,11 @@ impl State {
                 }
                 Phase::Prune { .. } => {}
             }
+        }
+        if !remove.is_empty()
+            && let Some(compaction) = &self.checkpoint.compaction
+        {
+            self.store().pins().begin_removal(compaction.target);
         }
         let compacting = finishes.is_some() || !remove.is_empty();
         if !due && !compacting {
@@ -337,6 +384,38 @@ impl State {
         Ok(finished)
     }
 
+    /// The hash that the compaction under way waits for, to be computed beside everything else. Its
+    /// result comes back through [`State::finish_hash`]; until then no row is removed.
+    pub fn next_hash(&mut self) -> Option<CompactionHash> {
+        let view = self.store().view();
+        let compaction = self.checkpoint.compaction.as_mut()?;
+        let Hash::Due { previous } = compaction.hash else {
+            return None;
+        };
+        compaction.hash = Hash::Running;
+        Some(CompactionHash(Hashing::of_compaction(
+            view,
+            previous,
+            compaction.target,
+        )))
+    }
+
+    /// Takes the result of a hash back.
+    ///
+    /// # Errors
+    /// The rows could not be read.
+    pub fn finish_hash(&mut self, hashed: Hashed) -> Result<Option<KeyValueHash>, Error> {
+        if let Some(compaction) = &mut self.checkpoint.compaction {
+            compaction.hash = Hash::Settled;
+        }
+        match hashed.0 {
+            Ok(hash) => Ok(Some(hash)),
+            Err(HashError::Storage(error)) => Err(error),
+            // Nothing removes rows meanwhile, and the revision is one that was compacted to.
+            Err(HashError::Compacted | HashError::Future | HashError::Overtaken) => Ok(None),
+        }
+    }
+
     /// Drops compacted revisions from the index, a bounded piece per call. Returns whether there is
     /// more to do.
     pub fn prune_step(&mut self, max_keys: usize) -> bool {
@@ -357,7 +436,7 @@ impl State {
             }
             None => {
                 let next = self.checkpoint.queued.pop_front();
-                self.checkpoint.compaction = next.map(Compaction::new);
+                self.checkpoint.compaction = next;
             }
         }
         self.checkpoint.compaction.is_some()

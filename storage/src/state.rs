@@ -85,7 +85,7 @@ impl State {
         let store = Store::new(index, Arc::clone(&page), leases, meta.revision, compacted);
         let mut checkpoint = checkpoint::Progress::new(&meta);
         if meta.scheduled_compact > meta.finished_compact {
-            checkpoint.compaction = Some(Compaction::new(meta.scheduled_compact));
+            checkpoint.compaction = Some(Compaction::new(meta.scheduled_compact, None));
         }
         Ok(Self {
             store,
@@ -197,8 +197,9 @@ impl State {
     }
 
     pub(crate) fn schedule_compaction(&mut self, revision: i64) {
+        let previous = self.store.compacted();
         self.store.compact(revision);
-        self.checkpoint.schedule(revision);
+        self.checkpoint.schedule(revision, previous);
     }
 
     /// The digest of all rows, as the page file will hold it once everything is checkpointed:

@@ -8,5 +8,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod kv;
+mod maintenance;
 mod support;
 mod txn;

@@ -94,6 +94,13 @@ pub trait Kv: Clone + Send + Sync + 'static {
         &self,
         request: pb::AlarmRequest,
     ) -> impl Future<Output = Result<pb::AlarmResponse, Error>> + Send;
+    /// Maintenance.Hash.
+    fn hash(&self) -> impl Future<Output = Result<pb::HashResponse, Error>> + Send;
+    /// Maintenance.HashKV.
+    fn hash_kv(
+        &self,
+        request: pb::HashKvRequest,
+    ) -> impl Future<Output = Result<pb::HashKvResponse, Error>> + Send;
     /// Maintenance.Status.
     fn status(&self) -> pb::StatusResponse;
     /// The leader that this member knows; 0 = none.
@@ -144,6 +151,15 @@ impl Kv for Handle {
         request: pb::AlarmRequest,
     ) -> impl Future<Output = Result<pb::AlarmResponse, Error>> + Send {
         Handle::alarm(self, request)
+    }
+    fn hash(&self) -> impl Future<Output = Result<pb::HashResponse, Error>> + Send {
+        Handle::hash(self)
+    }
+    fn hash_kv(
+        &self,
+        request: pb::HashKvRequest,
+    ) -> impl Future<Output = Result<pb::HashKvResponse, Error>> + Send {
+        Handle::hash_kv(self, request)
     }
     fn status(&self) -> pb::StatusResponse {
         Handle::status(self)
@@ -284,6 +300,8 @@ impl<K: Kv> Server<K> {
             Method::KvCompact => self.unary::<unary::Compact, B>(&call, body).await,
             Method::ClusterMemberList => self.unary::<unary::MemberList, B>(&call, body).await,
             Method::MaintenanceAlarm => self.unary::<unary::Alarm, B>(&call, body).await,
+            Method::MaintenanceHash => self.unary::<unary::Hash, B>(&call, body).await,
+            Method::MaintenanceHashKv => self.unary::<unary::HashKv, B>(&call, body).await,
             Method::MaintenanceStatus => self.unary::<unary::Status, B>(&call, body).await,
             Method::HealthCheck => self.unary::<health::Check, B>(&call, body).await,
             Method::HealthList => self.unary::<health::List, B>(&call, body).await,

@@ -233,6 +233,38 @@ impl Unary for Alarm {
     }
 }
 
+/// Maintenance.Hash.
+pub(super) struct Hash;
+
+impl Unary for Hash {
+    const METHOD: Method = Method::MaintenanceHash;
+    type Request = pb::HashRequest;
+    type Reply = pb::HashResponse;
+
+    fn call<K: Kv>(
+        kv: &K,
+        _: pb::HashRequest,
+    ) -> impl Future<Output = Result<pb::HashResponse, Error>> + Send {
+        kv.hash()
+    }
+}
+
+/// Maintenance.HashKV.
+pub(super) struct HashKv;
+
+impl Unary for HashKv {
+    const METHOD: Method = Method::MaintenanceHashKv;
+    type Request = pb::HashKvRequest;
+    type Reply = pb::HashKvResponse;
+
+    fn call<K: Kv>(
+        kv: &K,
+        request: pb::HashKvRequest,
+    ) -> impl Future<Output = Result<pb::HashKvResponse, Error>> + Send {
+        kv.hash_kv(request)
+    }
+}
+
 /// Maintenance.Status.
 pub(super) struct Status;
 

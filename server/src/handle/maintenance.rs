@@ -1,14 +1,24 @@
 //! What a member says about itself and its cluster: status, members, alarms, versions, health.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use ferrite_api::Error as ApiError;
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_storage::apply::outcome::Response;
+use ferrite_storage::mvcc::hash::{HashError, Hashing, KeyValueHash};
+use ferrite_storage::mvcc::view::View;
+use prost::Message;
 use tonic::Code;
 
-use super::{Handle, Inner, mixed_up, signed};
+use super::{Handle, Inner, mixed_up, run, signed};
 use crate::error::Error;
+use crate::member::Cluster;
 use crate::metrics::{ETCD_VERSION, RequestKind};
+
+/// How often a hash is begun again because a compaction has overtaken it. Each time takes the
+/// patience of a compaction, so a store that does it twice is compacted all the time.
+const HASH_ATTEMPTS: u32 = 3;
 
 /// The versions of `/version`.
 #[derive(Clone, Debug)]
@@ -107,6 +117,68 @@ impl Handle {
         Ok(pb::AlarmResponse { header, alarms })
     }
 
+    /// Maintenance.HashKV: of this member's own state.
+    ///
+    /// # Errors
+    /// As etcd's. Also the compacted error when compactions have overtaken it again and again.
+    pub async fn hash_kv(&self, request: pb::HashKvRequest) -> Result<pb::HashKvResponse, Error> {
+        let published = &self.inner.published;
+        let hash = match published.hashes().get(request.revision) {
+            Some(hash) => hash,
+            None => {
+                let begun = Instant::now();
+                let hash = self.hash_at(request.revision).await?;
+                let mvcc = &self.inner.metrics.mvcc;
+                mvcc.hash_rev_duration
+                    .observe(begun.elapsed().as_secs_f64());
+                hash
+            }
+        };
+        Ok(pb::HashKvResponse {
+            header: Some(self.header(published.view().revision)),
+            hash: hash.hash,
+            compact_revision: hash.compact_revision,
+            hash_revision: hash.revision,
+        })
+    }
+
+    /// Maintenance.Hash: of everything that is replicated, as this member has it now. Members with
+    /// the same state have the same hash.
+    ///
+    /// Deviation: etcd hashes the bytes of its file; this is another number, over the alarms, the
+    /// cluster version and the members as the page file holds them, and the hash of the key space.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn hash(&self) -> Result<pb::HashResponse, Error> {
+        let begun = Instant::now();
+        let keys = self.hash_at(0).await?;
+        let hash = hash_all(&self.inner.published.cluster(), &keys);
+        let mvcc = &self.inner.metrics.mvcc;
+        mvcc.hash_duration.observe(begun.elapsed().as_secs_f64());
+        let header = Some(self.header(keys.revision));
+        Ok(pb::HashResponse { header, hash })
+    }
+
+    async fn hash_at(&self, revision: i64) -> Result<KeyValueHash, Error> {
+        for _ in 0..HASH_ATTEMPTS {
+            let view = View::clone(&self.inner.published.view());
+            let hashing = Hashing::at(view, revision);
+            let hashed = run(true, move || Ok(hashing.and_then(Hashing::run))).await?;
+            return match hashed {
+                Ok(hash) => Ok(hash),
+                Err(HashError::Overtaken) => continue,
+                Err(HashError::Compacted) => Err(ApiError::Compacted.into()),
+                Err(HashError::Future) => Err(ApiError::FutureRev.into()),
+                Err(HashError::Storage(error)) => {
+                    tracing::error!(%error, "failed to hash the key space");
+                    Err(Error::status(Code::DataLoss, error.to_string()))
+                }
+            };
+        }
+        Err(ApiError::Compacted.into())
+    }
+
     /// The three versions.
     pub fn versions(&self) -> Versions {
         let published = &self.inner.published;
@@ -144,4 +216,22 @@ impl Handle {
         };
         self.read_range(request).await.map(drop)
     }
+}
+
+fn hash_all(cluster: &Cluster, keys: &KeyValueHash) -> u32 {
+    let mut crc = 0;
+    let mut add = |bytes: &[u8]| crc = crc32c::crc32c_append(crc, bytes);
+    add(b"alarms");
+    for alarm in cluster.alarms.list(pb::AlarmType::None as i32) {
+        add(&alarm.encode_to_vec());
+    }
+    add(b"cluster");
+    add(cluster.version.as_deref().unwrap_or_default().as_bytes());
+    add(b"key");
+    add(&keys.hash.to_be_bytes());
+    add(b"members");
+    for member in cluster.members.iter() {
+        add(&member.encode_to_vec());
+    }
+    crc
 }

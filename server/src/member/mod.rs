@@ -16,6 +16,7 @@
 //! * Time is the number of [`Input::Tick`]s; one tick is one heartbeat interval.
 //! * A proposal goes to the log at most once. Whatever becomes of it then, it is not repeated.
 
+mod hashes;
 mod published;
 mod waiters;
 
@@ -31,7 +32,7 @@ use ferrite_api::types::RequestId;
 use ferrite_disk::wal::Position;
 use ferrite_raft::{Append, Driver, EntryKind, ProposeError, ReadToken, Ticket};
 use ferrite_storage::apply::outcome::Response;
-use ferrite_storage::checkpoint::{Done, Job, Policy, Reason};
+use ferrite_storage::checkpoint::{CompactionHash, Done, Hashed, Job, Policy, Reason};
 use ferrite_storage::mvcc::pins::Pin;
 use ferrite_storage::mvcc::view::View;
 use ferrite_storage::page;
@@ -43,6 +44,7 @@ use crate::error::Error;
 use crate::request_id::RequestIds;
 use waiters::Waiters;
 
+pub use hashes::Hashes;
 pub use published::{Cluster, Published, Roots};
 
 /// The level of the cluster that this build forms.
@@ -101,6 +103,8 @@ pub enum Input<T> {
     },
     /// A job has ended.
     JobDone(Done),
+    /// The hash of a compaction has ended.
+    HashDone(Hashed),
 }
 
 /// The end of a request.
@@ -134,6 +138,8 @@ pub struct Effects<T> {
     pub replies: Vec<(T, Reply)>,
     /// A job to run.
     pub job: Option<Job>,
+    /// A hash to compute, in steps beside the jobs.
+    pub hash: Option<CompactionHash>,
     /// Log segments below this number are not needed any more.
     pub release_before: Option<u64>,
     /// Records to append to the log and to sync; then [`Member::appended`].
@@ -290,6 +296,7 @@ impl<T> Member<T> {
                 self.answer_compactions();
             }
             Input::JobDone(done) => self.job_done(done)?,
+            Input::HashDone(hashed) => self.hash_done(hashed),
         }
         Ok(())
     }
@@ -313,6 +320,7 @@ impl<T> Member<T> {
             send: std::mem::take(&mut self.send),
             replies: std::mem::take(&mut self.replies),
             job: self.job.take(),
+            hash: self.state.next_hash(),
             release_before: self.next_release(),
             append: self.next_append(),
         })
@@ -656,11 +664,35 @@ impl<T> Member<T> {
             self.published
                 .set_view(self.state.view(), self.state.applied().get());
         }
-        if finished.compacted.is_some() {
+        if let Some(revision) = finished.compacted {
+            let sizes = self.published.view().page.sizes();
+            tracing::info!(
+                "compact-revision" = revision,
+                "current-db-size-bytes" = sizes.allocated,
+                "current-db-size-in-use-bytes" = sizes.in_use,
+                "finished scheduled compaction"
+            );
             self.prune = true;
             self.answer_compactions();
         }
         Ok(())
+    }
+
+    fn hash_done(&mut self, hashed: Hashed) {
+        match self.state.finish_hash(hashed) {
+            Ok(Some(hash)) => {
+                tracing::info!(
+                    hash = hash.hash,
+                    revision = hash.revision,
+                    "compact-revision" = hash.compact_revision,
+                    "storing new hash"
+                );
+                self.published.hashes().store(hash);
+            }
+            Ok(None) => tracing::warn!("a compaction was not hashed"),
+            // The compaction goes on: what it removes is not what is damaged, or it will say so.
+            Err(error) => tracing::error!(%error, "failed to hash a compaction"),
+        }
     }
 
     fn answer_compactions(&mut self) {

@@ -13,6 +13,8 @@ use ferrite_storage::mvcc::view::View;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::hashes::Hashes;
+
 /// Members, alarms and version of the cluster: changes rarely, so it is published apart.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
@@ -30,6 +32,7 @@ pub struct Published {
     view: ArcSwap<View>,
     cluster: ArcSwap<Cluster>,
     roots: Roots,
+    hashes: Hashes,
     term: AtomicU64,
     leader: AtomicU64,
     committed: AtomicU64,
@@ -48,6 +51,7 @@ impl Published {
             view: ArcSwap::from_pointee(view),
             cluster: ArcSwap::from_pointee(cluster),
             roots: Roots::default(),
+            hashes: Hashes::default(),
             term: AtomicU64::new(0),
             leader: AtomicU64::new(0),
             committed: AtomicU64::new(0),
@@ -72,6 +76,11 @@ impl Published {
     /// Index roots of revisions that are being paged through.
     pub fn roots(&self) -> &Roots {
         &self.roots
+    }
+
+    /// Hashes of the last compactions.
+    pub fn hashes(&self) -> &Hashes {
+        &self.hashes
     }
 
     /// The current term.

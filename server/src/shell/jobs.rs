@@ -5,16 +5,22 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ferrite_storage::checkpoint::{Done, Job};
+use ferrite_storage::checkpoint::{CompactionHash, Done, Hashed, Job};
 
 use super::{Inbox, Waiter};
 use crate::member::{Fatal, Input, Member};
 use crate::metrics::Metrics;
 
-/// Runs one job at a time; the result comes back through the inbox.
+enum Work {
+    Job(Job),
+    Hash(CompactionHash),
+}
+
+/// Runs one job at a time, and a hash in the gaps; results come back through the inbox.
 pub(super) struct Jobs {
-    // One job is out at a time (the member sees to it), so neither channel ever holds more.
-    submit: Option<Sender<Job>>,
+    // One job and one hash are out at a time (the member sees to it), so neither channel ever
+    // holds more.
+    submit: Option<Sender<Work>>,
     settled: Receiver<()>,
     running: bool,
     thread: Option<thread::JoinHandle<()>>,
@@ -26,36 +32,18 @@ impl Jobs {
         metrics: Arc<Metrics>,
         compaction_pause: Duration,
     ) -> std::io::Result<Self> {
-        let (submit, jobs) = channel::<Job>();
+        let (submit, work) = channel();
         let (settle, settled) = channel();
+        let worker = Worker {
+            inbox,
+            metrics,
+            pause: compaction_pause,
+            work,
+            settle,
+        };
         let thread = thread::Builder::new()
             .name("checkpoint".to_owned())
-            .spawn(move || {
-                while let Ok(job) = jobs.recv() {
-                    let begun = Instant::now();
-                    let done = job.run();
-                    if let Done::Checkpointed(checkpoint, result) = &done {
-                        let took = begun.elapsed();
-                        metrics
-                            .disk
-                            .backend_commit_duration
-                            .observe(took.as_secs_f64());
-                        tracing::debug!(
-                            ?took,
-                            rows = checkpoint.rows(),
-                            ok = result.is_ok(),
-                            "checkpoint"
-                        );
-                        if checkpoint.removes() {
-                            // Compaction is in no hurry: the disk belongs to the writes.
-                            thread::sleep(compaction_pause);
-                        }
-                    }
-                    inbox.report(Input::JobDone(done));
-                    // The receiver is gone only when the member thread has ended without settling.
-                    let _ended = settle.send(());
-                }
-            })?;
+            .spawn(move || worker.work())?;
         Ok(Self {
             submit: Some(submit),
             settled,
@@ -68,10 +56,19 @@ impl Jobs {
     pub(super) fn run(&mut self, job: Job) {
         while self.settled.try_recv().is_ok() {}
         self.running = true;
+        self.submit(Work::Job(job));
+    }
+
+    /// Hands a hash over.
+    pub(super) fn hash(&mut self, hash: CompactionHash) {
+        self.submit(Work::Hash(hash));
+    }
+
+    fn submit(&self, work: Work) {
         if let Some(submit) = &self.submit {
             // The thread ends only after the sender is dropped, or by a panic, which loses the
             // checkpoint and nothing else: the log still has the entries.
-            if submit.send(job).is_err() {
+            if submit.send(work).is_err() {
                 tracing::error!("the checkpoint thread has ended");
             }
         }
@@ -101,6 +98,76 @@ impl Jobs {
             }
         }
         Ok(())
+    }
+}
+
+/// The thread's side.
+struct Worker {
+    inbox: Arc<Inbox>,
+    metrics: Arc<Metrics>,
+    /// Compaction is in no hurry: between its steps the disk belongs to the writes.
+    pause: Duration,
+    work: Receiver<Work>,
+    settle: Sender<()>,
+}
+
+impl Worker {
+    /// Works until the sender is gone.
+    fn work(self) {
+        while let Ok(work) = self.work.recv() {
+            match work {
+                Work::Job(job) => self.run(job),
+                Work::Hash(hash) => {
+                    if let Some(hashed) = self.hash(hash) {
+                        self.inbox.report(Input::HashDone(hashed));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Computes a hash step by step. A job that comes meanwhile goes first. `None`: the sender is
+    /// gone.
+    fn hash(&self, mut hash: CompactionHash) -> Option<Hashed> {
+        loop {
+            if let Some(hashed) = hash.step() {
+                return Some(hashed);
+            }
+            match self.work.recv_timeout(self.pause) {
+                Ok(Work::Job(job)) => self.run(job),
+                Ok(Work::Hash(newer)) => hash = newer,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
+    fn run(&self, job: Job) {
+        let begun = Instant::now();
+        let done = job.run();
+        if let Done::Checkpointed(checkpoint, result) = &done {
+            let took = begun.elapsed();
+            let disk = &self.metrics.disk;
+            disk.backend_commit_duration.observe(took.as_secs_f64());
+            tracing::debug!(
+                ?took,
+                rows = checkpoint.rows(),
+                ok = result.is_ok(),
+                "checkpoint"
+            );
+            if checkpoint.removes() > 0 {
+                let mvcc = &self.metrics.mvcc;
+                mvcc.db_compaction_pause
+                    .observe(took.as_secs_f64() * 1000.0);
+                if result.is_ok() {
+                    mvcc.db_compaction_keys.inc_by(checkpoint.removes() as u64);
+                }
+                thread::sleep(self.pause);
+            }
+        }
+        self.inbox.report(Input::JobDone(done));
+        // The receiver is gone only when the member thread has ended without settling.
+        let _ended = self.settle.send(());
     }
 }
 

@@ -153,6 +153,7 @@ impl Shell {
                 send,
                 replies,
                 job,
+                hash,
                 append,
                 release_before,
             } = self.parts.member.effects()?;
@@ -165,6 +166,9 @@ impl Shell {
             }
             if let Some(job) = job {
                 self.jobs.run(job);
+            }
+            if let Some(hash) = hash {
+                self.jobs.hash(hash);
             }
             if let Some(segment) = release_before {
                 self.parts.wal.release_before(segment)?;

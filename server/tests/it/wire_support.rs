@@ -159,6 +159,17 @@ impl Kv for Fake {
         Ok(pb::AlarmResponse::default())
     }
 
+    async fn hash(&self) -> Result<pb::HashResponse, Error> {
+        Ok(pb::HashResponse::default())
+    }
+
+    async fn hash_kv(&self, request: pb::HashKvRequest) -> Result<pb::HashKvResponse, Error> {
+        Ok(pb::HashKvResponse {
+            hash_revision: request.revision,
+            ..Default::default()
+        })
+    }
+
     async fn member_list(&self, _: pb::MemberListRequest) -> Result<pb::MemberListResponse, Error> {
         let members = vec![pb::Member {
             id: 2,

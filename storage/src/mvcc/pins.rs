@@ -3,7 +3,8 @@
 //! Rows are immutable, so a long reader holds no page-file transaction; it only asks compaction not
 //! to delete the rows under it. Compaction deletes nothing that a pin below its revision may need
 //! until the pin is gone or its patience ends; after that the reader finds rows missing, sees that
-//! its revision is compacted, and ends with the compacted error.
+//! its revision is compacted, and ends with the compacted error. A reader that does not know which
+//! rows to expect asks its pin whether it still [holds](Pin::holds).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,13 +15,29 @@ use parking_lot::Mutex;
 #[derive(Clone, Debug, Default)]
 pub struct Pins {
     // A mutex, held for a map update only; never together with another lock.
-    held: Arc<Mutex<BTreeMap<i64, usize>>>,
+    held: Arc<Mutex<Held>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    readers: BTreeMap<i64, usize>,
+    /// The last compaction that began to remove rows.
+    removing: i64,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self {
+            readers: BTreeMap::new(),
+            removing: i64::MIN,
+        }
+    }
 }
 
 impl Pins {
     /// Pins `revision` until the guard is dropped.
     pub fn pin(&self, revision: i64) -> Pin {
-        *self.held.lock().entry(revision).or_insert(0) += 1;
+        *self.held.lock().readers.entry(revision).or_insert(0) += 1;
         Pin {
             pins: self.clone(),
             revision,
@@ -31,8 +48,15 @@ impl Pins {
     pub fn oldest(&self) -> Option<i64> {
         self.held
             .lock()
+            .readers
             .first_key_value()
             .map(|(revision, _)| *revision)
+    }
+
+    /// A compaction to `target` begins to remove rows: pins below it hold no longer.
+    pub(crate) fn begin_removal(&self, target: i64) {
+        let mut held = self.held.lock();
+        held.removing = held.removing.max(target);
     }
 }
 
@@ -43,13 +67,21 @@ pub struct Pin {
     revision: i64,
 }
 
+impl Pin {
+    /// Whether everything that was read until now was there: no compaction above the pinned
+    /// revision has begun to remove rows.
+    pub fn holds(&self) -> bool {
+        self.pins.held.lock().removing <= self.revision
+    }
+}
+
 impl Drop for Pin {
     fn drop(&mut self) {
         let mut held = self.pins.held.lock();
-        if let Some(count) = held.get_mut(&self.revision) {
+        if let Some(count) = held.readers.get_mut(&self.revision) {
             *count -= 1;
             if *count == 0 {
-                held.remove(&self.revision);
+                held.readers.remove(&self.revision);
             }
         }
     }
@@ -73,5 +105,16 @@ mod tests {
         assert_eq!(pins.oldest(), Some(5));
         drop(a);
         assert_eq!(pins.oldest(), None);
+    }
+
+    #[test]
+    fn a_pin_holds_until_rows_above_it_are_removed() {
+        let pins = Pins::default();
+        let (old, new) = (pins.pin(-1), pins.pin(5));
+        assert!(old.holds() && new.holds());
+        pins.begin_removal(5);
+        assert!(!old.holds() && new.holds());
+        pins.begin_removal(6);
+        assert!(!new.holds() && !pins.pin(5).holds() && pins.pin(6).holds());
     }
 }

@@ -12,6 +12,7 @@ use ferrite_storage::apply::Applied;
 use ferrite_storage::apply::outcome::Response;
 use ferrite_storage::checkpoint::{Policy, Reason};
 use ferrite_storage::members;
+use ferrite_storage::mvcc::hash::KeyValueHash;
 use ferrite_storage::page::{ConfState, Initial, MetaUpdate, Options, PageFile};
 use ferrite_storage::state::State;
 use prost::Message;
@@ -23,6 +24,8 @@ pub(crate) struct Harness {
     disk: Arc<dyn Disk>,
     pub(crate) state: State,
     log: Vec<Bytes>,
+    /// Hashes of the compactions so far.
+    pub(crate) hashes: Vec<KeyValueHash>,
 }
 
 impl Harness {
@@ -53,6 +56,7 @@ impl Harness {
             disk,
             state,
             log: Vec::new(),
+            hashes: Vec::new(),
         }
     }
 
@@ -79,6 +83,11 @@ impl Harness {
             max_bytes: usize::MAX,
             remove_rows,
         };
+        if let Some(hash) = self.state.next_hash() {
+            let hash = self.state.finish_hash(hash.run()).unwrap();
+            self.hashes
+                .push(hash.expect("nothing removes rows under it"));
+        }
         let Some(job) = self.state.next_job(&policy, Reason::Aged) else {
             return false;
         };
@@ -90,14 +99,21 @@ impl Harness {
     /// Drops everything in memory, restores the page file, replays the log after it.
     pub(crate) fn restart(&mut self) {
         let replaced = Harness::new();
-        let Harness { disk, state, log } = std::mem::replace(self, replaced);
+        let Harness {
+            disk, state, log, ..
+        } = std::mem::replace(self, replaced);
         drop(state);
         let page = PageFile::open(&disk, Path::new(PATH), options()).unwrap();
         let mut state = State::restore(Arc::new(page)).unwrap();
         for index in state.applied().get() + 1..=log.len() as u64 {
             state.apply(index, 1, &log[index as usize - 1]).unwrap();
         }
-        *self = Harness { disk, state, log };
+        *self = Harness {
+            disk,
+            state,
+            log,
+            hashes: Vec::new(),
+        };
     }
 }
 

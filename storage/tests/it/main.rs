@@ -4,6 +4,7 @@
 
 mod alarms;
 mod harness;
+mod hash;
 mod model;
 mod model_index;
 mod model_mvcc;
