@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb::{InternalRaftRequest, RequestHeader};
@@ -11,11 +12,15 @@ use ferrite_disk::sim::SimDisk;
 use ferrite_disk::wal::{self, Wal};
 use ferrite_disk::{Disk, DiskLock};
 use ferrite_server::bootstrap;
+use ferrite_server::lessor;
 use ferrite_server::member::{Effects, Fatal, Input, Member, Options, Published, Reply};
 use ferrite_server::request_id::RequestIds;
 use ferrite_storage::checkpoint::{CompactionHash, Job, Policy};
 use ferrite_storage::page;
 use prost::Message;
+
+/// What a tick stands for.
+pub const TICK: Duration = Duration::from_millis(100);
 
 /// Small sizes, so that a short script sees every event.
 pub fn bootstrap_options() -> bootstrap::Options {
@@ -52,6 +57,12 @@ pub fn member_options() -> Options {
         catchup_entries: 5,
         name: "default".to_owned(),
         client_urls: vec!["http://localhost:2379".to_owned()],
+        lessor: lessor::Options {
+            election_timeout: 10 * TICK,
+            min_ttl: 1,
+            retry: 70 * TICK,
+            checkpoint_interval: None,
+        },
     }
 }
 
@@ -73,6 +84,8 @@ pub struct SimMember {
     published: Arc<Published>,
     wal: Wal,
     ids: RequestIds,
+    /// What the member's clock shows.
+    time: Duration,
     next_waiter: u64,
     replies: Vec<(u64, Reply)>,
     /// A job that was handed out; it runs after everything else of a step, as a thread would.
@@ -102,6 +115,7 @@ impl SimMember {
             published,
             wal: restored.wal,
             ids,
+            time: Duration::ZERO,
             next_waiter: 0,
             replies: Vec::new(),
             job: None,
@@ -140,6 +154,7 @@ impl SimMember {
     /// # Errors
     /// The member cannot go on.
     pub fn tick(&mut self) -> Result<(), Error> {
+        self.time += TICK;
         self.member.step(Input::Tick)?;
         self.carry_out()
     }
@@ -150,6 +165,7 @@ impl SimMember {
     /// The member cannot go on.
     pub fn carry_out(&mut self) -> Result<(), Error> {
         loop {
+            self.member.advance(self.time);
             self.effects()?;
             if let Some(job) = self.job.take() {
                 let done = job.run();

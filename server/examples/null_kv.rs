@@ -23,7 +23,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::etcdserverpb::kv_server;
 use ferrite_server::error::Error;
-use ferrite_server::grpc::{self, Kv};
+use ferrite_server::grpc::{self, Kv, Leases};
 use ferrite_server::handle::RangeReply;
 use ferrite_server::metrics::{self, Metrics};
 use ferrite_server::serve::{Listener, Options, Serves, serve};
@@ -93,6 +93,33 @@ impl Null {
 
 fn unused() -> Error {
     Error::status(tonic::Code::Unimplemented, "only Put is measured")
+}
+
+impl Leases for Null {
+    async fn lease_grant(&self, _: pb::LeaseGrantRequest) -> Result<pb::LeaseGrantResponse, Error> {
+        Err(unused())
+    }
+    async fn lease_revoke(
+        &self,
+        _: pb::LeaseRevokeRequest,
+    ) -> Result<pb::LeaseRevokeResponse, Error> {
+        Err(unused())
+    }
+    async fn lease_keep_alive(
+        &self,
+        _: pb::LeaseKeepAliveRequest,
+    ) -> Result<pb::LeaseKeepAliveResponse, Error> {
+        Err(unused())
+    }
+    async fn lease_time_to_live(
+        &self,
+        _: pb::LeaseTimeToLiveRequest,
+    ) -> Result<pb::LeaseTimeToLiveResponse, Error> {
+        Err(unused())
+    }
+    fn lease_leases(&self) -> pb::LeaseLeasesResponse {
+        pb::LeaseLeasesResponse::default()
+    }
 }
 
 impl Kv for Null {

@@ -11,6 +11,7 @@ pub mod error;
 pub mod grpc;
 pub mod handle;
 pub mod http;
+pub mod lessor;
 pub mod logging;
 pub mod member;
 pub mod metrics;

@@ -19,14 +19,18 @@ use crate::config::{self, Config, Scheme, Url};
 use crate::grpc;
 use crate::handle::{Handle, Inner, Limits};
 use crate::http;
+use crate::lessor;
 use crate::member::{self, Fatal, Member};
 use crate::metrics::Metrics;
 use crate::request_id::RequestIds;
 use crate::serve::{self, Address, Listener, Serves, Serving};
-use crate::shell::{self, Inbox};
+use crate::shell::{self, Clock, Inbox};
 
 /// Time between checkpoints of a store that changes.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Time between checkpoints of what is left of a lease.
+const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Bytes of raft entries kept in memory beside the log: what a follower that is a little behind
 /// needs.
@@ -92,6 +96,10 @@ impl Server {
     pub async fn start(config: Config) -> Result<Server, Error> {
         let metrics = Metrics::new(config.metrics_options());
         announce(&config);
+        metrics.server.set_feature("FastLeaseKeepAlive", true);
+        for gate in ["LeaseCheckpoint", "LeaseCheckpointPersist"] {
+            metrics.server.set_feature(gate, config.lease_checkpoint);
+        }
         metrics
             .server
             .quota_backend_bytes
@@ -268,6 +276,7 @@ async fn start_member(config: &Config, metrics: &Arc<Metrics>) -> Result<Started
     metrics.set_member_id(member_id);
     let (member, published) = Member::new(driver, state, member_options(config), Arc::clone(&ids));
 
+    let (lessor, clock) = (member.lessor(), Clock::start());
     let inbox = Arc::new(Inbox::default());
     let thread = shell::start(shell::Parts {
         member,
@@ -275,6 +284,7 @@ async fn start_member(config: &Config, metrics: &Arc<Metrics>) -> Result<Started
         wal,
         inbox: Arc::clone(&inbox),
         metrics: Arc::clone(metrics),
+        clock,
         heartbeat: config.heartbeat_interval,
         compaction_pause: config.compaction_sleep_interval,
         slow_apply: config.warning_apply_duration,
@@ -295,6 +305,7 @@ async fn start_member(config: &Config, metrics: &Arc<Metrics>) -> Result<Started
         max_request_bytes: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
         max_txn_ops: usize::try_from(config.max_txn_ops).unwrap_or(usize::MAX),
         quota_bytes: config.quota_backend_bytes,
+        request_timeout: config.request_timeout(),
     };
     let handle = Handle::new(Inner {
         cluster_id,
@@ -302,6 +313,8 @@ async fn start_member(config: &Config, metrics: &Arc<Metrics>) -> Result<Started
         published,
         inbox: Arc::clone(&inbox),
         ids,
+        lessor,
+        clock,
         limits,
         metrics: Arc::clone(metrics),
     });
@@ -348,6 +361,12 @@ fn member_options(config: &Config) -> member::Options {
         catchup_entries: config.snapshot_catchup_entries,
         name: config.name.clone(),
         client_urls: strings(&config.advertise_client_urls),
+        lessor: lessor::Options {
+            election_timeout: config.election_timeout,
+            min_ttl: lessor::Options::min_ttl(config.election_ticks(), config.heartbeat_interval),
+            retry: config.request_timeout(),
+            checkpoint_interval: config.lease_checkpoint.then_some(LEASE_CHECKPOINT_INTERVAL),
+        },
     }
 }
 

@@ -62,7 +62,7 @@ fn full_disk_refuses_writes_serves_reads_and_recovers_by_itself() {
                 assert_eq!(error, ferrite_api::Error::NoSpace.into());
                 refused += 1;
             }
-            Some((_, Reply::View(_))) => panic!("a view answers a put"),
+            Some((_, other)) => panic!("{other:?} answers a put"),
             None => waiting.push(waiter),
         }
         if member.published().no_space() {

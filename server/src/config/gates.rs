@@ -40,7 +40,11 @@ const fn gate(name: &'static str, default: bool, stage: Stage) -> Gate {
     }
 }
 
-/// All gates, sorted by name. None of their effects is built: each value must stay the default.
+/// Gates that can be switched. `LeaseCheckpointPersist` changes nothing: checkpoints of leases are
+/// always stored, as in every cluster since 3.6.
+pub(super) const BUILT: [&str; 2] = ["LeaseCheckpoint", "LeaseCheckpointPersist"];
+
+/// All gates, sorted by name. The value of those that are not [`BUILT`] must stay the default.
 pub static GATES: &[Gate] = &[
     gate("AllAlpha", false, Stage::Alpha),
     gate("AllBeta", false, Stage::Beta),
@@ -102,6 +106,12 @@ pub(super) fn parse(text: &str) -> Result<Vec<(&'static Gate, bool)>, String> {
             (gate, value)
         })
         .collect())
+}
+
+/// Whether a text that has been checked turns a gate on.
+pub(super) fn is_on(text: &str, name: &str) -> bool {
+    let values = parse(text).unwrap_or_default();
+    values.iter().any(|(gate, on)| gate.name == name && *on)
 }
 
 #[cfg(test)]

@@ -118,6 +118,9 @@ pub struct Config {
     pub log: logging::Options,
     /// `--metrics extensive`, `ETCD_METRICS`. Default false.
     pub extensive_metrics: bool,
+    /// `--feature-gates LeaseCheckpoint=true`. Leaders checkpoint what is left of long leases.
+    /// Default false.
+    pub lease_checkpoint: bool,
     /// `--warning-apply-duration`, `ETCD_WARNING_APPLY_DURATION`. Slower applies are warned about.
     /// Default 100 ms.
     pub warning_apply_duration: Duration,

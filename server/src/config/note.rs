@@ -82,6 +82,9 @@ pub enum Note {
         /// Bytes.
         recommended: u64,
     },
+    /// Checkpoints of leases are asked for without their gate of persistence, which changes nothing
+    /// since clusters of 3.6.
+    CheckpointWithoutPersist,
     /// Nothing waits for the disk.
     NoFsync,
     /// The configuration is not valid.
@@ -150,6 +153,9 @@ impl Note {
                 "max-request-bytes" = limit,
                 "recommended-request-bytes" = recommended,
                 "exceeded recommended request limit"
+            ),
+            Note::CheckpointWithoutPersist => warn!(
+                "Detected that checkpointing is enabled without persistence. Consider enabling feature gate LeaseCheckpointPersist"
             ),
             Note::NoFsync => warn!(
                 "--unsafe-no-fsync: writes are acknowledged before they are on disk; a crash of the machine loses data"

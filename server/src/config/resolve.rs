@@ -108,7 +108,7 @@ pub fn resolve(
     }
     check_compaction(&read, &mut problems);
     check_tracing(&read, &mut problems);
-    check_gates(&read, &mut problems);
+    check_gates(&read, &mut problems, &mut notes);
     let hash_check = read.duration("compact-hash-check-time");
     if hash_check.nanos() <= 0 {
         problems.push(Error::CompactHashCheckTime(hash_check));
@@ -284,23 +284,26 @@ fn check_tracing(read: &Reader<'_>, problems: &mut Vec<Error>) {
 }
 
 /// Step 11, and that no gate asks for what is not built.
-fn check_gates(read: &Reader<'_>, problems: &mut Vec<Error>) {
+fn check_gates(read: &Reader<'_>, problems: &mut Vec<Error>, notes: &mut Vec<Note>) {
     let text = read.text("feature-gates");
     // Checked where it was read.
     let values = gates::parse(&text).unwrap_or_default();
-    let enabled = |name: &str| values.iter().any(|(gate, on)| gate.name == name && *on);
+    let enabled = |name: &str| gates::is_on(&text, name);
     if enabled("LeaseCheckpointPersist") && !enabled("LeaseCheckpoint") {
         problems.push(Error::PersistWithoutCheckpoint);
     }
+    if enabled("LeaseCheckpoint") && !enabled("LeaseCheckpointPersist") {
+        notes.push(Note::CheckpointWithoutPersist);
+    }
     // AllAlpha and AllBeta show in the gates that they switch.
-    let changed = values
-        .iter()
-        .any(|(gate, on)| gate.default != *on && !gate.name.starts_with("All"));
+    let changed = values.iter().any(|(gate, on)| {
+        gate.default != *on && !gate.name.starts_with("All") && !gates::BUILT.contains(&gate.name)
+    });
     if changed {
         problems.push(Error::NotBuilt {
             flag: "feature-gates",
             value: text,
-            reason: "switching features is not built yet",
+            reason: "switching other features than LeaseCheckpoint is not built yet",
             default: "",
         });
     }
@@ -528,6 +531,7 @@ fn build(
         host_whitelist: read.list("host-whitelist"),
         log,
         extensive_metrics: read.text("metrics") == "extensive",
+        lease_checkpoint: gates::is_on(&read.text("feature-gates"), "LeaseCheckpoint"),
         warning_apply_duration: read.duration("warning-apply-duration").clamped(),
         warning_unary_request_duration: read
             .duration_or("warning-unary-request-duration", Duration::from_millis(300)),

@@ -698,6 +698,10 @@ fn rules() {
             "--compact-hash-check-time must be >0 (set to 0s)",
         ),
         (
+            &["--feature-gates=LeaseCheckpointPersist=true"],
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
+        ),
+        (
             &["--compact-hash-check-time=-90s"],
             "--compact-hash-check-time must be >0 (set to -1m30s)",
         ),
@@ -784,10 +788,6 @@ fn rules_about_what_is_refused() {
             "distributed tracing configurition is not valid: (tracing sampling rate must be less than 1000000)",
         ),
         (
-            &["--feature-gates=LeaseCheckpointPersist=true"],
-            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
-        ),
-        (
             &["--tls-min-version=TLS1.1"],
             "unexpected TLS version \"TLS1.1\" (must be one of: TLS1.2, TLS1.3)",
         ),
@@ -841,7 +841,7 @@ fn what_is_not_built_is_refused_by_name() {
             not_built(
                 "feature-gates",
                 "InitialCorruptCheck=true",
-                "switching features is not built yet",
+                "switching other features than LeaseCheckpoint is not built yet",
                 "",
             ),
         ),
@@ -850,7 +850,7 @@ fn what_is_not_built_is_refused_by_name() {
             not_built(
                 "feature-gates",
                 "AllBeta=false",
-                "switching features is not built yet",
+                "switching other features than LeaseCheckpoint is not built yet",
                 "",
             ),
         ),
@@ -925,6 +925,13 @@ fn notes() {
     let own_port = &["--listen-client-http-urls=http://localhost:1"][..];
     assert!(has(&[], &Note::SinglePort));
     assert!(!has(own_port, &Note::SinglePort));
+    let persist = "--feature-gates=LeaseCheckpoint=true,LeaseCheckpointPersist=true";
+    let checkpoint = "--feature-gates=LeaseCheckpoint=true";
+    assert!(has(&[checkpoint], &Note::CheckpointWithoutPersist));
+    assert!(!has(&[persist], &Note::CheckpointWithoutPersist));
+    let checkpoints =
+        [&[][..], &[checkpoint], &[persist]].map(|args| config(args).lease_checkpoint);
+    assert_eq!(checkpoints, [false, true, true]);
     assert!(has(
         &[],
         &Note::DefaultName {

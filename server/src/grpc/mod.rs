@@ -29,6 +29,7 @@ use crate::metrics::{Method, Metrics};
 mod body;
 mod call;
 mod health;
+mod lease;
 mod message;
 mod methods;
 mod range_reply;
@@ -38,6 +39,7 @@ mod stream;
 mod unary;
 
 pub use body::Body;
+pub use lease::Leases;
 pub use methods::not_built;
 
 use call::Call;
@@ -58,7 +60,7 @@ const REQUEST_OVERHEAD: usize = 512 * 1024;
 const MAX_LEADERLESS_CHECKS: u32 = 3;
 
 /// What the services ask of a member; [`Handle`] in production.
-pub trait Kv: Clone + Send + Sync + 'static {
+pub trait Kv: Leases + Clone + Send + Sync + 'static {
     /// KV.Range.
     fn range(
         &self,
@@ -275,6 +277,9 @@ impl<K: Kv> Server<K> {
             Route::Built(Method::HealthWatch) => Begun::Boxed(Box::pin(
                 self.clone().stream::<health::Watch, B>(call, body),
             )),
+            Route::Built(Method::LeaseKeepAlive) => Begun::Boxed(Box::pin(
+                self.clone().stream::<lease::KeepAlive, B>(call, body),
+            )),
             Route::Built(method) => Begun::Unary(method, call, body),
             Route::NotBuilt(service, name, method) => {
                 Begun::Answered(Box::new(self.refuse_not_built(service, name, method)))
@@ -298,6 +303,10 @@ impl<K: Kv> Server<K> {
             Method::KvTxn => self.unary::<unary::Txn, B>(&call, body).await,
             Method::KvDeleteRange => self.unary::<unary::DeleteRange, B>(&call, body).await,
             Method::KvCompact => self.unary::<unary::Compact, B>(&call, body).await,
+            Method::LeaseGrant => self.unary::<lease::Grant, B>(&call, body).await,
+            Method::LeaseRevoke => self.unary::<lease::Revoke, B>(&call, body).await,
+            Method::LeaseTimeToLive => self.unary::<lease::TimeToLive, B>(&call, body).await,
+            Method::LeaseLeases => self.unary::<lease::List, B>(&call, body).await,
             Method::ClusterMemberList => self.unary::<unary::MemberList, B>(&call, body).await,
             Method::MaintenanceAlarm => self.unary::<unary::Alarm, B>(&call, body).await,
             Method::MaintenanceHash => self.unary::<unary::Hash, B>(&call, body).await,

@@ -6,10 +6,11 @@
 //! it is cheap but for reading rows; long reads go to the blocking pool.
 
 mod kv;
+mod lease;
 mod maintenance;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ferrite_api::Error as ApiError;
 use ferrite_api::pb::etcdserverpb as pb;
@@ -17,15 +18,17 @@ use ferrite_api::types::{ClusterId, MemberId};
 use ferrite_storage::mvcc::read::RangeError;
 use ferrite_storage::mvcc::view::View;
 use ferrite_storage::state::overtaken;
+use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::oneshot;
 use tonic::Code;
 
 use crate::error::Error;
+use crate::lessor::Lessor;
 use crate::member::{Applied, Input, Published, Reply};
 use crate::metrics::{Metrics, RequestKind};
 use crate::request_id::RequestIds;
-use crate::shell::Inbox;
+use crate::shell::{Clock, Inbox, Waiter};
 
 pub use kv::RangeReply;
 pub use maintenance::Versions;
@@ -39,6 +42,8 @@ pub struct Limits {
     pub max_txn_ops: usize,
     /// The quota as Status reports it, bytes.
     pub quota_bytes: i64,
+    /// How long a request may take.
+    pub request_timeout: Duration,
 }
 
 /// A running member, seen from inside the process. Cheap to clone.
@@ -66,6 +71,9 @@ pub(crate) struct Inner {
     pub(crate) published: Arc<Published>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) ids: Arc<RequestIds>,
+    /// The member's lessor; see [`Member::lessor`](crate::member::Member::lessor).
+    pub(crate) lessor: Arc<Mutex<Lessor<Waiter>>>,
+    pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -155,8 +163,8 @@ impl Handle {
         }
         match self.ask(|waiter| Input::Read { waiter }).await? {
             Reply::View(view) => Ok(view),
-            Reply::Applied(_) => Err(mixed_up()),
             Reply::Failed(error) => Err(error),
+            Reply::Applied(_) | Reply::LeaseKeys(_) => Err(mixed_up()),
         }
     }
 
@@ -191,7 +199,7 @@ impl Handle {
             .await;
         let result = match reply {
             Ok(Reply::Applied(applied)) => Ok(applied),
-            Ok(Reply::View(_)) => Err(mixed_up()),
+            Ok(Reply::View(_) | Reply::LeaseKeys(_)) => Err(mixed_up()),
             Ok(Reply::Failed(error)) | Err(error) => Err(error),
         };
         if result.is_err() {

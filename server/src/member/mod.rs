@@ -13,45 +13,50 @@
 //! Invariants:
 //! * A client is answered only after its entry is committed, synced here, applied, and the view
 //!   that shows it is published.
-//! * Time is the number of [`Input::Tick`]s; one tick is one heartbeat interval.
+//! * Time is the number of [`Input::Tick`]s; one tick is one heartbeat interval. Leases alone go by
+//!   what [`Member::advance`] is told.
 //! * A proposal goes to the log at most once. Whatever becomes of it then, it is not repeated.
 
 mod hashes;
+mod leases;
+mod proposals;
 mod published;
 mod waiters;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use ferrite_api::pb::etcdserverpb::{InternalRaftRequest, RequestHeader};
+use ferrite_api::pb::etcdserverpb::InternalRaftRequest;
 use ferrite_api::pb::membershippb::{
     Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
 };
-use ferrite_api::types::RequestId;
+use ferrite_api::types::{LeaseId, RequestId};
 use ferrite_disk::wal::Position;
-use ferrite_raft::{Append, Driver, EntryKind, ProposeError, ReadToken, Ticket};
+use ferrite_raft::{Append, Driver, EntryKind, ReadToken, Ticket};
 use ferrite_storage::apply::outcome::Response;
 use ferrite_storage::checkpoint::{CompactionHash, Done, Hashed, Job, Policy, Reason};
 use ferrite_storage::mvcc::pins::Pin;
 use ferrite_storage::mvcc::view::View;
 use ferrite_storage::page;
 use ferrite_storage::state::State;
-use prost::Message;
+use parking_lot::Mutex;
 use tonic::Code;
 
 use crate::error::Error;
+use crate::lessor::{self, Lessor};
 use crate::request_id::RequestIds;
+use leases::LeaseChange;
+use proposals::Proposal;
 use waiters::Waiters;
 
 pub use hashes::Hashes;
+pub use leases::LeaseCounts;
 pub use published::{Cluster, Published, Roots};
 
 /// The level of the cluster that this build forms.
 const CLUSTER_VERSION: &str = "3.7.0";
-
-/// Entries that may be committed and not yet applied before new proposals are refused.
-const MAX_BACKLOG: u64 = 5000;
 
 /// Index keys that one step prunes after a compaction: well under a millisecond.
 const PRUNE_KEYS: usize = 256;
@@ -73,6 +78,8 @@ pub struct Options {
     pub name: String,
     /// The client URLs to publish.
     pub client_urls: Vec<String>,
+    /// How leases end.
+    pub lessor: lessor::Options,
 }
 
 /// What happens to a member. `T` is the shell's way to reach the client that waits.
@@ -101,6 +108,13 @@ pub enum Input<T> {
         /// Who waits.
         waiter: T,
     },
+    /// A client asks for the keys of a lease.
+    LeaseKeys {
+        /// The lease.
+        id: LeaseId,
+        /// Who waits.
+        waiter: T,
+    },
     /// A job has ended.
     JobDone(Done),
     /// The hash of a compaction has ended.
@@ -114,6 +128,8 @@ pub enum Reply {
     Applied(Applied),
     /// A view that is fresh enough for the read.
     View(Arc<View>),
+    /// The keys attached to a lease, in byte order; `None` if there is no such lease.
+    LeaseKeys(Option<Vec<Bytes>>),
     /// The request has failed, or its outcome is not known here.
     Failed(Error),
 }
@@ -174,12 +190,6 @@ impl From<page::Error> for Fatal {
     }
 }
 
-#[derive(Debug)]
-struct Proposal {
-    id: RequestId,
-    payload: Bytes,
-}
-
 /// A round of linearizable reads under way.
 #[derive(Debug)]
 struct Round<T> {
@@ -197,6 +207,12 @@ pub struct Member<T> {
     options: Options,
     ids: Arc<RequestIds>,
     now: u64,
+    /// What [`Member::advance`] was told last.
+    time: Duration,
+    // Shared with the tasks that serve renewals, which must not wait for this owner's disk. Held for
+    // one batch or one request; never together with another lock.
+    lessor: Arc<Mutex<Lessor<T>>>,
+    lease_counts: LeaseCounts,
     /// Proposals that raft has not taken yet: no leader, or too much uncommitted.
     queue: VecDeque<Proposal>,
     waiters: Waiters<T>,
@@ -236,6 +252,7 @@ impl<T> Member<T> {
         let published = Arc::new(Published::new(state.view(), cluster));
         published.set_view(state.view(), state.applied().get());
         let checkpointed = state.applied().get();
+        let lessor = Lessor::new(options.lessor.clone(), state.leases().iter());
         let mut member = Self {
             driver,
             state,
@@ -243,6 +260,9 @@ impl<T> Member<T> {
             options,
             ids,
             now: 0,
+            time: Duration::ZERO,
+            lessor: Arc::new(Mutex::new(lessor)),
+            lease_counts: LeaseCounts::default(),
             queue: VecDeque::new(),
             waiters: Waiters::new(),
             reads: Vec::new(),
@@ -295,6 +315,7 @@ impl<T> Member<T> {
                 self.compactions.push((revision, waiter));
                 self.answer_compactions();
             }
+            Input::LeaseKeys { id, waiter } => self.lease_keys(id, waiter),
             Input::JobDone(done) => self.job_done(done)?,
             Input::HashDone(hashed) => self.hash_done(hashed),
         }
@@ -328,7 +349,7 @@ impl<T> Member<T> {
 
     /// Whether [`Member::effects`] has work to do without a new input.
     pub fn busy(&self) -> bool {
-        self.driver.has_effects() || self.prune
+        self.driver.has_effects() || self.prune || self.leases_behind()
     }
 
     /// An append is durable, or written if it needed no sync.
@@ -357,6 +378,7 @@ impl<T> Member<T> {
         );
         waiting.extend(self.confirmed.drain(..).map(|(_, waiter)| waiter));
         waiting.extend(self.compactions.drain(..).map(|(_, waiter)| waiter));
+        waiting.extend(self.lessor.lock().demote());
         (
             waiting,
             self.state.next_job(&self.options.checkpoint, Reason::Aged),
@@ -394,54 +416,6 @@ impl<T> Member<T> {
         if self.now - self.last_checkpoint >= self.options.checkpoint_ticks {
             self.last_checkpoint = self.now;
             self.want_job(Reason::Aged);
-        }
-    }
-
-    fn propose(&mut self, id: RequestId, payload: Bytes, waiter: T) {
-        let status = self.driver.status();
-        if status.commit > status.applied + MAX_BACKLOG {
-            let error = ferrite_api::Error::RequestTooManyRequests.into();
-            self.replies.push((waiter, Reply::Failed(error)));
-            return;
-        }
-        if self.log_full {
-            self.replies
-                .push((waiter, Reply::Failed(ferrite_api::Error::NoSpace.into())));
-            return;
-        }
-        self.waiters
-            .add(id, self.now + self.options.request_ticks, waiter);
-        self.queue.push_back(Proposal { id, payload });
-    }
-
-    fn propose_queued(&mut self) {
-        while let Some(proposal) = self.queue.front() {
-            match self.driver.propose(proposal.payload.clone()) {
-                Ok(()) => {
-                    self.queue.pop_front();
-                }
-                // Nothing entered the log: the proposal waits for a leader, or for room.
-                Err(
-                    ProposeError::NoLeader
-                    | ProposeError::NotLeader { .. }
-                    | ProposeError::Dropped(_),
-                ) => return,
-                Err(
-                    error @ (ProposeError::TooLarge { .. }
-                    | ProposeError::InvalidChange(_)
-                    | ProposeError::Stopped),
-                ) => {
-                    let id = proposal.id;
-                    self.queue.pop_front();
-                    if let Some(waiter) = self.waiters.take(id) {
-                        let error = match error {
-                            ProposeError::TooLarge { .. } => ferrite_api::Error::RequestTooLarge,
-                            _ => ferrite_api::Error::Stopped,
-                        };
-                        self.replies.push((waiter, Reply::Failed(error.into())));
-                    }
-                }
-            }
         }
     }
 
@@ -486,6 +460,7 @@ impl<T> Member<T> {
         }
         if effects.leadership.is_some() {
             self.leading = None;
+            self.demote_lessor();
         }
         self.apply(effects.committed)?;
         self.publish_raft();
@@ -498,7 +473,7 @@ impl<T> Member<T> {
             return Ok(());
         };
         let cluster_changes = self.state.cluster_changes();
-        let mut results = Vec::new();
+        let (mut results, mut leases) = (Vec::new(), Vec::new());
         for entry in committed {
             // Raft hands out entries from the consistent index on; a replay below it is skipped.
             if entry.index <= self.state.applied().get() {
@@ -512,9 +487,9 @@ impl<T> Member<T> {
                 });
             }
             let applied = self.state.apply(entry.index, entry.term, &entry.data)?;
-            if let Some(applied) = applied
-                && let Some(waiter) = self.waiters.take(applied.request)
-            {
+            let Some(applied) = applied else { continue };
+            leases.extend(LeaseChange::of(&applied.result));
+            if let Some(waiter) = self.waiters.take(applied.request) {
                 results.push((waiter, applied.result));
             }
         }
@@ -524,6 +499,7 @@ impl<T> Member<T> {
         if self.state.cluster_changes() != cluster_changes {
             self.published.set_cluster(cluster_of(&self.state));
         }
+        self.note_leases(leases);
         let view = self.published.view();
         for (waiter, result) in results {
             let needs = result.as_ref().ok().and_then(Response::needs);
@@ -551,6 +527,7 @@ impl<T> Member<T> {
         }
         if self.leading != Some(term) {
             self.leading = Some(term);
+            self.lessor.lock().promote(self.time);
             let attributes = Attributes {
                 name: self.options.name.clone(),
                 client_urls: self.options.client_urls.clone(),
@@ -586,17 +563,6 @@ impl<T> Member<T> {
                 .is_some_and(|own| {
                     own.name == self.options.name && own.client_urls == self.options.client_urls
                 })
-    }
-
-    /// Proposes a request of the member's own, for which nobody waits.
-    fn propose_own(&mut self, mut request: InternalRaftRequest) {
-        let id = self.ids.next();
-        request.header = Some(RequestHeader {
-            id: id.get(),
-            ..RequestHeader::default()
-        });
-        let payload = Bytes::from(request.encode_to_vec());
-        self.queue.push_back(Proposal { id, payload });
     }
 
     fn publish_raft(&self) {

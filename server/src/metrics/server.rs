@@ -176,7 +176,7 @@ impl ServerMetrics {
             "1 for an enabled feature gate, 0 for a disabled one.",
             &["name", "stage"],
         );
-        // Off, also those that are on by default in etcd: no gate's effect is built.
+        // Off, also those that are on by default in etcd, where their effect is not built.
         for gate in GATES {
             feature_enabled
                 .with_label_values(&[gate.name, gate.stage.name()])

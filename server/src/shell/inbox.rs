@@ -87,7 +87,8 @@ impl Inbox {
         for input in left {
             if let Input::Propose { waiter, .. }
             | Input::Read { waiter }
-            | Input::AwaitCompaction { waiter, .. } = input
+            | Input::AwaitCompaction { waiter, .. }
+            | Input::LeaseKeys { waiter, .. } = input
             {
                 let _gone = waiter.send(Reply::Failed(ferrite_api::Error::Stopped.into()));
             }

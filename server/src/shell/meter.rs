@@ -57,6 +57,10 @@ impl Meter {
             server.slow_apply.inc();
             tracing::warn!(took = ?share, expected = ?self.slow, "apply request took too long");
         }
+        let new = |kind| of(tally, kind, true) - of(&self.seen, kind, true);
+        let lease = &self.metrics.lease;
+        lease.granted.inc_by(new(Kind::LeaseGrant));
+        lease.revoked.inc_by(new(Kind::LeaseRevoke));
         let mvcc = &self.metrics.mvcc;
         mvcc.put.inc_by(tally.puts - self.seen.puts);
         mvcc.delete.inc_by(tally.deletes - self.seen.deletes);

@@ -5,6 +5,7 @@
 //! one append and one `fdatasync` serve all that arrived meanwhile. Checkpoints run on a second
 //! thread, because one takes milliseconds.
 
+mod clock;
 mod inbox;
 mod jobs;
 mod meter;
@@ -18,6 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::member::{Effects, Fatal, Input, Member, Published, Reply};
 use crate::metrics::Metrics;
+pub(crate) use clock::Clock;
 pub(crate) use inbox::Inbox;
 use jobs::Jobs;
 use meter::Meter;
@@ -32,6 +34,7 @@ pub(crate) struct Parts {
     pub(crate) wal: Wal,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Clock,
     /// The length of a tick.
     pub(crate) heartbeat: Duration,
     /// Pause between the steps of a compaction.
@@ -68,9 +71,12 @@ pub(crate) fn start(parts: Parts) -> std::io::Result<thread::JoinHandle<Result<(
                 leader: 0,
             };
             let inbox = Arc::clone(&shell.parts.inbox);
+            let lessor = shell.parts.member.lessor();
             let result = shell.run();
-            // Whoever still waits, or comes later, learns that the member has stopped.
+            // Whoever still waits, or comes later, learns that the member has stopped; nobody renews
+            // leases that nobody revokes.
             inbox.close();
+            drop(lessor.lock().demote());
             result
         })
 }
@@ -89,6 +95,7 @@ struct Shell {
 impl Shell {
     fn run(&mut self) -> Result<(), Fatal> {
         self.next_tick = Instant::now() + self.parts.heartbeat;
+        self.advance();
         self.carry_out()?;
         let mut inputs = Vec::new();
         loop {
@@ -101,12 +108,18 @@ impl Shell {
                 self.parts.member.step(input)?;
             }
             self.ticks()?;
+            self.advance();
             self.carry_out()?;
             self.measure();
             if stopping {
                 return self.stop();
             }
         }
+    }
+
+    fn advance(&mut self) {
+        let now = self.parts.clock.now();
+        self.parts.member.advance(now);
     }
 
     /// Steps as many ticks as time has passed. After a long pause (a stopped process, a slow disk)
@@ -223,10 +236,15 @@ impl Shell {
             published,
             wal,
             ..
-        } = &self.parts;
+        } = &mut self.parts;
         let server = &metrics.server;
         server.proposals_pending.set(count(member.pending() as u64));
         metrics.disk.wal_write_bytes.set(count(wal.bytes_written()));
+        let leases = member.take_lease_counts();
+        server.lease_expired.inc_by(leases.expired);
+        for ttl in leases.granted {
+            metrics.lease.ttl.observe(seconds(ttl));
+        }
         let leader = published.leader();
         if leader != self.leader {
             if leader != 0 {
@@ -260,6 +278,14 @@ impl Shell {
         }
         Ok(())
     }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "times to live are exact up to 2^53 s, and a bucket is enough"
+)]
+fn seconds(ttl: i64) -> f64 {
+    ttl as f64
 }
 
 fn count(number: u64) -> i64 {

@@ -13,7 +13,7 @@ use ferrite_api::Error as ApiError;
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::mvccpb::KeyValue;
 use ferrite_server::error::Error;
-use ferrite_server::grpc::{self, Kv};
+use ferrite_server::grpc::{self, Kv, Leases};
 use ferrite_server::handle::RangeReply;
 use ferrite_server::metrics::{self, Metrics};
 use ferrite_server::serve::{Address, Listener, Options, Serves, Serving, serve};
@@ -82,6 +82,66 @@ pub(crate) fn pairs(limit: i64, size: i64) -> Vec<KeyValue> {
             ..Default::default()
         })
         .collect()
+}
+
+/// Leases that answer by their id.
+impl Leases for Fake {
+    async fn lease_grant(
+        &self,
+        request: pb::LeaseGrantRequest,
+    ) -> Result<pb::LeaseGrantResponse, Error> {
+        Ok(pb::LeaseGrantResponse {
+            header: Some(header()),
+            id: request.id,
+            ttl: request.ttl,
+            error: String::new(),
+        })
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: pb::LeaseRevokeRequest,
+    ) -> Result<pb::LeaseRevokeResponse, Error> {
+        if request.id == 0 {
+            return Err(ApiError::LeaseNotFound.into());
+        }
+        let header = Some(header());
+        Ok(pb::LeaseRevokeResponse { header })
+    }
+
+    /// Lives as many seconds as its id says; a negative one fails.
+    async fn lease_keep_alive(
+        &self,
+        request: pb::LeaseKeepAliveRequest,
+    ) -> Result<pb::LeaseKeepAliveResponse, Error> {
+        if request.id < 0 {
+            return Err(Error::status(tonic::Code::Unknown, "not a primary lessor"));
+        }
+        Ok(pb::LeaseKeepAliveResponse {
+            header: Some(header()),
+            id: request.id,
+            ttl: request.id,
+        })
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: pb::LeaseTimeToLiveRequest,
+    ) -> Result<pb::LeaseTimeToLiveResponse, Error> {
+        Ok(pb::LeaseTimeToLiveResponse {
+            header: Some(header()),
+            id: request.id,
+            ttl: -1,
+            ..Default::default()
+        })
+    }
+
+    fn lease_leases(&self) -> pb::LeaseLeasesResponse {
+        pb::LeaseLeasesResponse {
+            header: Some(header()),
+            leases: vec![pb::LeaseStatus { id: 7 }],
+        }
+    }
 }
 
 impl Kv for Fake {

@@ -13,10 +13,6 @@
 
 mod body;
 mod outbox;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the first method that streams requests uses it")
-)]
 mod requests;
 #[cfg(test)]
 mod tests;

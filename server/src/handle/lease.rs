@@ -1,0 +1,245 @@
+//! Leases: grants and revocations through the log, the rest from the lessor's memory (spec lease.md
+//! section 3).
+//!
+//! Who may answer from the lessor is the leader, and only while it knows that it still is one. A sole
+//! voter always knows ([`Published::reads_locally`](crate::member::Published::reads_locally));
+//! others ask a quorum, with the same round that reads share. That round also waits until everything
+//! committed is applied, so that a lease which another member has just granted is not called unknown.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ferrite_api::Error as ApiError;
+use ferrite_api::pb::etcdserverpb as pb;
+use ferrite_api::types::LeaseId;
+use ferrite_storage::apply::outcome::Response;
+use ferrite_storage::leases::NO_LEASE;
+use tokio::sync::oneshot;
+use tonic::Code;
+
+use super::{Handle, mixed_up};
+use crate::error::Error;
+use crate::lessor::{Lookup, Renewal};
+use crate::member::{Input, Reply};
+use crate::metrics::RequestKind;
+
+/// What a grant costs against the quota (bytes).
+const GRANT_COST: u64 = 64;
+
+/// How long a lookup waits for this member to apply what is committed.
+const APPLY_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Pause before the lessor is asked again whether this member leads by now.
+const LEADER_PAUSE: Duration = Duration::from_millis(50);
+
+impl Handle {
+    /// Lease.LeaseGrant.
+    ///
+    /// # Errors
+    /// As etcd's.
+    pub async fn lease_grant(
+        &self,
+        mut request: pb::LeaseGrantRequest,
+    ) -> Result<pb::LeaseGrantResponse, Error> {
+        self.has_room(GRANT_COST).await?;
+        // Chosen, and raised to the minimum, before it enters the log, where it is the same for all.
+        while request.id == NO_LEASE.get() {
+            let id = self.inner.ids.next().get() & (u64::MAX >> 1);
+            request.id = id.cast_signed();
+        }
+        request.ttl = request.ttl.max(self.inner.lessor.lock().min_ttl());
+        let request = pb::InternalRaftRequest {
+            lease_grant: Some(request),
+            ..Default::default()
+        };
+        let applied = self.propose(RequestKind::LeaseGrant, request).await?;
+        let Response::LeaseGrant { id, ttl } = applied.result? else {
+            return Err(mixed_up());
+        };
+        Ok(pb::LeaseGrantResponse {
+            header: Some(self.header(applied.view.revision)),
+            id: id.get(),
+            ttl,
+            error: String::new(),
+        })
+    }
+
+    /// Lease.LeaseRevoke.
+    ///
+    /// # Errors
+    /// As etcd's.
+    pub async fn lease_revoke(
+        &self,
+        request: pb::LeaseRevokeRequest,
+    ) -> Result<pb::LeaseRevokeResponse, Error> {
+        let request = pb::InternalRaftRequest {
+            lease_revoke: Some(request),
+            ..Default::default()
+        };
+        let applied = self.propose(RequestKind::LeaseRevoke, request).await?;
+        let Response::LeaseRevoke { revision, .. } = applied.result? else {
+            return Err(mixed_up());
+        };
+        let header = Some(self.header(revision));
+        Ok(pb::LeaseRevokeResponse { header })
+    }
+
+    /// One request of Lease.LeaseKeepAlive. A lease that does not exist, or has ended, is answered
+    /// with a time to live of 0.
+    ///
+    /// Cancel safety: the lease may be renewed or not.
+    ///
+    /// # Errors
+    /// As etcd's; they end a stream.
+    pub async fn lease_keep_alive(
+        &self,
+        request: pb::LeaseKeepAliveRequest,
+    ) -> Result<pb::LeaseKeepAliveResponse, Error> {
+        // Before the renewal: a lease that is revoked at a revision was never alive after it.
+        let header = self.header(self.inner.published.view().revision);
+        let ttl = self.renew(LeaseId::new(request.id)).await?;
+        Ok(pb::LeaseKeepAliveResponse {
+            header: Some(header),
+            id: request.id,
+            ttl,
+        })
+    }
+
+    /// Lease.LeaseTimeToLive. A lease that does not exist is answered with a time to live of -1.
+    ///
+    /// # Errors
+    /// As etcd's.
+    pub async fn lease_time_to_live(
+        &self,
+        request: pb::LeaseTimeToLiveRequest,
+    ) -> Result<pb::LeaseTimeToLiveResponse, Error> {
+        self.await_applied().await?;
+        let id = LeaseId::new(request.id);
+        let keys = if request.keys {
+            self.lease_keys(id).await?
+        } else {
+            Some(Vec::new())
+        };
+        let found = {
+            let lessor = self.inner.lessor.lock();
+            lessor.lookup(self.inner.clock.now(), id)
+        };
+        let (ttl, granted_ttl, keys) = match (found, keys) {
+            (Lookup::NotPrimary, _) => return Err(ApiError::LeaderChanged.into()),
+            (Lookup::Found { granted, left }, Some(keys)) => (left, granted, keys),
+            (Lookup::Unknown, _) | (_, None) => (-1, 0, Vec::new()),
+        };
+        Ok(pb::LeaseTimeToLiveResponse {
+            header: Some(self.header(self.inner.published.view().revision)),
+            id: request.id,
+            ttl,
+            granted_ttl,
+            keys,
+        })
+    }
+
+    /// Lease.LeaseLeases: what this member knows, those that end first in front.
+    pub fn lease_leases(&self) -> pb::LeaseLeasesResponse {
+        let mut leases = self.inner.lessor.lock().list();
+        leases.sort_unstable();
+        let leases = leases.into_iter();
+        pb::LeaseLeasesResponse {
+            header: Some(self.header(self.inner.published.view().revision)),
+            leases: leases
+                .map(|(_, id)| pb::LeaseStatus { id: id.get() })
+                .collect(),
+        }
+    }
+
+    /// Renews a lease: its time to live, 0 if there is none.
+    async fn renew(&self, id: LeaseId) -> Result<i64, Error> {
+        let give_up = Instant::now() + self.inner.limits.request_timeout;
+        loop {
+            if self.leader() == self.inner.member_id.get() {
+                self.confirm_leadership().await?;
+                let mut fate = None;
+                let renewal = {
+                    let mut lessor = self.inner.lessor.lock();
+                    lessor.renew(self.inner.clock.now(), id, || {
+                        let (waiter, decided) = oneshot::channel();
+                        fate = Some(decided);
+                        waiter
+                    })
+                };
+                match renewal {
+                    Renewal::Renewed { ttl } => {
+                        self.inner.metrics.lease.renewed.inc();
+                        return Ok(ttl);
+                    }
+                    Renewal::Unknown => return Ok(0),
+                    Renewal::Checkpointed => {
+                        self.take_back_checkpoint(id).await?;
+                        continue;
+                    }
+                    Renewal::Ended => {
+                        // Dropped when the lease is revoked, or decided elsewhere.
+                        if let Some(fate) = fate
+                            && let Ok(Reply::Failed(error)) = fate.await
+                        {
+                            return Err(error);
+                        }
+                        continue;
+                    }
+                    Renewal::NotPrimary => {}
+                }
+            }
+            // Leading, and not done with earlier terms; or nobody leads.
+            if Instant::now() >= give_up {
+                let error = match self.leader() {
+                    0 => ApiError::NoLeader,
+                    _ => ApiError::Timeout,
+                };
+                return Err(error.into());
+            }
+            tokio::time::sleep(LEADER_PAUSE).await;
+        }
+    }
+
+    /// Makes sure that nobody else leads, and that everything committed is applied here.
+    async fn confirm_leadership(&self) -> Result<(), Error> {
+        match self.view(false).await {
+            Ok(_) => Ok(()),
+            Err(Error::Api(ApiError::Stopped)) => Err(ApiError::Stopped.into()),
+            Err(_) => Err(Error::status(Code::Unknown, "not a primary lessor")),
+        }
+    }
+
+    /// Waits until everything that was committed before is applied here.
+    async fn await_applied(&self) -> Result<(), Error> {
+        match tokio::time::timeout(APPLY_PATIENCE, self.view(false)).await {
+            Ok(view) => view.map(drop),
+            Err(_) => Err(ApiError::TimeoutWaitAppliedIndex.into()),
+        }
+    }
+
+    /// Makes a later leader resume a lease with its whole time. One entry for each checkpoint that is
+    /// taken back, so at most two for a lease and a checkpoint interval.
+    async fn take_back_checkpoint(&self, id: LeaseId) -> Result<(), Error> {
+        let checkpoint = pb::LeaseCheckpoint {
+            id: id.get(),
+            remaining_ttl: 0,
+        };
+        let request = pb::InternalRaftRequest {
+            lease_checkpoint: Some(pb::LeaseCheckpointRequest {
+                checkpoints: vec![checkpoint],
+            }),
+            ..Default::default()
+        };
+        let applied = self.propose(RequestKind::LeaseCheckpoint, request).await?;
+        applied.result?;
+        Ok(())
+    }
+
+    async fn lease_keys(&self, id: LeaseId) -> Result<Option<Vec<Bytes>>, Error> {
+        match self.ask(|waiter| Input::LeaseKeys { id, waiter }).await? {
+            Reply::LeaseKeys(keys) => Ok(keys),
+            Reply::Failed(error) => Err(error),
+            Reply::View(_) | Reply::Applied(_) => Err(mixed_up()),
+        }
+    }
+}
