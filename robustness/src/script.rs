@@ -1,7 +1,7 @@
 //! Scripts: writes from a seed, and the states that they must leave behind.
 //!
 //! [`Reference`] remembers the state after each write of an undisturbed run: the revision, the
-//! compaction, and every row ever written. A member that comes back after a crash must be in one of
+//! compaction, the leases with their keys, and every row ever written. A member that comes back after a crash must be in one of
 //! those states, at or after the last write it had acknowledged and not after the last proposed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,10 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb::request_op::Request;
 use ferrite_api::pb::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest,
+    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseCheckpoint,
+    LeaseCheckpointRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest,
     RequestOp, TxnRequest,
 };
 use ferrite_api::pb::mvccpb::KeyValue;
+use ferrite_api::types::LeaseId;
+use ferrite_storage::leases::Lease;
 use ferrite_storage::mvcc::range::KeyRange;
 use ferrite_storage::mvcc::recent::Row;
 use ferrite_storage::page::{RowId, record_digest};
@@ -21,7 +24,8 @@ use prost::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// Writes from a seed: puts of all sizes, deletes, transactions, compactions.
+/// Writes from a seed: puts of all sizes, deletes, transactions, compactions, and leases, some of
+/// which do not exist. The leases are so long that none ends by itself.
 #[derive(Debug)]
 pub struct Script {
     rng: StdRng,
@@ -41,7 +45,15 @@ impl Script {
     pub fn next(&mut self, revision: i64, compacted: i64) -> InternalRaftRequest {
         let mut request = InternalRaftRequest::default();
         match self.rng.random_range(0..100) {
-            0..60 => request.put = Some(self.put()),
+            0..45 => request.put = Some(self.put()),
+            45..53 => {
+                request.lease_grant = Some(LeaseGrantRequest {
+                    id: self.lease(),
+                    ttl: self.rng.random_range(100_000..200_000),
+                });
+            }
+            53..57 => request.lease_revoke = Some(LeaseRevokeRequest { id: self.lease() }),
+            57..60 => request.lease_checkpoint = Some(self.lease_checkpoint()),
             60..75 => request.delete_range = Some(self.delete()),
             75..92 => {
                 let ops = self.rng.random_range(1..6);
@@ -73,6 +85,20 @@ impl Script {
         ))
     }
 
+    fn lease(&mut self) -> i64 {
+        [-1, 1, 2][self.rng.random_range(0..3)]
+    }
+
+    fn lease_checkpoint(&mut self) -> LeaseCheckpointRequest {
+        let checkpoint = LeaseCheckpoint {
+            id: self.lease(),
+            remaining_ttl: self.rng.random_range(0..100_000),
+        };
+        LeaseCheckpointRequest {
+            checkpoints: vec![checkpoint],
+        }
+    }
+
     fn put(&mut self) -> PutRequest {
         let length = match self.rng.random_range(0..20) {
             0 => self.rng.random_range(2000..7000),
@@ -82,6 +108,11 @@ impl Script {
         PutRequest {
             key: self.key(),
             value: Bytes::from(value),
+            lease: if self.rng.random_bool(0.4) {
+                self.lease()
+            } else {
+                0
+            },
             ..PutRequest::default()
         }
     }
@@ -117,6 +148,23 @@ impl Script {
 struct After {
     revision: i64,
     compacted: i64,
+    /// Id, lease, keys in order.
+    leases: Vec<(LeaseId, Lease, Vec<Bytes>)>,
+}
+
+impl After {
+    fn of(state: &State) -> Self {
+        let leases = state.leases();
+        let with_keys = leases.iter().map(|(id, lease)| {
+            let keys = leases.keys(id).map(Bytes::copy_from_slice).collect();
+            (id, lease, keys)
+        });
+        Self {
+            revision: state.store().revision(),
+            compacted: state.store().compacted(),
+            leases: with_keys.collect(),
+        }
+    }
 }
 
 /// The states of an undisturbed run.
@@ -151,10 +199,7 @@ impl Reference {
             });
             self.rows.insert((revision.main, revision.sub), row);
         }
-        self.after.push(After {
-            revision,
-            compacted: state.store().compacted(),
-        });
+        self.after.push(After::of(state));
     }
 
     /// How many writes are remembered.
@@ -169,16 +214,14 @@ impl Reference {
     /// It is not.
     pub fn check(&self, state: &State, least: usize, most: usize, context: &str) -> usize {
         let store = state.store();
-        let is = After {
-            revision: store.revision(),
-            compacted: store.compacted(),
-        };
+        let is = After::of(state);
         let writes = (least..=most)
             .find(|writes| self.after[*writes] == is)
             .unwrap_or_else(|| {
                 panic!("{context}: {is:?} is not a state after {least} to {most} writes")
             });
         store.index().check_invariants();
+        store.leases().check_invariants();
         let view = state.view();
         for revision in is.compacted.max(1)..=is.revision {
             let all = Bytes::from_static(b"\0");

@@ -20,6 +20,8 @@ struct Run {
     known: Vec<Known>,
     segments: std::ops::Range<u64>,
     compactions: usize,
+    /// Revocations that deleted keys.
+    leases: usize,
 }
 
 /// Runs a script on a recording disk: batches of writes, ticks in between.
@@ -36,7 +38,7 @@ fn record(seed: u64, writes: usize) -> Run {
         ops: disk.op_count(),
         ..Known::default()
     }];
-    let mut compactions = 0;
+    let (mut compactions, mut leases) = (0, 0);
     for write in 0..writes {
         let (revision, compacted) = {
             let store = member.member().state().store();
@@ -44,6 +46,7 @@ fn record(seed: u64, writes: usize) -> Run {
         };
         let request = script.next(revision, compacted);
         compactions += usize::from(request.compaction.is_some());
+        let revokes = request.lease_revoke.is_some();
         let waiter = member.propose(request).unwrap();
         let before = Known {
             ops: disk.op_count(),
@@ -58,6 +61,8 @@ fn record(seed: u64, writes: usize) -> Run {
                 .iter()
                 .any(|(answered, _)| *answered == waiter)
         );
+        let changed = member.member().state().store().revision() > revision;
+        leases += usize::from(revokes && changed);
         reference.record(member.member().state());
         known.push(Known {
             ops: disk.op_count(),
@@ -81,6 +86,7 @@ fn record(seed: u64, writes: usize) -> Run {
         known,
         segments,
         compactions,
+        leases,
     }
 }
 
@@ -134,6 +140,7 @@ fn power_loss_at_every_operation_loses_nothing_acknowledged() {
         run.segments
     );
     assert!(run.compactions > 2, "the script must compact");
+    assert!(run.leases > 2, "the script must revoke leases with keys");
     for k in 0..=operations {
         for policy in [
             PowerLoss::LoseAll,

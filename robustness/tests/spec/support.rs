@@ -13,7 +13,7 @@ pub(crate) type Answer<T> = Result<Response<T>, Status>;
 
 /// A running server with an empty store.
 pub(crate) struct Member {
-    _server: Server,
+    server: Server,
     pub(crate) channel: Channel,
     _dir: TempDir,
 }
@@ -37,10 +37,15 @@ impl Member {
         let uri = format!("http://{}", server.client_addresses()[0]);
         let channel = Channel::from_shared(uri).unwrap().connect().await.unwrap();
         Self {
-            _server: server,
+            server,
             channel,
             _dir: dir,
         }
+    }
+
+    /// Host and port of the clients' side.
+    pub(crate) fn address(&self) -> String {
+        self.server.client_addresses()[0].to_string()
     }
 
     pub(crate) fn kv(&self) -> KvClient<Channel> {

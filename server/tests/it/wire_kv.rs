@@ -6,6 +6,7 @@ use bytes::Buf;
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::etcdserverpb::cluster_client::ClusterClient;
 use ferrite_api::pb::etcdserverpb::kv_client::KvClient;
+use ferrite_api::pb::etcdserverpb::lease_client::LeaseClient;
 use ferrite_api::pb::etcdserverpb::maintenance_client::MaintenanceClient;
 use ferrite_api::pb::health::HealthCheckRequest;
 use ferrite_api::pb::health::HealthListRequest;
@@ -115,6 +116,40 @@ async fn a_stock_client_talks_to_every_method_that_is_built() {
         .unwrap()
         .into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
+}
+
+#[tokio::test]
+async fn a_stock_client_talks_to_the_lease_service() {
+    let port = Port::start().await;
+    let mut lease = LeaseClient::new(channel(&port).await);
+    let grant = pb::LeaseGrantRequest { id: -7, ttl: 60 };
+    let granted = lease.lease_grant(grant).await.unwrap().into_inner();
+    assert_eq!((granted.id, granted.ttl), (-7, 60));
+    let revoke = pb::LeaseRevokeRequest { id: 0 };
+    let status = lease.lease_revoke(revoke).await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::NotFound, "etcdserver: requested lease not found")
+    );
+    let lookup = pb::LeaseTimeToLiveRequest::default();
+    let left = lease.lease_time_to_live(lookup).await.unwrap();
+    assert_eq!(left.into_inner().ttl, -1);
+    let list = lease.lease_leases(pb::LeaseLeasesRequest {}).await.unwrap();
+    assert_eq!(list.into_inner().leases, [pb::LeaseStatus { id: 7 }]);
+
+    // Answers in order; an error ends the stream, and what comes after it is not answered.
+    let requests = [1, 0, 5, -1, 6].map(|id| pb::LeaseKeepAliveRequest { id });
+    let answers = lease.lease_keep_alive(tokio_stream::iter(requests)).await;
+    let mut answers = answers.unwrap().into_inner();
+    for id in [1, 0, 5] {
+        let answer = answers.message().await.unwrap().unwrap();
+        assert_eq!((answer.id, answer.ttl), (id, id));
+    }
+    let status = answers.message().await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unknown, "not a primary lessor")
+    );
 }
 
 #[tokio::test]
