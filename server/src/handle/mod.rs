@@ -7,6 +7,7 @@
 
 mod kv;
 mod maintenance;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,6 +30,8 @@ use crate::shell::Inbox;
 
 pub use kv::RangeReply;
 pub use maintenance::Versions;
+pub use watch::WatchStream;
+pub(crate) use watch::Watching;
 
 /// The limits that requests are held to.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +71,7 @@ pub(crate) struct Inner {
     pub(crate) ids: Arc<RequestIds>,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) watching: Watching,
 }
 
 impl Handle {
@@ -143,6 +147,7 @@ impl Handle {
         mvcc.keys.set(signed(view.index.len()));
         mvcc.current_revision.set(view.revision);
         mvcc.compact_revision.set(view.compacted);
+        self.inner.watching.measure(&metrics.watch);
     }
 
     /// A view for a read: pinned at once for a serializable one, else fresh enough to hold every

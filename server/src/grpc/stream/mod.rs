@@ -13,10 +13,6 @@
 
 mod body;
 mod outbox;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the first method that streams requests uses it")
-)]
 mod requests;
 #[cfg(test)]
 mod tests;
@@ -42,7 +38,7 @@ use crate::metrics::Method;
 use crate::metrics::server::CallKind;
 
 pub(super) use body::StreamBody;
-pub(super) use outbox::Responses;
+pub(super) use outbox::{Frames, Responses};
 pub(super) use requests::Requests;
 
 use outbox::Outbox;
