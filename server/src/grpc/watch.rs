@@ -97,16 +97,20 @@ impl Sender {
 
     /// Sends what is there, until a frame is full. Returns whether there may be more.
     fn burst(&mut self, watch: &mut WatchStream) -> Result<bool, Error> {
+        let mut more = true;
         for _ in 0..BURST {
             if !self.responses.has_room() {
-                return Ok(true);
+                break;
             }
-            match watch.ready() {
-                Some(response) => self.send(&response)?,
-                None => return Ok(false),
-            }
+            let Some(response) = watch.ready() else {
+                more = false;
+                break;
+            };
+            self.send(&response)?;
         }
-        Ok(true)
+        self.stream.flush();
+        self.per_event.flush();
+        Ok(more)
     }
 
     fn send(&mut self, response: &Response) -> Result<(), Error> {
