@@ -24,7 +24,7 @@ use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::etcdserverpb::kv_server;
 use ferrite_server::error::Error;
 use ferrite_server::grpc::{self, Kv, Leases};
-use ferrite_server::handle::RangeReply;
+use ferrite_server::handle::{RangeReply, WatchStream};
 use ferrite_server::metrics::{self, Metrics};
 use ferrite_server::serve::{Listener, Options, Serves, serve};
 use http::Request;
@@ -154,6 +154,9 @@ impl Kv for Null {
     }
 
     async fn member_list(&self, _: pb::MemberListRequest) -> Result<pb::MemberListResponse, Error> {
+        Err(unused())
+    }
+    fn watch(&self) -> Result<WatchStream, Error> {
         Err(unused())
     }
     fn status(&self) -> pb::StatusResponse {

@@ -3,7 +3,7 @@
 //! [`Server::start`] runs a member from a [`config::Config`]; [`handle::Handle`] calls it from
 //! inside the process. Reading order of the write path: [`grpc`] takes a request off the wire,
 //! [`handle`] validates and proposes it, [`shell`] gathers what arrives and carries effects out,
-//! [`member`] decides.
+//! [`member`] decides. What it publishes goes to those who watch through [`watch`].
 
 pub mod bootstrap;
 pub mod config;
@@ -20,5 +20,6 @@ pub mod serve;
 pub mod server;
 mod shell;
 pub mod validate;
+pub mod watch;
 
 pub use server::Server;

@@ -13,11 +13,12 @@ use ferrite_disk::{Disk, DiskLock, RealDisk, UnsyncedDisk, wal};
 use ferrite_storage::checkpoint::Policy;
 use ferrite_storage::page;
 use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::bootstrap::{self, Restored};
 use crate::config::{self, Config, Scheme, Url};
 use crate::grpc;
-use crate::handle::{Handle, Inner, Limits};
+use crate::handle::{Handle, Inner, Limits, Watching};
 use crate::http;
 use crate::lessor;
 use crate::member::{self, Fatal, Member};
@@ -25,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::request_id::RequestIds;
 use crate::serve::{self, Address, Listener, Serves, Serving};
 use crate::shell::{self, Clock, Inbox};
+use crate::watch::{self, Hub};
 
 /// Time between checkpoints of a store that changes.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
@@ -84,6 +86,7 @@ pub struct Server {
     others: Vec<Serving<Handle>>,
     ended: oneshot::Receiver<Result<(), Fatal>>,
     stop_patience: Duration,
+    _hub: AbortOnDropHandle<()>,
     /// The directory stays locked until the member has ended.
     _lock: Box<dyn DiskLock>,
 }
@@ -114,7 +117,7 @@ impl Server {
         clients.extend(bind(&config.listen_client_http_urls, Serves::Http).await?);
         let scrapers = bind(&config.listen_metrics_urls, Serves::Http).await?;
 
-        let (handle, inbox, ended, lock) = start_member(&config, &metrics).await?;
+        let (handle, inbox, ended, lock, hub) = start_member(&config, &metrics).await?;
         let options = serve::Options {
             max_concurrent_streams: config.max_concurrent_streams,
             keepalive_interval: Some(config.grpc_keepalive_interval)
@@ -163,6 +166,7 @@ impl Server {
             others,
             ended,
             stop_patience,
+            _hub: hub,
             _lock: lock,
         })
     }
@@ -246,6 +250,7 @@ type Started = (
     Arc<Inbox>,
     oneshot::Receiver<Result<(), Fatal>>,
     Box<dyn DiskLock>,
+    AbortOnDropHandle<()>,
 );
 
 async fn start_member(config: &Config, metrics: &Arc<Metrics>) -> Result<Started, Error> {
@@ -307,6 +312,12 @@ async fn start_member(config: &Config, metrics: &Arc<Metrics>) -> Result<Started
         quota_bytes: config.quota_backend_bytes,
         request_timeout: config.request_timeout(),
     };
+    let max_message = grpc::max_message_bytes(limits.max_request_bytes);
+    let hub = Arc::new(Hub::new(
+        Arc::clone(&published),
+        watch::Limits::new(max_message),
+    ));
+    let hub_task = AbortOnDropHandle::new(tokio::spawn(Watching::run(Arc::clone(&hub))));
     let handle = Handle::new(Inner {
         cluster_id,
         member_id,
@@ -317,9 +328,10 @@ async fn start_member(config: &Config, metrics: &Arc<Metrics>) -> Result<Started
         clock,
         limits,
         metrics: Arc::clone(metrics),
+        watching: Watching::new(hub, config.watch_progress_notify_interval),
     });
     refresh_at_scrape(metrics, &handle);
-    Ok((handle, inbox, ended, lock))
+    Ok((handle, inbox, ended, lock, hub_task))
 }
 
 fn bootstrap_options(config: &Config) -> Result<bootstrap::Options, Error> {

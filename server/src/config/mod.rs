@@ -133,6 +133,9 @@ pub struct Config {
     /// `--compaction-sleep-interval`, `ETCD_COMPACTION_SLEEP_INTERVAL`. Pause between two batches.
     /// Default 10 ms.
     pub compaction_sleep_interval: Duration,
+    /// `--watch-progress-notify-interval`, `ETCD_WATCH_PROGRESS_NOTIFY_INTERVAL`. Time between two
+    /// progress notifications to a watcher that wants them. Default 10 min.
+    pub watch_progress_notify_interval: Duration,
     /// `--unsafe-no-fsync`, `ETCD_UNSAFE_NO_FSYNC`. Nothing waits for the disk: a crash of the
     /// machine loses acknowledged writes. Default false.
     pub unsafe_no_fsync: bool,

@@ -541,6 +541,8 @@ fn build(
         },
         compaction_sleep_interval: read
             .duration_or("compaction-sleep-interval", Duration::from_millis(10)),
+        watch_progress_notify_interval: read
+            .duration_or("watch-progress-notify-interval", Duration::from_secs(600)),
         unsafe_no_fsync,
     };
     (config, notes)

@@ -878,7 +878,6 @@ fn values_that_mean_the_default_are_taken() {
         "--auto-compaction-retention=",
         "--auto-compaction-mode=revision",
         "--auth-token-ttl=0",
-        "--watch-progress-notify-interval=600s",
         "--raft-read-timeout=1s",
         "--enable-grpc-gateway=false",
         "--feature-gates=CompactHashCheck=false,AllBeta=true",

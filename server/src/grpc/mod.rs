@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
-use crate::handle::{Handle, RangeReply};
+use crate::handle::{Handle, RangeReply, WatchStream};
 use crate::metrics::{Method, Metrics};
 
 mod body;
@@ -37,6 +37,7 @@ mod reply;
 mod status;
 mod stream;
 mod unary;
+mod watch;
 
 pub use body::Body;
 pub use lease::Leases;
@@ -55,6 +56,12 @@ pub const MAX_NESTED_TXNS: usize = 49;
 /// What a request may be longer than `--max-request-bytes` by, in bytes: etcd's allowance for what
 /// is around the request proper.
 const REQUEST_OVERHEAD: usize = 512 * 1024;
+
+/// The longest message that is received, for this `--max-request-bytes`. Also where watch responses
+/// are split, if the watcher wants it: etcd's choice.
+pub(crate) fn max_message_bytes(max_request_bytes: usize) -> usize {
+    max_request_bytes.saturating_add(REQUEST_OVERHEAD)
+}
 
 /// Checks in a row without a leader after which a stream that insists on one ends.
 const MAX_LEADERLESS_CHECKS: u32 = 3;
@@ -103,6 +110,11 @@ pub trait Kv: Leases + Clone + Send + Sync + 'static {
         &self,
         request: pb::HashKvRequest,
     ) -> impl Future<Output = Result<pb::HashKvResponse, Error>> + Send;
+    /// Watch.Watch.
+    ///
+    /// # Errors
+    /// The member does not serve watches now.
+    fn watch(&self) -> Result<WatchStream, Error>;
     /// Maintenance.Status.
     fn status(&self) -> pb::StatusResponse;
     /// The leader that this member knows; 0 = none.
@@ -163,6 +175,9 @@ impl Kv for Handle {
     ) -> impl Future<Output = Result<pb::HashKvResponse, Error>> + Send {
         Handle::hash_kv(self, request)
     }
+    fn watch(&self) -> Result<WatchStream, Error> {
+        Ok(Handle::watch(self))
+    }
     fn status(&self) -> pb::StatusResponse {
         Handle::status(self)
     }
@@ -222,7 +237,7 @@ impl<K: Kv> Server<K> {
         slow_call: Duration,
     ) -> Self {
         let stopping = CancellationToken::new();
-        let max_message_bytes = max_request_bytes.saturating_add(REQUEST_OVERHEAD);
+        let max_message_bytes = max_message_bytes(max_request_bytes);
         let leaderless = Mutex::new(CancellationToken::new());
         Self {
             inner: Arc::new(Inner {
@@ -280,6 +295,9 @@ impl<K: Kv> Server<K> {
             Route::Built(Method::LeaseKeepAlive) => Begun::Boxed(Box::pin(
                 self.clone().stream::<lease::KeepAlive, B>(call, body),
             )),
+            Route::Built(Method::WatchWatch) => {
+                Begun::Boxed(Box::pin(self.clone().stream::<watch::Watch, B>(call, body)))
+            }
             Route::Built(method) => Begun::Unary(method, call, body),
             Route::NotBuilt(service, name, method) => {
                 Begun::Answered(Box::new(self.refuse_not_built(service, name, method)))

@@ -8,6 +8,7 @@
 mod kv;
 mod lease;
 mod maintenance;
+mod watch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ use crate::shell::{Clock, Inbox, Waiter};
 
 pub use kv::RangeReply;
 pub use maintenance::Versions;
+pub use watch::WatchStream;
+pub(crate) use watch::Watching;
 
 /// The limits that requests are held to.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +79,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) watching: Watching,
 }
 
 impl Handle {
@@ -151,6 +155,7 @@ impl Handle {
         mvcc.keys.set(signed(view.index.len()));
         mvcc.current_revision.set(view.revision);
         mvcc.compact_revision.set(view.compacted);
+        self.inner.watching.measure(&metrics.watch);
     }
 
     /// A view for a read: pinned at once for a serializable one, else fresh enough to hold every

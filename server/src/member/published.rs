@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use arc_swap::ArcSwap;
 use ferrite_storage::alarms::Alarms;
@@ -42,6 +42,10 @@ pub struct Published {
     ready: AtomicBool,
     became_ready: Notify,
     no_space: AtomicBool,
+    /// Whether somebody watches.
+    watched: AtomicBool,
+    /// There is a new view for those who watch.
+    changed: Notify,
 }
 
 impl Published {
@@ -60,6 +64,8 @@ impl Published {
             ready: AtomicBool::new(false),
             became_ready: Notify::new(),
             no_space: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
+            changed: Notify::new(),
         }
     }
 
@@ -135,9 +141,26 @@ impl Published {
         self.no_space.load(Ordering::Acquire)
     }
 
-    pub(super) fn set_view(&self, view: View, applied: u64) {
+    /// Waits for a view that was published while somebody watched.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Says whether somebody watches. A view that is taken after `true` was said is the newest, or
+    /// [`Published::changed`] tells of the newer one.
+    pub(crate) fn set_watched(&self, watched: bool) {
+        self.watched.store(watched, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_view(&self, view: View, applied: u64) {
         self.view.store(Arc::new(view));
         self.applied.store(applied, Ordering::Release);
+        // Pairs with `set_watched`: either this sees that somebody watches, or they see the view.
+        fence(Ordering::SeqCst);
+        if self.watched.load(Ordering::SeqCst) {
+            self.changed.notify_one();
+        }
     }
 
     pub(super) fn set_cluster(&self, cluster: Cluster) {

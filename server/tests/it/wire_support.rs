@@ -14,7 +14,7 @@ use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::mvccpb::KeyValue;
 use ferrite_server::error::Error;
 use ferrite_server::grpc::{self, Kv, Leases};
-use ferrite_server::handle::RangeReply;
+use ferrite_server::handle::{RangeReply, WatchStream};
 use ferrite_server::metrics::{self, Metrics};
 use ferrite_server::serve::{Address, Listener, Options, Serves, Serving, serve};
 use http::{HeaderMap, Method, Request};
@@ -240,6 +240,10 @@ impl Kv for Fake {
             header: Some(header()),
             members,
         })
+    }
+
+    fn watch(&self) -> Result<WatchStream, Error> {
+        Err(ApiError::Stopped.into())
     }
 
     fn status(&self) -> pb::StatusResponse {

@@ -38,7 +38,7 @@ use crate::metrics::Method;
 use crate::metrics::server::CallKind;
 
 pub(super) use body::StreamBody;
-pub(super) use outbox::Responses;
+pub(super) use outbox::{Frames, Responses};
 pub(super) use requests::Requests;
 
 use outbox::Outbox;

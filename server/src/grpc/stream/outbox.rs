@@ -70,17 +70,27 @@ impl<M: Message> Responses<M> {
         self.outbox.push(length, write)
     }
 
+    /// Where what the stream does is counted.
+    pub(in crate::grpc) fn metrics(&self) -> &Arc<Metrics> {
+        &self.outbox.metrics
+    }
+
     /// Waits until what was sent before is on its way, but for less than a frame.
     pub(in crate::grpc) async fn room(&self) {
         // The body takes what is full before it polls the method again, so nobody needs to be woken.
         poll_fn(|_| {
-            if self.outbox.frames.lock().is_full() {
-                Poll::Pending
-            } else {
+            if self.has_room() {
                 Poll::Ready(())
+            } else {
+                Poll::Pending
             }
         })
         .await;
+    }
+
+    /// Whether [`Responses::room`] would not wait.
+    pub(in crate::grpc) fn has_room(&self) -> bool {
+        !self.outbox.frames.lock().is_full()
     }
 }
 
@@ -115,7 +125,7 @@ impl Outbox {
             write(&mut plain);
             let compressed = reply::gzip(&plain.into_message());
             frames.prefix(1, compressed.len());
-            frames.share(compressed.into());
+            frames.share(&compressed.into());
             return Ok(());
         }
         frames.prefix(0, length);
@@ -162,13 +172,13 @@ impl Frames {
     }
 
     /// Adds a piece, which is copied only if that is cheaper.
-    pub(in crate::grpc) fn share(&mut self, piece: Bytes) {
+    pub(in crate::grpc) fn share(&mut self, piece: &Bytes) {
         if piece.len() < SHARED_BYTES {
-            return self.copy(&piece);
+            return self.copy(piece);
         }
         self.cut();
         self.bytes += piece.len();
-        self.ready.push_back(piece);
+        self.ready.push_back(piece.clone());
     }
 
     fn prefix(&mut self, flag: u8, length: usize) {

@@ -257,7 +257,7 @@ fn small_messages_share_a_frame_and_large_pieces_are_not_copied() {
                 responses.room().await;
                 responses.send_pieces(2 + 5000, |frames| {
                     frames.copy(b"ab");
-                    frames.share(shared.clone());
+                    frames.share(&shared);
                 })?;
             }
             Ok(())

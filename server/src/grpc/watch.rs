@@ -1,0 +1,144 @@
+//! `Watch.Watch`: requests into a [`WatchStream`], its responses out. Everything that is decided is
+//! decided in [`crate::watch`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use ferrite_api::pb::etcdserverpb as pb;
+use ferrite_api::pb::etcdserverpb::watch_request::RequestUnion;
+use prometheus::local::LocalHistogram;
+use tonic::Code;
+
+use super::Kv;
+use super::stream::{Frames, Requests, Responses, Streaming};
+use crate::error::Error;
+use crate::handle::WatchStream;
+use crate::metrics::{Method, Metrics};
+use crate::watch::{Content, Pieces, Response};
+
+/// Responses that are sent before requests are looked at again.
+const BURST: usize = 256;
+
+/// Watch.Watch.
+pub(super) struct Watch;
+
+impl Streaming for Watch {
+    const METHOD: Method = Method::WatchWatch;
+    type Request = pb::WatchRequest;
+    type Response = pb::WatchResponse;
+
+    async fn serve<K: Kv>(
+        kv: K,
+        mut requests: Requests<pb::WatchRequest>,
+        responses: Responses<pb::WatchResponse>,
+    ) -> Result<(), Error> {
+        let mut watch = kv.watch()?;
+        let mut sender = Sender::new(responses);
+        // Whether the client may still send requests. It need not, to go on watching.
+        let mut open = true;
+        loop {
+            let more = sender.burst(&mut watch)?;
+            // Not before there is room for the answer: what a request adds is bounded this way.
+            sender.responses.room().await;
+            tokio::select! {
+                biased;
+                request = requests.next(), if open => match request {
+                    Ok(Some(request)) => take(&mut watch, request),
+                    Ok(None) => open = false,
+                    Err(error) => return Err(sender.broken(error)),
+                },
+                () = std::future::ready(()), if more => {}
+                response = watch.next(), if !more => sender.send(&response?)?,
+            }
+        }
+    }
+}
+
+fn take(watch: &mut WatchStream, request: pb::WatchRequest) {
+    match request.request_union {
+        Some(RequestUnion::CreateRequest(request)) => watch.create(request),
+        Some(RequestUnion::CancelRequest(request)) => watch.cancel(request.watch_id),
+        Some(RequestUnion::ProgressRequest(_)) => watch.request_progress(),
+        // A kind of request that a later version may know.
+        None => tracing::debug!("a watch request of no known kind"),
+    }
+}
+
+impl Pieces for Frames {
+    fn small(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        self.encode(write);
+    }
+
+    fn shared(&mut self, piece: &Bytes) {
+        self.share(piece);
+    }
+}
+
+/// Sends responses, and measures it.
+struct Sender {
+    responses: Responses<pb::WatchResponse>,
+    metrics: Arc<Metrics>,
+    // Flushed after each burst: shared counters are not touched for every response.
+    stream: LocalHistogram,
+    per_event: LocalHistogram,
+}
+
+impl Sender {
+    fn new(responses: Responses<pb::WatchResponse>) -> Self {
+        let metrics = Arc::clone(responses.metrics());
+        Self {
+            stream: metrics.watch.send_stream.local(),
+            per_event: metrics.watch.send_stream_per_event.local(),
+            metrics,
+            responses,
+        }
+    }
+
+    /// Sends what is there, until a frame is full. Returns whether there may be more.
+    fn burst(&mut self, watch: &mut WatchStream) -> Result<bool, Error> {
+        let mut more = true;
+        for _ in 0..BURST {
+            if !self.responses.has_room() {
+                break;
+            }
+            let Some(response) = watch.ready() else {
+                more = false;
+                break;
+            };
+            self.send(&response)?;
+        }
+        self.stream.flush();
+        self.per_event.flush();
+        Ok(more)
+    }
+
+    fn send(&mut self, response: &Response) -> Result<(), Error> {
+        let begun = Instant::now();
+        let length = response.encoded_len();
+        let sent = self
+            .responses
+            .send_pieces(length, |frames| response.pieces(frames));
+        let took = begun.elapsed().as_secs_f64();
+        let watch = &self.metrics.watch;
+        match &response.content {
+            Content::Events { events, .. } => {
+                watch.events.inc_by(events.len() as u64);
+                self.stream.observe(took);
+                self.per_event.observe(took / events.len() as f64);
+            }
+            Content::Progress => watch.send_progress.observe(took),
+            _ => watch.send_control.observe(took),
+        }
+        sent
+    }
+
+    /// The client's side has failed in a way that is not its going away.
+    fn broken(&self, error: Error) -> Error {
+        if error.code() != Code::Cancelled {
+            let failures = &self.metrics.network.server_stream_failures;
+            failures.with_label_values(&["receive", "watch"]).inc();
+        }
+        error
+    }
+}
