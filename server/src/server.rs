@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::bootstrap::{self, Restored};
 use crate::config::{self, Config, Scheme, Url};
 use crate::grpc;
-use crate::handle::{Handle, Inner, Limits};
+use crate::handle::{Handle, Inner, Limits, Readers};
 use crate::http;
 use crate::member::{self, Fatal, Member};
 use crate::metrics::Metrics;
@@ -304,6 +304,7 @@ async fn start_member(config: &Config, metrics: &Arc<Metrics>) -> Result<Started
         ids,
         limits,
         metrics: Arc::clone(metrics),
+        readers: Readers::default(),
     });
     refresh_at_scrape(metrics, &handle);
     Ok((handle, inbox, ended, lock))

@@ -3,10 +3,16 @@
 //!
 //! Every method does what the RPC of its name does, in the order of checks of spec
 //! validation.md: validate, see that there is room, propose or read, and build the response. All of
-//! it is cheap but for reading rows; long reads go to the blocking pool.
+//! it is cheap but for reading rows; long reads go to the reader threads (`readers`).
 
+pub(crate) mod encoding;
 mod kv;
+mod list;
 mod maintenance;
+pub mod range_stream;
+mod readers;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,8 +33,10 @@ use crate::metrics::{Metrics, RequestKind};
 use crate::request_id::RequestIds;
 use crate::shell::Inbox;
 
-pub use kv::RangeReply;
+pub(crate) use list::{HEADROOM, TAILROOM};
+pub use list::{List, RangeReply};
 pub use maintenance::Versions;
+pub(crate) use readers::Readers;
 
 /// The limits that requests are held to.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +76,7 @@ pub(crate) struct Inner {
     pub(crate) ids: Arc<RequestIds>,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) readers: Readers,
 }
 
 impl Handle {
@@ -241,7 +250,7 @@ impl Handle {
         Err(ApiError::NoSpace.into())
     }
 
-    fn header(&self, revision: i64) -> pb::ResponseHeader {
+    pub(crate) fn header(&self, revision: i64) -> pb::ResponseHeader {
         pb::ResponseHeader {
             cluster_id: self.inner.cluster_id.get(),
             member_id: self.inner.member_id.get(),
@@ -271,32 +280,25 @@ impl Handle {
         self.failed(error, i64::MAX)
     }
 
+    /// Runs work that reads rows: here if it is short, else on a reader thread.
+    async fn run<R: Send + 'static>(
+        &self,
+        long: bool,
+        work: impl FnOnce() -> Result<R, Error> + Send + 'static,
+    ) -> Result<R, Error> {
+        if long {
+            self.inner.readers.run(work).await
+        } else {
+            work()
+        }
+    }
+
     fn observe(&self, kind: RequestKind, begun: Instant, success: bool) {
         self.inner
             .metrics
             .server
             .request_duration
             .observe(kind, success, begun.elapsed());
-    }
-}
-
-/// Runs work that reads rows: here if it is short, else on the blocking pool.
-async fn run<R: Send + 'static>(
-    long: bool,
-    work: impl FnOnce() -> Result<R, Error> + Send + 'static,
-) -> Result<R, Error> {
-    if !long {
-        return work();
-    }
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => {
-            tracing::error!(%error, "a read panicked");
-            Err(Error::status(
-                Code::Internal,
-                "the read failed; see the server's log",
-            ))
-        }
     }
 }
 

@@ -135,7 +135,7 @@ impl Published {
         self.no_space.load(Ordering::Acquire)
     }
 
-    pub(super) fn set_view(&self, view: View, applied: u64) {
+    pub(crate) fn set_view(&self, view: View, applied: u64) {
         self.view.store(Arc::new(view));
         self.applied.store(applied, Ordering::Release);
     }
@@ -144,7 +144,7 @@ impl Published {
         self.cluster.store(Arc::new(cluster));
     }
 
-    pub(super) fn set_raft(&self, term: u64, leader: u64, committed: u64, reads_locally: bool) {
+    pub(crate) fn set_raft(&self, term: u64, leader: u64, committed: u64, reads_locally: bool) {
         self.term.store(term, Ordering::Release);
         self.leader.store(leader, Ordering::Release);
         self.committed.store(committed, Ordering::Release);

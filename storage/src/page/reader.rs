@@ -19,6 +19,9 @@ use super::tables::{self, ROWS};
 /// Is shown key, value and checksum of small rows.
 pub(super) type SmallVisitor<'v> = dyn FnMut(&[u8], &[u8], u32) + 'v;
 
+/// Is shown the chunks of a record, and whether each is the last; may refuse one.
+type ChunkVisitor<'v> = dyn FnMut(&[u8], bool) -> Result<(), String> + 'v;
+
 /// Bytes of rows that a scan gathers before it hands them out.
 const SCAN_BYTES: usize = 64 << 10;
 
@@ -112,11 +115,7 @@ impl Reader {
 
     /// Gives the chunks of a record to `take` in order, and whether each is the last. Errors name
     /// the row.
-    fn chunks(
-        &self,
-        id: RowId,
-        take: &mut dyn FnMut(&[u8], bool) -> Result<(), String>,
-    ) -> Result<(), Error> {
+    fn chunks(&self, id: RowId, take: &mut ChunkVisitor<'_>) -> Result<(), Error> {
         let revision = id.revision;
         let mut key = row::key(id, 0).map_err(|_| Error::Missing { revision })?;
         let read = self.guarded(REVISIONS, || {

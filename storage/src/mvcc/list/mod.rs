@@ -127,6 +127,12 @@ impl Listing {
         })
     }
 
+    /// Whether [`Listing::begin`] for this request is O(log n), from an index root of its revision.
+    pub fn begins_at_once(request: &RangeRequest) -> bool {
+        let options = Options::of(request);
+        request.count_only || (options.in_key_order() && !options.filtered() && !request.keys_only)
+    }
+
     /// Live keys in the range at the revision, whatever limit and filters say.
     pub fn count(&self) -> i64 {
         i64::try_from(self.count).expect("a count of keys in memory fits i64")
