@@ -24,7 +24,8 @@ use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::etcdserverpb::kv_server;
 use ferrite_server::error::Error;
 use ferrite_server::grpc::{self, Kv, Leases};
-use ferrite_server::handle::{RangeReply, WatchStream};
+use ferrite_server::handle::range_stream::Messages;
+use ferrite_server::handle::{List, WatchStream};
 use ferrite_server::metrics::{self, Metrics};
 use ferrite_server::serve::{Listener, Options, Serves, serve};
 use http::Request;
@@ -123,7 +124,10 @@ impl Leases for Null {
 }
 
 impl Kv for Null {
-    async fn range(&self, _: pb::RangeRequest) -> Result<RangeReply, Error> {
+    async fn list(&self, _: pb::RangeRequest) -> Result<List, Error> {
+        Err(unused())
+    }
+    async fn range_stream(&self, _: pb::RangeRequest) -> Result<Messages, Error> {
         Err(unused())
     }
     async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Error> {

@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::bootstrap::{self, Restored};
 use crate::config::{self, Config, Scheme, Url};
 use crate::grpc;
-use crate::handle::{Handle, Inner, Limits, Watching};
+use crate::handle::{Handle, Inner, Limits, Readers, Watching};
 use crate::http;
 use crate::lessor;
 use crate::member::{self, Fatal, Member};
@@ -329,6 +329,7 @@ async fn start_member(config: &Config, metrics: &Arc<Metrics>) -> Result<Started
         limits,
         metrics: Arc::clone(metrics),
         watching: Watching::new(hub, config.watch_progress_notify_interval),
+        readers: Readers::default(),
     });
     refresh_at_scrape(metrics, &handle);
     Ok((handle, inbox, ended, lock, hub_task))

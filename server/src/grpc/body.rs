@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 
-use super::range_reply::RangeChunks;
+use super::range_reply::RangeBody;
 use super::status;
 use super::stream::StreamBody;
 
@@ -23,8 +23,8 @@ enum Kind {
     Empty,
     /// One message, length prefix included, then trailers that say OK.
     Message(Bytes),
-    /// One message in pieces, then trailers that say OK.
-    Range(Box<RangeChunks>),
+    /// One message in pieces, then trailers.
+    Range(Box<RangeBody>),
     /// Trailers that say OK.
     Trailers,
     Stream(Box<StreamBody>),
@@ -42,9 +42,17 @@ impl Body {
         Self(Kind::Message(framed))
     }
 
-    /// One Range message in pieces, and OK.
-    pub(super) fn range(chunks: RangeChunks) -> Self {
-        Self(Kind::Range(Box::new(chunks)))
+    /// One Range message in pieces.
+    pub(super) fn range(range: RangeBody) -> Self {
+        Self(Kind::Range(Box::new(range)))
+    }
+
+    /// The Range message that is still to be read, if it is one.
+    pub(super) fn range_mut(&mut self) -> Option<&mut RangeBody> {
+        match &mut self.0 {
+            Kind::Range(range) => Some(range),
+            _ => None,
+        }
     }
 
     pub(super) fn stream(stream: StreamBody) -> Self {
@@ -73,9 +81,9 @@ impl http_body::Body for Body {
                 self.0 = Kind::Trailers;
                 Frame::data(framed)
             }
-            Kind::Range(chunks) => match chunks.next() {
-                Some(chunk) => Frame::data(chunk),
-                None => self.end(status::ok_trailers()),
+            Kind::Range(range) => match ready!(range.poll_frame(cx)) {
+                Some(frame) => frame,
+                None => return Poll::Ready(None),
             },
             Kind::Trailers => self.end(status::ok_trailers()),
             Kind::Stream(stream) => match ready!(stream.poll_frame(cx)) {

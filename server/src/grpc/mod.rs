@@ -23,7 +23,8 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
-use crate::handle::{Handle, RangeReply, WatchStream};
+use crate::handle::range_stream::Messages;
+use crate::handle::{Handle, List, WatchStream};
 use crate::metrics::{Method, Metrics};
 
 mod body;
@@ -33,6 +34,7 @@ mod lease;
 mod message;
 mod methods;
 mod range_reply;
+mod range_stream;
 mod reply;
 mod status;
 mod stream;
@@ -69,10 +71,12 @@ const MAX_LEADERLESS_CHECKS: u32 = 3;
 /// What the services ask of a member; [`Handle`] in production.
 pub trait Kv: Leases + Clone + Send + Sync + 'static {
     /// KV.Range.
-    fn range(
+    fn list(&self, request: pb::RangeRequest) -> impl Future<Output = Result<List, Error>> + Send;
+    /// KV.RangeStream.
+    fn range_stream(
         &self,
         request: pb::RangeRequest,
-    ) -> impl Future<Output = Result<RangeReply, Error>> + Send;
+    ) -> impl Future<Output = Result<Messages, Error>> + Send;
     /// KV.Put.
     fn put(
         &self,
@@ -124,11 +128,14 @@ pub trait Kv: Leases + Clone + Send + Sync + 'static {
 }
 
 impl Kv for Handle {
-    fn range(
+    fn list(&self, request: pb::RangeRequest) -> impl Future<Output = Result<List, Error>> + Send {
+        Handle::list(self, request)
+    }
+    fn range_stream(
         &self,
         request: pb::RangeRequest,
-    ) -> impl Future<Output = Result<RangeReply, Error>> + Send {
-        Handle::range(self, request)
+    ) -> impl Future<Output = Result<Messages, Error>> + Send {
+        Handle::range_stream(self, request)
     }
     fn put(
         &self,
@@ -289,6 +296,10 @@ impl<K: Kv> Server<K> {
             Err(response) => return Begun::Answered(response),
         };
         match call.route {
+            Route::Built(Method::KvRangeStream) => Begun::Boxed(Box::pin(
+                self.clone()
+                    .stream::<range_stream::RangeStream, B>(call, body),
+            )),
             Route::Built(Method::HealthWatch) => Begun::Boxed(Box::pin(
                 self.clone().stream::<health::Watch, B>(call, body),
             )),

@@ -1,239 +1,342 @@
-//! The answer to Range as bytes of the wire. Its pairs come encoded, so the message is put together
-//! piece by piece while HTTP/2 flow control takes it; a long answer never exists as a whole, and a
-//! large value is passed on, not copied.
+//! The answer to Range as bytes of the wire: one message that never exists as a whole, unless it is
+//! short. Its length is known when it begins, its pairs come encoded, piece by piece, while HTTP/2 flow
+//! control takes them. If the rest cannot be read, the stream ends in the middle of the message, with
+//! the error in its trailers.
 
-use std::vec;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut, Bytes, BytesMut};
-use prost::Message;
-use prost::encoding::{encode_varint, encoded_len_varint};
+use bytes::{Bytes, BytesMut};
+use http_body::Frame;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::Code;
 
+use super::body::Body;
+use super::call::{self, Account};
 use super::message::PREFIX;
-use super::reply::{MAX_SENT, put_prefix};
-use crate::handle::RangeReply;
+use super::reply::{self, Encoded, MAX_COMPRESSED, Reply, check_length, put_prefix};
+use super::status;
+use crate::error::Error;
+use crate::handle::encoding::{MAX_HEADER, MAX_TAIL, header_len, put_header, put_tail, tail_len};
+use crate::handle::{HEADROOM, List, TAILROOM};
 
-/// A pair at least this long becomes a piece of its own instead of being copied, in bytes.
-const PASS_ON: usize = 4 * 1024;
+const _: () = assert!(PREFIX + MAX_HEADER <= HEADROOM && MAX_TAIL <= TAILROOM);
 
-/// Pieces are about this long, in bytes, a large pair aside.
-const PIECE: usize = 32 * 1024;
-
-/// Most bytes of a tag and a length below 2^31.
-const MAX_TAG: usize = 6;
-
-/// Key bytes of `etcdserverpb.RangeResponse`.
-const HEADER: u8 = 0x0a;
-const KVS: u8 = 0x12;
-const MORE: u8 = 0x18;
-const COUNT: u8 = 0x20;
-
-/// One Range answer with its length prefix, in pieces. The pieces together are exactly the encoding
-/// of the `RangeResponse`.
-#[derive(Debug)]
-pub(super) struct RangeChunks {
-    /// Prefix and header, before the first piece.
-    head: Option<BytesMut>,
-    kvs: vec::IntoIter<Bytes>,
-    /// A pair whose tag and length went out with the previous piece.
-    passed_on: Option<Bytes>,
-    /// `more` and `count`, until they went out.
-    tail: Option<BytesMut>,
-    message_len: usize,
-    single: bool,
-}
-
-impl RangeChunks {
-    pub(super) fn new(reply: RangeReply) -> Self {
-        let mut tail = BytesMut::with_capacity(16);
-        if reply.more {
-            tail.put_slice(&[MORE, 1]);
-        }
-        if reply.count != 0 {
-            tail.put_u8(COUNT);
-            encode_varint(reply.count.cast_unsigned(), &mut tail);
-        }
-        let header_len = reply.header.encoded_len();
-        let mut message_len = 1 + encoded_len_varint(header_len as u64) + header_len + tail.len();
-        let mut longest = 0;
-        for kv in &reply.kvs {
-            message_len += 1 + encoded_len_varint(kv.len() as u64) + kv.len();
-            longest = longest.max(kv.len());
-        }
-        let single = message_len <= PIECE && longest < PASS_ON;
-        // `upcoming` counts the longest tags: room for them keeps a short answer one allocation.
-        let tags = MAX_TAG * (reply.kvs.len() + 1);
-        let capacity = if single {
-            message_len + tags
+/// The answer to Range goes past prost: its pairs are encoded already.
+impl Reply for List {
+    async fn encode(mut self, gzip: bool) -> Result<Encoded, Error> {
+        let (header, more, count) = (self.header(), self.more(), self.count());
+        let before = header_len(&header);
+        let pairs = usize::try_from(self.bytes()).unwrap_or(usize::MAX);
+        let length = pairs.saturating_add(before + tail_len(more, count));
+        check_length(length)?;
+        let body = if let Some(mut buffer) = self.take_whole() {
+            let mut message = buffer.split_off(HEADROOM - PREFIX - before);
+            let mut head = &mut message[..PREFIX + before];
+            put_prefix(&mut head, 0, length);
+            put_header(&header, &mut head);
+            put_tail(more, count, &mut message);
+            if gzip {
+                reply::compressed(&message[PREFIX..])
+            } else {
+                Body::message(message.freeze())
+            }
+        } else if gzip && length <= MAX_COMPRESSED {
+            let mut message = BytesMut::with_capacity(length);
+            put_header(&header, &mut message);
+            while let Some(piece) = self.next().await {
+                message.extend_from_slice(&piece?);
+            }
+            put_tail(more, count, &mut message);
+            reply::compressed(&message)
         } else {
-            header_len + MAX_TAG
+            let mut head = BytesMut::with_capacity(PREFIX + before);
+            put_prefix(&mut head, 0, length);
+            put_header(&header, &mut head);
+            let mut tail = BytesMut::with_capacity(TAILROOM);
+            put_tail(more, count, &mut tail);
+            Body::range(RangeBody {
+                head: head.freeze(),
+                list: self,
+                tail: tail.freeze(),
+                bounds: None,
+                ended: false,
+            })
         };
-        let mut head = BytesMut::with_capacity(PREFIX + capacity);
-        put_prefix(&mut head, 0, message_len.min(MAX_SENT));
-        put_tag(&mut head, HEADER, header_len);
-        reply.header.encode_raw(&mut head);
-        Self {
-            head: Some(head),
-            kvs: reply.kvs.into_iter(),
-            passed_on: None,
-            tail: Some(tail),
-            message_len,
-            single,
-        }
-    }
-
-    /// Length of the whole message without its prefix, in bytes.
-    pub(super) fn message_len(&self) -> usize {
-        self.message_len
-    }
-
-    /// Whether the first piece will be all.
-    pub(super) fn is_single(&self) -> bool {
-        self.single
+        Ok(Encoded { body, length })
     }
 }
 
-impl Iterator for RangeChunks {
-    type Item = Bytes;
+/// One long Range answer on its way out.
+pub(super) struct RangeBody {
+    /// Prefix and header, until they went out.
+    head: Bytes,
+    list: List,
+    /// `more` and `count`, until they went out.
+    tail: Bytes,
+    bounds: Option<Bounds>,
+    ended: bool,
+}
 
-    fn next(&mut self) -> Option<Bytes> {
-        if let Some(kv) = self.passed_on.take() {
-            return Some(kv);
-        }
-        let tail_len = self.tail.as_ref()?.len();
-        let mut piece = self.head.take().unwrap_or_default();
-        piece.reserve(self.upcoming() + tail_len);
-        while piece.len() < PIECE {
-            let Some(kv) = self.kvs.next() else {
-                piece.extend_from_slice(&self.tail.take().unwrap_or_default());
-                break;
-            };
-            put_tag(&mut piece, KVS, kv.len());
-            if kv.len() >= PASS_ON {
-                self.passed_on = Some(kv);
-                break;
-            }
-            piece.extend_from_slice(&kv);
-        }
-        Some(piece.freeze())
+/// What ends with the answer, and what ends it early.
+struct Bounds {
+    account: Account,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl std::fmt::Debug for RangeBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RangeBody").finish_non_exhaustive()
     }
 }
 
-impl RangeChunks {
-    /// About how many bytes of pairs the next piece will hold: never much less, so that it is
-    /// allocated once, and never a whole piece for the tag of a pair that is passed on.
-    fn upcoming(&self) -> usize {
-        let mut length = 0;
-        for kv in self.kvs.as_slice() {
-            length += MAX_TAG;
-            if kv.len() >= PASS_ON || length >= PIECE {
-                break;
-            }
-            length += kv.len();
-        }
-        length
+impl RangeBody {
+    /// Counts the call until its end, and ends it at the deadline.
+    pub(super) fn bound(&mut self, account: Account, deadline: Option<Instant>) {
+        self.bounds = Some(Bounds {
+            account,
+            deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
+        });
     }
-}
 
-fn put_tag(buf: &mut BytesMut, tag: u8, length: usize) {
-    buf.put_u8(tag);
-    encode_varint(length as u64, buf);
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let late = self
+            .bounds
+            .as_mut()
+            .and_then(|bounds| bounds.deadline.as_mut());
+        if let Some(deadline) = late
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Some(self.end(Some(call::deadline_exceeded()))));
+        }
+        if !self.head.is_empty() {
+            return Poll::Ready(Some(Frame::data(std::mem::take(&mut self.head))));
+        }
+        let next = ready!(pin!(self.list.next()).poll(cx));
+        Poll::Ready(Some(match next {
+            Some(Ok(piece)) => Frame::data(piece),
+            Some(Err(error)) => self.end(Some(error)),
+            None if !self.tail.is_empty() => Frame::data(std::mem::take(&mut self.tail)),
+            None => self.end(None),
+        }))
+    }
+
+    fn end(&mut self, error: Option<Error>) -> Frame<Bytes> {
+        self.ended = true;
+        if let Some(bounds) = &mut self.bounds {
+            let code = error.as_ref().map_or(Code::Ok, Error::code);
+            bounds.account.end(code);
+        }
+        Frame::trailers(match error {
+            None => status::ok_trailers(),
+            Some(error) => status::error_trailers(&error),
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use ferrite_api::pb::etcdserverpb::{RangeResponse, ResponseHeader};
+    use std::cell::Cell;
+    use std::io::Read;
+
+    use ferrite_api::pb::etcdserverpb as pb;
+    use ferrite_api::pb::etcdserverpb::ResponseHeader;
     use ferrite_api::pb::mvccpb::KeyValue;
+    use flate2::read::MultiGzDecoder;
     use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+    use prost::Message;
 
     use super::*;
+    use crate::handle::tests::{Store, everything, key, value};
 
-    fn kv(key: u64, value_len: usize) -> KeyValue {
-        KeyValue {
-            key: key.to_be_bytes().to_vec().into(),
-            create_revision: 5,
-            mod_revision: 6,
-            version: 1,
-            value: vec![b'v'; value_len].into(),
-            lease: 0,
+    /// The frames of the answer; its trailers say OK.
+    async fn wire(list: List, gzip: bool) -> Vec<Bytes> {
+        let mut body = list.encode(gzip).await.unwrap().body;
+        let mut frames = Vec::new();
+        loop {
+            let next =
+                std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut body), cx));
+            let frame = next.await.expect("trailers end it").unwrap();
+            match frame.into_data() {
+                Ok(data) => frames.push(data),
+                Err(trailers) => {
+                    assert_eq!(trailers.into_trailers().unwrap(), status::ok_trailers());
+                    return frames;
+                }
+            }
         }
     }
 
-    /// The pieces, and the message that prost makes of the same answer.
-    fn both(kvs: Vec<KeyValue>, more: bool, count: i64) -> (Vec<Bytes>, Vec<u8>) {
+    /// The one message in these frames, decompressed, and whether it was compressed.
+    fn message(frames: &[Bytes]) -> (Vec<u8>, bool) {
+        let bytes = frames.concat();
+        let (prefix, payload) = bytes.split_at(PREFIX);
+        let length = u32::from_be_bytes(prefix[1..].try_into().unwrap());
+        assert_eq!(length as usize, payload.len());
+        match prefix[0] {
+            0 => (payload.to_vec(), false),
+            flag => {
+                assert_eq!(flag, 1);
+                let mut message = Vec::new();
+                let mut decoder = MultiGzDecoder::new(payload);
+                decoder.read_to_end(&mut message).unwrap();
+                (message, true)
+            }
+        }
+    }
+
+    fn given(kvs: &[KeyValue], more: bool, count: i64) -> (List, Vec<u8>) {
         let header = ResponseHeader {
             cluster_id: 1,
             member_id: u64::MAX,
             revision: 9,
             raft_term: 2,
         };
-        let encoded = kvs.iter().map(|kv| kv.encode_to_vec().into()).collect();
-        let reply = RangeReply {
-            header,
-            kvs: encoded,
-            more,
-            count,
-        };
-        let response = RangeResponse {
+        let pieces = kvs.iter().map(|kv| {
+            let kvs = vec![kv.clone()];
+            pb::RangeResponse {
+                kvs,
+                ..Default::default()
+            }
+            .encode_to_vec()
+            .into()
+        });
+        let response = pb::RangeResponse {
             header: Some(header),
-            kvs,
+            kvs: kvs.to_vec(),
             more,
             count,
         };
-        (RangeChunks::new(reply).collect(), response.encode_to_vec())
+        let list = List::given(header, more, count, pieces.collect());
+        (list, response.encode_to_vec())
     }
 
-    fn check(kvs: Vec<KeyValue>, more: bool, count: i64) -> usize {
-        let (pieces, expected) = both(kvs, more, count);
-        let got = pieces.concat();
-        assert_eq!(got[0], 0);
-        assert_eq!(
-            got[1..PREFIX],
-            u32::try_from(expected.len()).unwrap().to_be_bytes()
-        );
-        assert_eq!(got[PREFIX..], expected);
-        pieces.len()
-    }
-
-    #[test]
-    fn a_short_answer_is_one_piece_of_exact_size() {
-        assert_eq!(check(vec![], false, 0), 1);
-        assert_eq!(check(vec![kv(1, 256)], false, 1), 1);
-        assert_eq!(check(vec![kv(1, 100), kv(2, 0)], true, i64::MAX), 1);
-        assert_eq!(check(vec![], false, -1), 1);
-    }
-
-    #[test]
-    fn large_values_are_passed_on() {
-        let (pieces, _) = both(vec![kv(1, 100_000), kv(2, 10), kv(3, 100_000)], false, 3);
-        let lengths: Vec<_> = pieces.iter().map(Bytes::len).collect();
-        assert_eq!(pieces.len(), 5, "{lengths:?}");
-        assert!(lengths[1] > 100_000 && lengths[3] > 100_000, "{lengths:?}");
-        check(vec![kv(1, 100_000), kv(2, 10), kv(3, 100_000)], false, 3);
-        assert_eq!(check(vec![kv(1, 5_000)], false, 1), 3);
-    }
-
-    #[test]
-    fn pieces_of_a_long_answer_are_of_bounded_size() {
-        let kvs: Vec<_> = (0..2_000).map(|key| kv(key, 300)).collect();
-        let (pieces, expected) = both(kvs.clone(), true, 5_000);
-        let longest = pieces.iter().map(Bytes::len).max();
-        assert!(longest <= Some(PIECE + PASS_ON), "{longest:?}");
-        assert!(pieces.len() <= expected.len() / PIECE + 2);
-        check(kvs, true, 5_000);
-    }
-
-    proptest! {
-        #[test]
-        fn bytes_are_those_of_the_whole_message(
-            lengths in prop::collection::vec(
-                prop_oneof![4 => 0_usize..300, 1 => 3_900_usize..4_200, 1 => 30_000_usize..40_000],
-                0..30,
-            ),
-            more in any::<bool>(),
-            count in any::<i64>(),
-        ) {
-            let kvs = (0..).zip(lengths).map(|(key, length)| kv(key, length)).collect();
-            check(kvs, more, count);
+    #[tokio::test]
+    async fn odd_numbers() {
+        for (more, count) in [(false, 0), (true, i64::MAX), (false, -1), (true, 1)] {
+            let (list, expected) = given(&[KeyValue::default()], more, count);
+            let frames = wire(list, false).await;
+            assert_eq!(message(&frames), (expected, false), "{more} {count}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_short_answer_is_one_frame() {
+        let mut store = Store::new();
+        store.put(key(1), value(1, 300));
+        for (key, gzip) in [(key(1), false), (key(1), true), (key(2), false)] {
+            let request = pb::RangeRequest {
+                key: key.into(),
+                serializable: true,
+                ..Default::default()
+            };
+            let list = store.handle.list(request).await.unwrap();
+            assert_eq!(wire(list, gzip).await.len(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn damage_behind_the_first_piece_is_in_the_trailers() {
+        let store = Store::filled(1000, 1000);
+        let list = store.handle.list(everything()).await.unwrap();
+        let promised = list.bytes();
+        let mut body = list.encode(false).await.unwrap().body;
+        let mut sent = 0;
+        let end = loop {
+            let frame =
+                std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut body), cx));
+            match frame.await.expect("trailers end it").unwrap().into_data() {
+                Ok(data) => sent += data.len() as u64,
+                Err(trailers) => break trailers.into_trailers().unwrap(),
+            }
+            // Nothing can be read any more, but for what was read ahead.
+            store.disk.crash();
+        };
+        assert!(0 < sent && sent < promised, "{sent} of {promised} bytes");
+        assert_eq!(end["grpc-status"], "15");
+    }
+
+    prop_compose! {
+        fn request()(
+            (first, last) in (0usize..60, 0usize..70),
+            single in prop::bool::weighted(0.1),
+            limit in prop_oneof![2 => Just(0i64), 1 => -2i64..60],
+            revision in prop_oneof![3 => Just(0i64), 1 => 2i64..100],
+            (sort_order, sort_target) in prop_oneof![1 => Just((0, 0)), 1 => (0i32..3, 0i32..5)],
+            (keys_only, count_only) in (prop::bool::weighted(0.2), prop::bool::weighted(0.1)),
+            min_mod_revision in prop_oneof![4 => Just(0i64), 1 => 1i64..100],
+            max_create_revision in prop_oneof![4 => Just(0i64), 1 => 1i64..100],
+        ) -> pb::RangeRequest {
+            pb::RangeRequest {
+                key: key(first).into(),
+                range_end: if single { Bytes::new() } else { key(last).into() },
+                limit, revision, sort_order, sort_target, keys_only, count_only,
+                min_mod_revision, max_create_revision,
+                max_mod_revision: 0,
+                min_create_revision: 0,
+                serializable: true,
+            }
+        }
+    }
+
+    /// What is in the answer is held to the model by the tests of the storage; here: in which form.
+    #[test]
+    fn bytes_are_those_of_the_whole_message() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let mut store = Store::new();
+        // Values short and long, so that all kinds of answers come up: read inline, read at once, in
+        // pieces. Some rows are in the page file, some are not.
+        for number in 0..50 {
+            let length = [10, 300, 20_000, 60_000][number % 4];
+            store.put(key(number), value(number, length));
+        }
+        store.checkpoint();
+        for number in (0..60).step_by(3) {
+            store.put(key(number), value(number, 100 * number));
+        }
+        let (long, compressed) = (Cell::new(0), Cell::new(0));
+        let mut runner = TestRunner::new(ProptestConfig::with_cases(300));
+        let run = runner.run(&(request(), any::<bool>()), |(request, gzip)| {
+            let view = store.published.view();
+            let Ok(range) = view.range(&request) else {
+                return Ok(());
+            };
+            let kvs = range
+                .kvs
+                .into_iter()
+                .map(|kv| KeyValue::decode(kv).unwrap());
+            let expected = pb::RangeResponse {
+                header: Some(store.handle.header(view.revision)),
+                kvs: kvs.collect(),
+                more: range.more,
+                count: range.count,
+            };
+            let expected = expected.encode_to_vec();
+            let frames = runtime.block_on(async {
+                let list = store.handle.list(request).await.unwrap();
+                wire(list, gzip).await
+            });
+            let (got, gzipped) = message(&frames);
+            prop_assert_eq!(gzipped, gzip && expected.len() <= MAX_COMPRESSED);
+            prop_assert!(
+                got == expected,
+                "{} bytes, not these {}",
+                got.len(),
+                expected.len()
+            );
+            long.set(long.get() + usize::from(frames.len() > 3));
+            compressed.set(compressed.get() + usize::from(gzipped));
+            Ok(())
+        });
+        run.unwrap();
+        assert!(long.get() > 5, "{} answers came in pieces", long.get());
+        assert!(compressed.get() > 10);
     }
 }

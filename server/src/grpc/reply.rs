@@ -1,6 +1,7 @@
 //! A unary answer on its way out: encoded once, into one allocation with its length prefix, and
 //! gzipped when the request was. Streams share the rules.
 
+use std::future::Future;
 use std::io::Write;
 
 use bytes::{BufMut, BytesMut};
@@ -13,10 +14,8 @@ use tonic::Code;
 
 use super::body::Body;
 use super::message::PREFIX;
-use super::range_reply::RangeChunks;
 use super::status::CONTENT_TYPE_GRPC;
 use crate::error::Error;
-use crate::handle::RangeReply;
 
 pub(super) const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 pub(super) const GZIP: HeaderValue = HeaderValue::from_static("gzip");
@@ -33,19 +32,20 @@ pub(super) trait Reply: Send {
     /// Encodes the answer. `gzip`: whether to compress.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED` when the message is longer than [`MAX_SENT`].
-    fn encode(self, gzip: bool) -> Result<Encoded, Error>;
+    /// `RESOURCE_EXHAUSTED` when the message is longer than [`MAX_SENT`]; those of reading an answer
+    /// that is still to be read.
+    fn encode(self, gzip: bool) -> impl Future<Output = Result<Encoded, Error>> + Send;
 }
 
 /// An encoded answer.
 pub(super) struct Encoded {
-    body: Body,
+    pub(super) body: Body,
     /// Length of the message without prefix and before compression, in bytes.
     pub(super) length: usize,
 }
 
 impl<M: Message> Reply for M {
-    fn encode(self, gzip: bool) -> Result<Encoded, Error> {
+    async fn encode(self, gzip: bool) -> Result<Encoded, Error> {
         let length = self.encoded_len();
         check_length(length)?;
         if gzip && length <= MAX_COMPRESSED {
@@ -61,24 +61,6 @@ impl<M: Message> Reply for M {
             body: Body::message(framed.freeze()),
             length,
         })
-    }
-}
-
-/// The answer to Range goes past prost: its pairs are encoded already.
-impl Reply for RangeReply {
-    fn encode(self, gzip: bool) -> Result<Encoded, Error> {
-        let mut chunks = RangeChunks::new(self);
-        let length = chunks.message_len();
-        check_length(length)?;
-        let body = if gzip && length <= MAX_COMPRESSED {
-            let framed: Vec<u8> = chunks.flatten().collect();
-            compressed(&framed[PREFIX..])
-        } else if chunks.is_single() {
-            Body::message(chunks.next().expect("there is always a prefix"))
-        } else {
-            Body::range(chunks)
-        };
-        Ok(Encoded { body, length })
     }
 }
 
@@ -107,12 +89,12 @@ pub(super) fn check_length(length: usize) -> Result<(), Error> {
 }
 
 /// Writes the prefix of a message of `length` bytes, at most [`MAX_SENT`].
-pub(super) fn put_prefix(buf: &mut BytesMut, flag: u8, length: usize) {
+pub(super) fn put_prefix(buf: &mut impl BufMut, flag: u8, length: usize) {
     buf.put_u8(flag);
     buf.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
 }
 
-fn compressed(message: &[u8]) -> Body {
+pub(super) fn compressed(message: &[u8]) -> Body {
     // As etcd's gRPC library: an empty message has nothing to compress.
     let (flag, payload) = match message {
         [] => (0, Vec::new()),

@@ -18,7 +18,7 @@ use super::message::{Fault, Messages};
 use super::reply::{Encoded, Reply};
 use super::{Kv, Server, status};
 use crate::error::Error;
-use crate::handle::RangeReply;
+use crate::handle::List;
 use crate::metrics::Method;
 use crate::metrics::server::CallKind;
 
@@ -81,9 +81,16 @@ impl<K: Kv> Server<K> {
             Err(error) => Err(error.into()),
         };
         rpc.sent();
-        match answer.and_then(|reply| reply.encode(call.gzip)) {
-            Ok(encoded) => {
-                account.end(Code::Ok);
+        let encoded = match answer {
+            Ok(reply) => reply.encode(call.gzip).await,
+            Err(error) => Err(error),
+        };
+        match encoded {
+            Ok(mut encoded) => {
+                match encoded.body.range_mut() {
+                    None => account.end(Code::Ok),
+                    Some(range) => range.bound(account.without_slow(), call.deadline),
+                }
                 let sent = &self.metrics().network.client_grpc_sent_bytes;
                 sent.inc_by(encoded.length as u64);
                 Ok(encoded)
@@ -123,7 +130,7 @@ pub(super) struct Range;
 impl Unary for Range {
     const METHOD: Method = Method::KvRange;
     type Request = pb::RangeRequest;
-    type Reply = RangeReply;
+    type Reply = List;
 
     fn serves_learner(request: &pb::RangeRequest) -> bool {
         request.serializable
@@ -132,8 +139,8 @@ impl Unary for Range {
     fn call<K: Kv>(
         kv: &K,
         request: pb::RangeRequest,
-    ) -> impl Future<Output = Result<RangeReply, Error>> + Send {
-        kv.range(request)
+    ) -> impl Future<Output = Result<List, Error>> + Send {
+        kv.list(request)
     }
 }
 

@@ -1,118 +1,20 @@
 //! KV: reads from views, writes through the log.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::etcdserverpb::request_op::Request;
 use ferrite_storage::apply::outcome::Response;
 use ferrite_storage::apply::read_only;
-use ferrite_storage::mvcc::range::KeyRange;
-use ferrite_storage::mvcc::read::{RangeError, RangeResult};
-use ferrite_storage::mvcc::view::View;
 
-use super::{Handle, mixed_up, run};
+use super::list::LONG_READ;
+use super::{Handle, mixed_up};
 use crate::error::Error;
 use crate::member::Input;
 use crate::metrics::RequestKind;
 use crate::validate;
 
-/// Rows above which a read leaves the async workers: some hundred microseconds of work.
-const LONG_READ: u64 = 64;
-
-/// The answer to a Range: every pair is an already encoded `mvccpb.KeyValue`.
-#[derive(Clone, Debug, Default)]
-pub struct RangeReply {
-    /// Ids, revision and term.
-    pub header: pb::ResponseHeader,
-    /// Encoded `mvccpb.KeyValue` messages, in answer order.
-    pub kvs: Vec<Bytes>,
-    /// Whether the limit cut the result.
-    pub more: bool,
-    /// Keys in the range at the revision, whatever the limit.
-    pub count: i64,
-}
-
 impl Handle {
-    /// KV.Range. Validates, waits for linearizability unless `serializable`, reads.
-    ///
-    /// # Errors
-    /// As etcd's.
-    pub async fn range(&self, request: pb::RangeRequest) -> Result<RangeReply, Error> {
-        validate::range(&request)?;
-        let begun = Instant::now();
-        let result = self.read_range(request).await;
-        self.observe(RequestKind::Range, begun, result.is_ok());
-        result
-    }
-
-    pub(super) async fn read_range(&self, request: pb::RangeRequest) -> Result<RangeReply, Error> {
-        let view = self.view(request.serializable).await?;
-        let long = long_read(&view, &request);
-        let this = self.clone();
-        run(long, move || this.range_of(view, &request)).await
-    }
-
-    /// Reads, again on a newer view if a compaction has overtaken a read of the newest revision.
-    fn range_of(
-        &self,
-        mut view: Arc<View>,
-        request: &pb::RangeRequest,
-    ) -> Result<RangeReply, Error> {
-        let begun = Instant::now();
-        loop {
-            let result = self.range_once(&view, request);
-            let result = match result {
-                Err(RangeError::Missing(_))
-                    if request.revision <= 0 && self.compacted() > view.revision =>
-                {
-                    view = self.inner.published.view();
-                    continue;
-                }
-                result => result,
-            };
-            self.inner.metrics.mvcc.range.inc();
-            self.inner
-                .metrics
-                .server
-                .observe_range(result.is_ok(), begun.elapsed());
-            let at = if request.revision <= 0 {
-                view.revision
-            } else {
-                request.revision
-            };
-            let RangeResult { kvs, more, count } =
-                result.map_err(|error| self.failed(error, at))?;
-            return Ok(RangeReply {
-                header: self.header(view.revision),
-                kvs,
-                more,
-                count,
-            });
-        }
-    }
-
-    fn range_once(
-        &self,
-        view: &View,
-        request: &pb::RangeRequest,
-    ) -> Result<RangeResult, RangeError> {
-        let published = &self.inner.published;
-        let at = view.resolve(request.revision)?;
-        let _pin = view.pins.pin(at);
-        if at < view.revision
-            && let Some(root) = published.roots().get(at)
-        {
-            return view.range_at(&root, at, request);
-        }
-        let result = view.range_at(&view.index, at, request)?;
-        if at == view.revision && result.more {
-            published.roots().keep(view);
-        }
-        Ok(result)
-    }
-
     /// KV.Put.
     ///
     /// # Errors
@@ -153,7 +55,7 @@ impl Handle {
             return Err(mixed_up());
         };
         let (this, view, pin) = (self.clone(), applied.view, applied.pin);
-        run(outcome.previous.len() as u64 > LONG_READ, move || {
+        self.run(outcome.previous.len() as u64 > LONG_READ, move || {
             let _pin = pin;
             let mut response = outcome
                 .resolve(&view)
@@ -187,7 +89,7 @@ impl Handle {
             return Err(mixed_up());
         };
         let (this, view, pin) = (self.clone(), applied.view, applied.pin);
-        run(reads_ranges(&outcome), move || {
+        self.run(reads_ranges(&outcome), move || {
             let _pin = pin;
             let mut response = outcome
                 .resolve(&view)
@@ -203,7 +105,7 @@ impl Handle {
         let result = async {
             let view = self.view(validate::all_serializable(&request)).await?;
             let this = self.clone();
-            run(true, move || {
+            self.run(true, move || {
                 let _pin = view.pins.pin(view.revision);
                 let read = || {
                     let outcome = read_only(&view, &request)?;
@@ -265,17 +167,6 @@ impl Handle {
             }
         }
     }
-}
-
-fn long_read(view: &View, request: &pb::RangeRequest) -> bool {
-    if request.range_end.is_empty() || request.count_only {
-        return false;
-    }
-    if (1..=LONG_READ.cast_signed()).contains(&request.limit) && request.sort_target == 0 {
-        return false;
-    }
-    let range = KeyRange::new(request.key.clone(), &request.range_end);
-    view.index.count(&range, view.revision) > LONG_READ
 }
 
 fn reads_ranges(outcome: &ferrite_storage::apply::outcome::TxnOutcome) -> bool {

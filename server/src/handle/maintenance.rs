@@ -11,7 +11,7 @@ use ferrite_storage::mvcc::view::View;
 use prost::Message;
 use tonic::Code;
 
-use super::{Handle, Inner, mixed_up, run, signed};
+use super::{Handle, Inner, mixed_up, signed};
 use crate::error::Error;
 use crate::member::Cluster;
 use crate::metrics::{ETCD_VERSION, RequestKind};
@@ -164,7 +164,9 @@ impl Handle {
         for _ in 0..HASH_ATTEMPTS {
             let view = View::clone(&self.inner.published.view());
             let hashing = Hashing::at(view, revision);
-            let hashed = run(true, move || Ok(hashing.and_then(Hashing::run))).await?;
+            let hashed = self
+                .run(true, move || Ok(hashing.and_then(Hashing::run)))
+                .await?;
             return match hashed {
                 Ok(hash) => Ok(hash),
                 Err(HashError::Overtaken) => continue,
@@ -214,7 +216,7 @@ impl Handle {
             serializable,
             ..Default::default()
         };
-        self.read_range(request).await.map(drop)
+        self.begin_list(request).await.map(drop)
     }
 }
 

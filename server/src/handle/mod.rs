@@ -3,11 +3,17 @@
 //!
 //! Every method does what the RPC of its name does, in the order of checks of spec
 //! validation.md: validate, see that there is room, propose or read, and build the response. All of
-//! it is cheap but for reading rows; long reads go to the blocking pool.
+//! it is cheap but for reading rows; long reads go to the reader threads (`readers`).
 
+pub(crate) mod encoding;
 mod kv;
 mod lease;
+mod list;
 mod maintenance;
+pub mod range_stream;
+mod readers;
+#[cfg(test)]
+pub(crate) mod tests;
 mod watch;
 
 use std::sync::Arc;
@@ -31,8 +37,10 @@ use crate::metrics::{Metrics, RequestKind};
 use crate::request_id::RequestIds;
 use crate::shell::{Clock, Inbox, Waiter};
 
-pub use kv::RangeReply;
+pub(crate) use list::{HEADROOM, TAILROOM};
+pub use list::{List, RangeReply};
 pub use maintenance::Versions;
+pub(crate) use readers::Readers;
 pub use watch::WatchStream;
 pub(crate) use watch::Watching;
 
@@ -80,6 +88,7 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) watching: Watching,
+    pub(crate) readers: Readers,
 }
 
 impl Handle {
@@ -254,7 +263,7 @@ impl Handle {
         Err(ApiError::NoSpace.into())
     }
 
-    fn header(&self, revision: i64) -> pb::ResponseHeader {
+    pub(crate) fn header(&self, revision: i64) -> pb::ResponseHeader {
         pb::ResponseHeader {
             cluster_id: self.inner.cluster_id.get(),
             member_id: self.inner.member_id.get(),
@@ -284,32 +293,25 @@ impl Handle {
         self.failed(error, i64::MAX)
     }
 
+    /// Runs work that reads rows: here if it is short, else on a reader thread.
+    async fn run<R: Send + 'static>(
+        &self,
+        long: bool,
+        work: impl FnOnce() -> Result<R, Error> + Send + 'static,
+    ) -> Result<R, Error> {
+        if long {
+            self.inner.readers.run(work).await
+        } else {
+            work()
+        }
+    }
+
     fn observe(&self, kind: RequestKind, begun: Instant, success: bool) {
         self.inner
             .metrics
             .server
             .request_duration
             .observe(kind, success, begun.elapsed());
-    }
-}
-
-/// Runs work that reads rows: here if it is short, else on the blocking pool.
-async fn run<R: Send + 'static>(
-    long: bool,
-    work: impl FnOnce() -> Result<R, Error> + Send + 'static,
-) -> Result<R, Error> {
-    if !long {
-        return work();
-    }
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => {
-            tracing::error!(%error, "a read panicked");
-            Err(Error::status(
-                Code::Internal,
-                "the read failed; see the server's log",
-            ))
-        }
     }
 }
 

@@ -167,7 +167,7 @@ impl Published {
         self.cluster.store(Arc::new(cluster));
     }
 
-    pub(super) fn set_raft(&self, term: u64, leader: u64, committed: u64, reads_locally: bool) {
+    pub(crate) fn set_raft(&self, term: u64, leader: u64, committed: u64, reads_locally: bool) {
         self.term.store(term, Ordering::Release);
         self.leader.store(leader, Ordering::Release);
         self.committed.store(committed, Ordering::Release);

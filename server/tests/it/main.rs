@@ -5,5 +5,6 @@
 mod process;
 mod wire_connections;
 mod wire_kv;
+mod wire_lists;
 mod wire_messages;
 mod wire_support;

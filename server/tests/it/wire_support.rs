@@ -14,7 +14,8 @@ use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::mvccpb::KeyValue;
 use ferrite_server::error::Error;
 use ferrite_server::grpc::{self, Kv, Leases};
-use ferrite_server::handle::{RangeReply, WatchStream};
+use ferrite_server::handle::range_stream::{Messages, Piece};
+use ferrite_server::handle::{List, WatchStream};
 use ferrite_server::metrics::{self, Metrics};
 use ferrite_server::serve::{Address, Listener, Options, Serves, Serving, serve};
 use http::{HeaderMap, Method, Request};
@@ -144,25 +145,47 @@ impl Leases for Fake {
     }
 }
 
+/// A pair as an element of the field `kvs`.
+fn piece(kv: &KeyValue) -> Bytes {
+    let response = pb::RangeResponse {
+        kvs: vec![kv.clone()],
+        ..Default::default()
+    };
+    response.encode_to_vec().into()
+}
+
 impl Kv for Fake {
     /// `limit` pairs of `revision` bytes; key `many` repeats one large value beyond 2^31 bytes.
-    async fn range(&self, request: pb::RangeRequest) -> Result<RangeReply, Error> {
-        let mut kvs: Vec<Bytes> = pairs(request.limit, request.revision)
-            .into_iter()
-            .map(|kv| kv.encode_to_vec().into())
-            .collect();
-        if request.key == "many" {
+    async fn list(&self, request: pb::RangeRequest) -> Result<List, Error> {
+        let pieces = if request.key == "many" {
             // The same bytes over and over: a long answer that takes no memory.
-            let large = Bytes::from(vec![b'x'; 64 << 20]);
-            kvs = vec![large; 33];
-        }
-        let count = i64::try_from(kvs.len()).unwrap();
-        Ok(RangeReply {
-            header: header(),
-            kvs,
-            more: true,
-            count,
-        })
+            vec![Bytes::from(vec![b'x'; 64 << 20]); 33]
+        } else {
+            let pairs = pairs(request.limit, request.revision);
+            pairs.iter().map(piece).collect()
+        };
+        let count = i64::try_from(pieces.len()).unwrap();
+        Ok(List::given(header(), true, count, pieces))
+    }
+
+    /// The same pairs, each in a message of its own.
+    async fn range_stream(&self, request: pb::RangeRequest) -> Result<Messages, Error> {
+        let pairs = pairs(request.limit, request.revision);
+        let pieces = (1..).zip(&pairs).map(|(number, kv)| {
+            let message = pb::RangeStreamResponse {
+                range_response: Some(pb::RangeResponse {
+                    kvs: vec![kv.clone()],
+                    ..Default::default()
+                }),
+            };
+            let bytes = Bytes::from(message.encode_to_vec());
+            Piece {
+                begins: Some(bytes.len()),
+                last: number == pairs.len(),
+                bytes,
+            }
+        });
+        Ok(Messages::given(pieces.collect()))
     }
 
     async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Error> {

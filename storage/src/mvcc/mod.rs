@@ -21,6 +21,7 @@
 
 pub mod hash;
 pub mod index;
+pub mod list;
 pub mod pins;
 pub mod range;
 pub mod read;

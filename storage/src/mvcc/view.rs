@@ -78,17 +78,19 @@ impl Rows<'_> {
         let reader = match &self.reader {
             Some(reader) => reader,
             None => {
-                let reader = self.view.page.reader().map_err(storage)?;
+                let reader = self.view.page.reader()?;
                 self.reader.insert(reader)
             }
         };
-        reader.row(revision, false).map_err(|error| match error {
-            page::Error::Missing { .. } => RowError::Missing(revision),
-            error => storage(error),
-        })
+        Ok(reader.row(revision, false)?)
     }
 }
 
-fn storage(error: page::Error) -> RowError {
-    RowError::Storage(error.into())
+impl From<page::Error> for RowError {
+    fn from(error: page::Error) -> Self {
+        match error {
+            page::Error::Missing { revision } => Self::Missing(revision),
+            error => Self::Storage(error.into()),
+        }
+    }
 }

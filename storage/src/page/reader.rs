@@ -13,11 +13,14 @@ use super::error::Error;
 use super::file::Shared;
 use super::guard::{self, Mode};
 use super::meta::Meta;
-use super::row::{self, Joiner, Key, Part, REVISIONS, Sequence, Summary};
+use super::row::{self, Joiner, Key, REVISIONS, Sequence, Summary};
 use super::tables::{self, ROWS};
 
 /// Is shown key, value and checksum of small rows.
 pub(super) type SmallVisitor<'v> = dyn FnMut(&[u8], &[u8], u32) + 'v;
+
+/// Is shown the chunks of a record, and whether each is the last; may refuse one.
+type ChunkVisitor<'v> = dyn FnMut(&[u8], bool) -> Result<(), String> + 'v;
 
 /// Bytes of rows that a scan gathers before it hands them out.
 const SCAN_BYTES: usize = 64 << 10;
@@ -74,28 +77,73 @@ impl Reader {
             revision,
             tombstone,
         };
-        let first = row::key(id, 0).map_err(|_| Error::Missing { revision })?;
-        self.guarded(REVISIONS, || {
-            let (mut sequence, mut joiner) = (Sequence::default(), Joiner::default());
+        let (mut joiner, mut record) = (Joiner::default(), None);
+        self.chunks(id, &mut |chunk, last| {
+            record = joiner.push(chunk, last);
+            Ok(())
+        })?;
+        record.ok_or(Error::Missing { revision })
+    }
+
+    /// Puts the record of the put at `revision` into `out`, which is as long as the caller knows
+    /// the record to be.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is none; [`Error::Corrupt`] also when the record has another
+    /// length; otherwise see [`Reader`]. `out` may be filled in part then.
+    pub fn row_into(&self, revision: Revision, out: &mut [u8]) -> Result<(), Error> {
+        let id = RowId {
+            revision,
+            tombstone: false,
+        };
+        let (expected, mut at) = (out.len(), 0);
+        self.chunks(id, &mut |chunk, last| {
+            let (from, to) = (at, at + chunk.len());
+            at = to;
+            match out.get_mut(from..to) {
+                Some(place) if !last || to == expected => {
+                    place.copy_from_slice(chunk);
+                    Ok(())
+                }
+                _ => Err(format!(
+                    "a record of {expected} bytes is expected, {to} are there{}",
+                    if last { "" } else { " or more" }
+                )),
+            }
+        })
+    }
+
+    /// Gives the chunks of a record to `take` in order, and whether each is the last. Errors name
+    /// the row.
+    fn chunks(&self, id: RowId, take: &mut ChunkVisitor<'_>) -> Result<(), Error> {
+        let revision = id.revision;
+        let mut key = row::key(id, 0).map_err(|_| Error::Missing { revision })?;
+        let read = self.guarded(REVISIONS, || {
             for part in 0..=u16::MAX {
-                let key = row::with_part(first, part);
-                let corrupt =
-                    |what| Error::corrupt(REVISIONS, format!("{}: {what}", row::describe(&key)));
+                key = row::with_part(key, part);
+                let corrupt = |what| Error::corrupt(REVISIONS, what);
                 let Some(value) = self.rows.get(key)? else {
-                    break;
+                    return Err(match part {
+                        0 => Error::Missing { revision },
+                        _ => corrupt("the part is missing".to_owned()),
+                    });
                 };
                 // The checksum covers the key, so this is also the check that redb found it and
                 // not another one.
                 let (_, chunk) = row::decode_value(&key, value.value()).map_err(corrupt)?;
-                let row = sequence.step(Part { id, part }, chunk).map_err(corrupt)?;
-                if let Some(record) = joiner.push(chunk, row.is_some()) {
-                    return Ok(record);
+                let last = row::is_last(chunk).map_err(corrupt)?;
+                take(chunk, last).map_err(corrupt)?;
+                if last {
+                    return Ok(());
                 }
             }
-            sequence
-                .end()
-                .map_err(|what| Error::corrupt(REVISIONS, what))?;
-            Err(Error::Missing { revision })
+            Err(Error::corrupt(REVISIONS, "too many parts"))
+        });
+        read.map_err(|error| match error {
+            Error::Corrupt { table, what } => {
+                Error::corrupt(table, format!("row {}: {what}", row::describe(&key)))
+            }
+            error => error,
         })
     }
 

@@ -203,6 +203,15 @@ fn mix(mut word: u64) -> u64 {
     word ^ (word >> 31)
 }
 
+/// Whether a chunk is the last of its record, which its length says.
+pub(super) fn is_last(chunk: &[u8]) -> Result<bool, String> {
+    match chunk.len() {
+        SMALL_BYTES | LARGE_BYTES => Ok(false),
+        0..SMALL_BYTES => Ok(true),
+        len => Err(format!("a part of {len} bytes")),
+    }
+}
+
 /// Follows the parts of rows in key order: notices when one is missing, and sums up each row.
 #[derive(Debug, Default)]
 pub(super) struct Sequence {
@@ -232,10 +241,7 @@ impl Sequence {
         }
         self.crc = crc32c::crc32c_append(self.crc, chunk);
         self.stored_bytes += (KEY_BYTES + CRC_BYTES + chunk.len()) as u64;
-        if chunk.len() >= SMALL_BYTES {
-            if chunk.len() != SMALL_BYTES && chunk.len() != LARGE_BYTES {
-                return Err(format!("a part of {} bytes", chunk.len()));
-            }
+        if !is_last(chunk)? {
             let next = part
                 .part
                 .checked_add(1)

@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use ferrite_api::Error;
 use ferrite_api::pb::etcdserverpb::compare::TargetUnion;
 use ferrite_api::pb::etcdserverpb::request_op::Request;
@@ -16,6 +16,9 @@ use ferrite_api::pb::mvccpb::KeyValue;
 use ferrite_api::types::LeaseId;
 use ferrite_storage::apply::outcome::Response;
 use ferrite_storage::apply::read_only;
+use ferrite_storage::mvcc::append_field;
+use ferrite_storage::mvcc::list::{self, KVS, Listing, Run};
+use ferrite_storage::mvcc::pins::Pin;
 use ferrite_storage::mvcc::read::RangeError;
 use ferrite_storage::state::overtaken;
 use proptest::prelude::*;
@@ -32,6 +35,10 @@ enum Step {
     /// Relative to the current revision, so that most are possible.
     Compact(i64),
     Range(RangeRequest),
+    /// Begins a long read, in the place of the one before.
+    Open(RangeRequest),
+    /// Goes on with it: at most so many bytes, after renewing its root or resting or neither.
+    Read(usize, Hold),
     Grant {
         id: i64,
         ttl: i64,
@@ -40,6 +47,14 @@ enum Step {
     LeaseCheckpoint(Vec<(i64, i64)>),
     Checkpoint(usize),
     Restart,
+}
+
+/// What a long read does with its index root before it goes on.
+#[derive(Clone, Copy, Debug)]
+enum Hold {
+    Keep,
+    Renew,
+    Rest,
 }
 
 fn key() -> impl Strategy<Value = Bytes> {
@@ -168,6 +183,9 @@ fn step() -> impl Strategy<Value = Step> {
         6 => txn(2).prop_map(Step::Txn),
         2 => (-8i64..3).prop_map(Step::Compact),
         8 => range().prop_map(Step::Range),
+        3 => range().prop_map(Step::Open),
+        8 => (0usize..400, prop_oneof![4 => Just(Hold::Keep), 1 => Just(Hold::Renew), 1 => Just(Hold::Rest)])
+            .prop_map(|(most, hold)| Step::Read(most, hold)),
         4 => (lease(), prop_oneof![5 => 1i64..100, 1 => Just(9_000_000_001)])
             .prop_map(|(id, ttl)| Step::Grant { id, ttl }),
         3 => lease().prop_map(Step::Revoke),
@@ -179,8 +197,13 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn run(steps: Vec<Step>) {
     let (mut store, mut model) = (Harness::new(), Model::new());
+    let mut long = None;
     for step in steps {
         match step {
+            Step::Open(request) => long = LongRead::open(&store, &model, &request),
+            Step::Read(most, hold) => {
+                long = long.and_then(|long: LongRead| long.read(&store, most, hold));
+            }
             Step::Put(put) => {
                 let expected = model.put(&put);
                 let request = InternalRaftRequest {
@@ -266,6 +289,7 @@ fn run(steps: Vec<Step>) {
                 store.checkpoint(remove_rows);
             }
             Step::Restart => {
+                long = None;
                 let before = store.state.digest();
                 let compacting = store.state.compacting();
                 store.restart();
@@ -372,6 +396,75 @@ fn check_range(store: &Harness, model: &Model, request: &RangeRequest) {
             }
         });
     assert_eq!(actual, model.range(request), "{request:?}");
+}
+
+/// A range that is read in pieces while the store changes.
+struct LongRead {
+    listing: Listing,
+    at: i64,
+    /// The pairs that have to come, in the form of an answer.
+    expected: Bytes,
+    pin: Option<Pin>,
+}
+
+impl LongRead {
+    fn open(store: &Harness, model: &Model, request: &RangeRequest) -> Option<Self> {
+        let view = store.state.view();
+        let at = view.resolve(request.revision).ok()?;
+        let listing = Listing::begin(&view, &view.index, at, request).unwrap();
+        let answer = model.range(request).unwrap();
+        assert_eq!(
+            (listing.more(), listing.count()),
+            (answer.more, answer.count)
+        );
+        let mut expected = BytesMut::new();
+        for kv in &answer.kvs {
+            append_field(KVS, &kv.encode_to_vec(), &mut expected);
+        }
+        assert_eq!(listing.left().count, answer.kvs.len() as u64);
+        assert_eq!(listing.left().framed_bytes, expected.len() as u64);
+        Some(Self {
+            listing,
+            at,
+            expected: expected.freeze(),
+            pin: Some(view.pins.pin(at)),
+        })
+    }
+
+    /// Goes on, until the end or until a compaction took what is left.
+    fn read(mut self, store: &Harness, most: usize, hold: Hold) -> Option<Self> {
+        if self.listing.left().count == 0 {
+            assert!(self.expected.is_empty());
+            return None;
+        }
+        let view = store.state.view();
+        match (hold, self.listing.run_mut()) {
+            (Hold::Renew, Some(run)) => run.renew(&view),
+            (Hold::Rest, run) => {
+                self.pin = None;
+                run.into_iter().for_each(Run::rest);
+            }
+            _ => {}
+        }
+        let mut piece = BytesMut::new();
+        match self.listing.read(&view, most, &mut piece) {
+            Ok(()) => {
+                let pairs = list::pairs(piece.clone().freeze()).count();
+                assert!(
+                    pairs == 1 || piece.len() <= most,
+                    "{pairs} of {} bytes",
+                    piece.len()
+                );
+                assert_eq!(piece, self.expected.split_to(piece.len()));
+                Some(self)
+            }
+            Err(error) => {
+                let answer = overtaken(error, self.at, view.compacted).unwrap();
+                assert_eq!(answer, Error::Compacted);
+                None
+            }
+        }
+    }
 }
 
 fn answer(error: RangeError, model: &Model) -> Error {

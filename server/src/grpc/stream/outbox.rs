@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use prost::Message;
 
 use crate::error::Error;
@@ -75,6 +75,27 @@ impl<M: Message> Responses<M> {
         &self.outbox.metrics
     }
 
+    /// Whether a message of this length is compressed.
+    pub(in crate::grpc) fn compresses(&self, length: usize) -> bool {
+        self.outbox.compresses(length)
+    }
+
+    /// Begins a message of `length` bytes that is not compressed; its pieces follow, and nothing
+    /// else before they are complete.
+    ///
+    /// # Errors
+    /// As [`Responses::send`].
+    pub(in crate::grpc) fn begin(&self, length: usize) -> Result<(), Error> {
+        let mut frames = self.outbox.begin(length)?;
+        frames.prefix(0, length);
+        Ok(())
+    }
+
+    /// Sends the next piece of the message begun.
+    pub(in crate::grpc) fn piece(&self, piece: &Bytes) {
+        self.outbox.frames.lock().share(piece);
+    }
+
     /// Waits until what was sent before is on its way, but for less than a frame.
     pub(in crate::grpc) async fn room(&self) {
         // The body takes what is full before it polls the method again, so nobody needs to be woken.
@@ -114,13 +135,22 @@ impl Outbox {
         }
     }
 
-    fn push(&self, length: usize, write: impl FnOnce(&mut Frames)) -> Result<(), Error> {
+    fn compresses(&self, length: usize) -> bool {
+        self.gzip && length > 0 && length <= MAX_COMPRESSED
+    }
+
+    /// Counts a message, if it can be sent.
+    fn begin(&self, length: usize) -> Result<MutexGuard<'_, Frames>, Error> {
         reply::check_length(length)?;
         self.metrics.grpc.method(self.method).sent();
         let sent = &self.metrics.network.client_grpc_sent_bytes;
         sent.inc_by(length as u64);
-        let mut frames = self.frames.lock();
-        if self.gzip && length > 0 && length <= MAX_COMPRESSED {
+        Ok(self.frames.lock())
+    }
+
+    fn push(&self, length: usize, write: impl FnOnce(&mut Frames)) -> Result<(), Error> {
+        let mut frames = self.begin(length)?;
+        if self.compresses(length) {
             let mut plain = Frames::default();
             write(&mut plain);
             let compressed = reply::gzip(&plain.into_message());

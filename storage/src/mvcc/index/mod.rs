@@ -298,6 +298,6 @@ impl KeyIndex {
 }
 
 /// The bytes that a record takes as an element of a repeated field: tag, length, record.
-fn framed_len(record_len: u32) -> u64 {
+pub(crate) fn framed_len(record_len: u32) -> u64 {
     1 + history::varint_len(u64::from(record_len)) as u64 + u64::from(record_len)
 }

@@ -1,0 +1,103 @@
+//! Fetching rows into their places: the index tells how long every record is, so a piece of an
+//! answer is laid out first and then filled, each record copied once. The page file is read in the
+//! order of revisions, whatever order the answer has: neighbours in the history are neighbours in
+//! the file, and even rows far apart share the upper pages on the way to them. That halves to
+//! quarters the cost of rows that are not in redb's cache (`page_read` example).
+
+use std::ops::Range;
+
+use bytes::{BufMut, BytesMut};
+use ferrite_api::types::Revision;
+use prost::encoding::encode_varint;
+
+use super::KVS;
+use crate::error::Error;
+use crate::mvcc::index::{KeyMeta, framed_len};
+use crate::mvcc::view::{RowError, View};
+use crate::page;
+
+/// A row to fetch, and how long its record is. Small: sorted lists keep one per pair.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pick {
+    main: i64,
+    sub: u32,
+    record_len: u32,
+}
+
+impl Pick {
+    pub(super) fn of(meta: &KeyMeta) -> Self {
+        Self {
+            main: meta.modified.main,
+            sub: u32::try_from(meta.modified.sub).expect("rows have keys, which hold 32 bits"),
+            record_len: meta.record_len,
+        }
+    }
+
+    fn revision(&self) -> Revision {
+        Revision::new(self.main, i64::from(self.sub))
+    }
+
+    /// The bytes that it takes as an element of `kvs`.
+    pub(super) fn framed_len(&self) -> u64 {
+        framed_len(self.record_len)
+    }
+
+    /// Appends tag and length and room for the record; where that is.
+    fn lay_out(&self, out: &mut BytesMut) -> Range<usize> {
+        out.put_u8(KVS);
+        encode_varint(u64::from(self.record_len), out);
+        let from = out.len();
+        out.put_bytes(0, self.record_len as usize);
+        from..out.len()
+    }
+}
+
+/// Appends one row as an element of `kvs`.
+pub(super) fn one(view: &View, pick: &Pick, out: &mut BytesMut) -> Result<(), RowError> {
+    let place = pick.lay_out(out);
+    fill(view, &mut None, pick.revision(), &mut out[place])
+}
+
+/// Appends rows as elements of `kvs`, in the order given.
+pub(super) fn all(view: &View, picks: &[Pick], out: &mut BytesMut) -> Result<(), RowError> {
+    let bytes: u64 = picks.iter().map(Pick::framed_len).sum();
+    out.reserve(usize::try_from(bytes).unwrap_or(usize::MAX));
+    let mut places: Vec<(Revision, Range<usize>)> = picks
+        .iter()
+        .map(|pick| (pick.revision(), pick.lay_out(out)))
+        .collect();
+    places.sort_unstable_by_key(|(revision, _)| *revision);
+    let mut reader = None;
+    for (revision, place) in places {
+        fill(view, &mut reader, revision, &mut out[place])?;
+    }
+    Ok(())
+}
+
+/// Copies the record of the put at `revision` to its place. The page-file transaction is opened when
+/// first needed.
+fn fill(
+    view: &View,
+    reader: &mut Option<page::Reader>,
+    revision: Revision,
+    place: &mut [u8],
+) -> Result<(), RowError> {
+    if let Some(row) = view.recent.get(revision) {
+        if row.record.len() != place.len() {
+            return Err(RowError::Storage(Error::Corrupt {
+                what: format!(
+                    "row {revision} has {} bytes, the index says {}",
+                    row.record.len(),
+                    place.len()
+                ),
+            }));
+        }
+        place.copy_from_slice(&row.record);
+        return Ok(());
+    }
+    let reader = match reader {
+        Some(reader) => reader,
+        None => reader.insert(view.page.reader()?),
+    };
+    Ok(reader.row_into(revision, place)?)
+}
