@@ -145,33 +145,36 @@ impl Store {
         });
     }
 
-    /// What the checkpoint thread does when it is its time: one job and some pruning. Whether there
-    /// was a job.
+    /// What the threads beside the member do when it is their time: a hash, one job and some pruning.
+    /// Whether there was a job.
     pub(crate) fn checkpoint(&mut self) -> bool {
         let policy = Policy {
             max_bytes: usize::MAX,
             remove_rows: usize::MAX,
         };
+        if let Some(hash) = self.state.next_hash() {
+            self.state.finish_hash(hash.run()).unwrap();
+        }
         let Some(job) = self.state.next_job(&policy, Reason::Aged) else {
             return false;
         };
         self.state.finish_job(job.run()).unwrap();
-        while self.state.prune_step(100) {
-            if self.state.compacting() {
-                break;
-            }
-        }
+        self.state.prune_step(100);
         self.published.set_view(self.state.view(), self.entries);
         true
     }
 
-    /// Lets the checkpoint thread go on until the compaction is done.
+    /// Lets those threads go on until the compaction is done.
     pub(crate) fn finish_compaction(&mut self) {
-        while self.state.compacting() {
+        for _ in 0..1000 {
+            if !self.state.compacting() {
+                return;
+            }
             self.checkpoint();
             self.state.prune_step(1000);
             self.published.set_view(self.state.view(), self.entries);
         }
+        panic!("the compaction does not end");
     }
 
     /// `count` keys `k00000`, ... of values that begin with their number; the rows are in the page
