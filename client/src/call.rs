@@ -1,10 +1,13 @@
 //! How one call is made: deadline, metadata, attempts.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use prost::Message;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Status, Streaming};
@@ -21,6 +24,13 @@ const API_VERSION: &str = "3.7";
 /// Log target of failed attempts. The library only says them at debug level: a repeated attempt
 /// is no event worth a warning, and tools that want to show it listen here.
 const RETRY_LOG: &str = "ferrite_client::retry";
+
+/// Why a two-way stream is over when the server ended it without an error.
+const STREAM_ENDED: &str = "the server ended the stream";
+
+/// Requests that wait for the connection of a two-way stream. Few: what is not sent yet can still
+/// be decided otherwise.
+const REQUESTS_AHEAD: usize = 1;
 
 /// What a handle adds to each of its calls.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,7 +50,7 @@ pub(crate) enum Limit {
 
 impl Limit {
     /// The deadline of a call that starts now. A timeout beyond the clock's range is none.
-    fn deadline(self) -> Option<Instant> {
+    pub(crate) fn deadline(self) -> Option<Instant> {
         match self {
             Limit::None => None,
             Limit::PerCall(timeout) => Instant::now().checked_add(timeout),
@@ -146,6 +156,44 @@ impl Client {
         })
     }
 
+    /// Opens a stream in both directions, which no deadline ends. Never repeated.
+    pub(crate) fn two_way_stream<Req, Resp>(&self, rpc: Rpc<Req, Resp>) -> TwoWay<Req, Resp>
+    where
+        Req: Message + 'static,
+        Resp: Message + Default + 'static,
+    {
+        let (requests, outgoing) = mpsc::channel(REQUESTS_AHEAD);
+        let client = self.clone();
+        let opening = async move {
+            let picked = client.shared.balancer.pick().await;
+            let mut grpc = client.grpc(&picked);
+            let request = client.request(ReceiverStream::new(outgoing), None);
+            let path = PathAndQuery::from_static(rpc.path);
+            let codec = ProstCodec::<Req, Resp>::default();
+            let result = match grpc.ready().await {
+                Ok(()) => grpc.streaming(request, path, codec).await,
+                Err(status) => Err(status),
+            };
+            match result {
+                Ok(response) => Ok(Answers {
+                    stream: response.into_inner(),
+                    deadline: None,
+                    client,
+                }),
+                Err(status) => {
+                    if is_not_processed(&status) {
+                        picked.discard();
+                    }
+                    Err(Error::from(status))
+                }
+            }
+        };
+        TwoWay {
+            requests,
+            incoming: Incoming::Opening(Box::pin(opening)),
+        }
+    }
+
     /// Puts one request on the next connection, and on another one for as long as it is certain
     /// that no server has seen it.
     async fn send<Req, Resp, T>(
@@ -220,7 +268,7 @@ impl Client {
         Error::from(status)
     }
 
-    fn late(&self, last: Option<Error>) -> Error {
+    pub(crate) fn late(&self, last: Option<Error>) -> Error {
         Error::DeadlineExceeded {
             last: last
                 .or_else(|| self.shared.balancer.last_error())
@@ -252,7 +300,7 @@ impl Failed {
 }
 
 /// The result of `work`, or `None` if the deadline comes first.
-async fn until<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn until<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
     match deadline {
         Some(deadline) => timeout_at(deadline, work).await.ok(),
         None => Some(work.await),
@@ -276,6 +324,40 @@ impl<T> Answers<T> {
         match until(self.deadline, self.stream.message()).await {
             Some(result) => result.map_err(|status| self.client.classify(status, self.deadline)),
             None => Err(self.client.late(None)),
+        }
+    }
+}
+
+/// A stream in both directions. Dropping it ends the call on the server, too.
+pub(crate) struct TwoWay<Req, Resp> {
+    /// Full while the connection takes nothing.
+    pub(crate) requests: mpsc::Sender<Req>,
+    incoming: Incoming<Resp>,
+}
+
+enum Incoming<T> {
+    /// A server begins to answer when it has something to say, so a stream is often open for
+    /// requests before this is done.
+    Opening(Pin<Box<dyn Future<Output = Result<Answers<T>, Error>> + Send>>),
+    Open(Answers<T>),
+}
+
+impl<Req, Resp> TwoWay<Req, Resp> {
+    /// The next answer. That the server is done counts as a lost connection: neither side ends
+    /// these streams.
+    ///
+    /// Cancel safety: no answer is lost when the future is dropped.
+    pub(crate) async fn next(&mut self) -> Result<Resp, Error> {
+        loop {
+            match &mut self.incoming {
+                Incoming::Opening(opening) => self.incoming = Incoming::Open(opening.await?),
+                Incoming::Open(answers) => {
+                    return match answers.next().await? {
+                        Some(answer) => Ok(answer),
+                        None => Err(Error::from(Status::unavailable(STREAM_ENDED))),
+                    };
+                }
+            }
         }
     }
 }

@@ -3,12 +3,14 @@
 use ferrite_api::Error as EtcdError;
 use tonic::{Code, Status};
 
+use crate::concurrency::RecipeError;
+
 /// A failed call, or a configuration that cannot work.
 ///
 /// `Display` is what etcd's own tools print: the bare text for an error of the API,
 /// `rpc error: code = … desc = …` for any other status, `context deadline exceeded` when the
 /// caller's time was up.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The server answered with one of etcd's errors, recognised by its text.
@@ -33,6 +35,17 @@ pub enum Error {
         /// The operating system's or the protocol's reason.
         reason: String,
     },
+    /// A lease was not renewed for its time to live: it may have expired, and it may not.
+    /// `source()` is why the last attempt failed, if it is known.
+    #[error("lease keep alive: no answer within the time to live of the lease")]
+    KeepAliveLost {
+        /// Why the last stream of renewals ended.
+        #[source]
+        last: Option<Box<Error>>,
+    },
+    /// A lock or an election refused: see [`crate::concurrency`].
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
     /// The configuration names no endpoint.
     #[error("etcdclient: no available endpoints")]
     NoEndpoints,
@@ -72,7 +85,9 @@ impl Error {
             Error::Status(status) => Some(status.code()),
             Error::DeadlineExceeded { .. } => Some(Code::DeadlineExceeded),
             Error::Connect { .. } => Some(Code::Unavailable),
-            Error::NoEndpoints
+            Error::KeepAliveLost { .. }
+            | Error::Recipe(_)
+            | Error::NoEndpoints
             | Error::InvalidEndpoint { .. }
             | Error::TlsNotSupported { .. }
             | Error::InvalidConfig(_) => None,
@@ -102,6 +117,8 @@ impl Error {
             ),
             Error::DeadlineExceeded { .. } => true,
             Error::Connect { .. }
+            | Error::KeepAliveLost { .. }
+            | Error::Recipe(_)
             | Error::NoEndpoints
             | Error::InvalidEndpoint { .. }
             | Error::TlsNotSupported { .. }
@@ -114,8 +131,11 @@ impl From<Status> for Error {
     /// Texts decide, codes do not: two of etcd's errors leave the server with another code than
     /// their constant has.
     fn from(status: Status) -> Self {
-        match EtcdError::from_message(status.message()) {
-            Some(error) => Error::Etcd(error),
+        if let Some(error) = EtcdError::from_message(status.message()) {
+            return Error::Etcd(error);
+        }
+        match RecipeError::from_message(status.message()) {
+            Some(error) => Error::Recipe(error),
             None => Error::Status(normalised(status)),
         }
     }

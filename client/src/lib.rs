@@ -40,10 +40,13 @@
 //! own beside [`kv`].
 
 pub mod cluster;
+pub mod concurrency;
 pub mod kv;
+pub mod lease;
 pub mod maintenance;
 pub mod range;
 pub mod txn;
+pub mod watch;
 
 mod balancer;
 mod call;
@@ -64,18 +67,20 @@ pub use error::Error;
 pub use ferrite_api::Error as EtcdError;
 /// The messages of the API, as calls return them.
 pub use ferrite_api::pb;
-pub use ferrite_api::types::LeaseId;
+pub use ferrite_api::types::{LeaseId, MemberId};
 pub use kv::{
     CompactOptions, DeleteOptions, GetOptions, PutOptions, RangeStream, SortOrder, SortTarget,
 };
-pub use maintenance::Maintenance;
+pub use lease::{KeepAlive, Leases};
+pub use maintenance::{DowngradeAction, Maintenance, Snapshot};
 pub use range::prefix_end;
 pub use retry::Policy;
 pub use txn::{Compare, CompareOp, Txn, TxnOp};
+pub use watch::{WatchOptions, Watcher};
 
 use balancer::Balancer;
 use call::{Limit, Scope};
-use endpoint::Target;
+use concurrency::{ElectionService, LockService};
 
 /// A handle on a cluster: the key-value calls, and the way to the other groups of calls.
 ///
@@ -91,6 +96,21 @@ pub struct Client {
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) balancer: Balancer,
+    pub(crate) watches: watch::Streams,
+    pub(crate) keeper: lease::Keeper,
+}
+
+impl Shared {
+    fn new(config: Config) -> Result<Arc<Shared>, Error> {
+        let targets = config.check()?;
+        let balancer = Balancer::start(targets, &config);
+        Ok(Arc::new(Shared {
+            config,
+            balancer,
+            watches: watch::Streams::default(),
+            keeper: lease::Keeper::default(),
+        }))
+    }
 }
 
 impl Client {
@@ -104,10 +124,8 @@ impl Client {
     /// [`Error::NoEndpoints`], [`Error::InvalidEndpoint`], [`Error::TlsNotSupported`] and
     /// [`Error::InvalidConfig`], all before any packet is sent.
     pub async fn connect(config: Config) -> Result<Client, Error> {
-        let targets = config.check()?;
-        let balancer = Balancer::start(targets, &config);
         Ok(Client {
-            shared: Arc::new(Shared { config, balancer }),
+            shared: Shared::new(config)?,
             scope: Scope::default(),
         })
     }
@@ -145,14 +163,29 @@ impl Client {
         client
     }
 
+    /// Calls about leases, and keeping them alive.
+    pub fn leases(&self) -> Leases {
+        Leases::new(self.clone())
+    }
+
     /// Calls about the members of the cluster.
     pub fn cluster(&self) -> Cluster {
         Cluster::new(self.clone())
     }
 
-    /// Calls about single members: status, hashes, alarms.
+    /// Calls about single members: status, hashes, alarms, snapshots.
     pub fn maintenance(&self) -> Maintenance {
         Maintenance::new(self.clone())
+    }
+
+    /// Locks that the server runs. [`concurrency::Mutex`] is the same in the client.
+    pub fn lock_service(&self) -> LockService {
+        LockService::new(self.clone())
+    }
+
+    /// Elections that the server runs. [`concurrency::Election`] is the same in the client.
+    pub fn election_service(&self) -> ElectionService {
+        ElectionService::new(self.clone())
     }
 
     /// A client of this one endpoint only, with the same settings and scope: what maintenance
@@ -160,10 +193,8 @@ impl Client {
     pub(crate) fn pinned_to(&self, endpoint: &str) -> Result<Client, Error> {
         let mut config = self.shared.config.clone();
         config.endpoints = vec![endpoint.to_owned()];
-        let targets: Vec<Target> = config.check()?;
-        let balancer = Balancer::start(targets, &config);
         Ok(Client {
-            shared: Arc::new(Shared { config, balancer }),
+            shared: Shared::new(config)?,
             scope: self.scope,
         })
     }

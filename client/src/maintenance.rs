@@ -1,12 +1,17 @@
 //! Calls about single members. Those that name an endpoint go to it alone, over a connection of
 //! their own, whatever the client is connected to.
 
+use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb as pb;
+use ferrite_api::types::MemberId;
 use pb::alarm_request::AlarmAction;
 
+use crate::call::Answers;
 use crate::{Client, Error, rpc};
 
-/// Status, hashes and alarms: see [`Client::maintenance`].
+pub use pb::downgrade_request::DowngradeAction;
+
+/// Status, hashes, alarms, snapshots and other care of members: see [`Client::maintenance`].
 #[derive(Clone, Debug)]
 pub struct Maintenance {
     client: Client,
@@ -53,5 +58,135 @@ impl Maintenance {
             alarm: pb::AlarmType::None.into(),
         };
         self.client.unary(rpc::ALARM, request).await
+    }
+
+    /// Ends one alarm. The answer names it, or nothing if it was not active.
+    pub async fn alarm_disarm(&self, alarm: pb::AlarmMember) -> Result<pb::AlarmResponse, Error> {
+        let request = pb::AlarmRequest {
+            action: AlarmAction::Deactivate.into(),
+            member_id: alarm.member_id,
+            alarm: alarm.alarm,
+        };
+        self.client.unary(rpc::ALARM, request).await
+    }
+
+    /// Ends every active alarm. The answer names them; it has no header.
+    ///
+    /// # Errors
+    ///
+    /// The alarms before the one that failed are ended already.
+    pub async fn alarm_disarm_all(&self) -> Result<pb::AlarmResponse, Error> {
+        let mut ended = pb::AlarmResponse::default();
+        for alarm in self.alarm_list().await?.alarms {
+            ended.alarms.extend(self.alarm_disarm(alarm).await?.alarms);
+        }
+        Ok(ended)
+    }
+
+    /// Gives the free space in the database of the member behind `endpoint` back to its file
+    /// system. The member may not answer anything else meanwhile.
+    pub async fn defragment(&self, endpoint: &str) -> Result<pb::DefragmentResponse, Error> {
+        let member = self.client.pinned_to(endpoint)?;
+        member
+            .unary(rpc::DEFRAGMENT, pb::DefragmentRequest {})
+            .await
+    }
+
+    /// The hash of everything the member behind `endpoint` has stored; of use for tests only:
+    /// it changes with the member's version. Compare members with [`Maintenance::hash_kv`].
+    pub async fn hash(&self, endpoint: &str) -> Result<pb::HashResponse, Error> {
+        let member = self.client.pinned_to(endpoint)?;
+        member.unary(rpc::HASH, pb::HashRequest {}).await
+    }
+
+    /// Makes `target` the leader. Only the leader does it: pin the client to its endpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`EtcdError::NotLeader`](crate::EtcdError::NotLeader) from any other member,
+    /// [`EtcdError::BadLeaderTransferee`](crate::EtcdError::BadLeaderTransferee) if `target`
+    /// cannot lead.
+    pub async fn move_leader(&self, target: MemberId) -> Result<pb::MoveLeaderResponse, Error> {
+        let request = pb::MoveLeaderRequest {
+            target_id: target.get(),
+        };
+        self.client.unary(rpc::MOVE_LEADER, request).await
+    }
+
+    /// Checks, starts or cancels the way back to the minor version before; `version` is empty for
+    /// [`DowngradeAction::Cancel`].
+    pub async fn downgrade(
+        &self,
+        action: DowngradeAction,
+        version: impl Into<String>,
+    ) -> Result<pb::DowngradeResponse, Error> {
+        let request = pb::DowngradeRequest {
+            action: action.into(),
+            version: version.into(),
+        };
+        self.client.unary(rpc::DOWNGRADE, request).await
+    }
+
+    /// A copy of a member's database as of now, in etcd's own file format.
+    ///
+    /// Any connected member may answer: use a client of one endpoint to choose.
+    ///
+    /// ```no_run
+    /// # async fn example(client: ferrite_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::io::Write;
+    ///
+    /// let mut file = std::fs::File::create("backup.db")?;
+    /// let mut snapshot = client.maintenance().snapshot().await?;
+    /// while let Some(blob) = snapshot.next().await? {
+    ///     file.write_all(&blob)?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+        let mut answers = self
+            .client
+            .server_stream(rpc::SNAPSHOT, pb::SnapshotRequest {})
+            .await?;
+        // The first piece says which version wrote the file.
+        let first = answers.next().await?;
+        let version = first.as_ref().map(|first| first.version.clone());
+        Ok(Snapshot {
+            answers,
+            first: first.map(|first| first.blob),
+            version: version.unwrap_or_default(),
+        })
+    }
+}
+
+/// A database on its way: see [`Maintenance::snapshot`].
+///
+/// The pieces together are the file, then 32 bytes: the SHA-256 of all bytes before. What has no
+/// such end was cut.
+#[derive(Debug)]
+pub struct Snapshot {
+    answers: Answers<pb::SnapshotResponse>,
+    first: Option<Bytes>,
+    version: String,
+}
+
+impl Snapshot {
+    /// The storage version of the member, such as `3.7.0`; empty from members before 3.6.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The next bytes of the file; `None` at the end.
+    ///
+    /// Cancel safety: no piece is lost when the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// End the stream; the file is not whole then.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        Ok(self.answers.next().await?.map(|answer| answer.blob))
     }
 }

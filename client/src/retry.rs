@@ -54,6 +54,8 @@ impl Policy {
             }
             Error::DeadlineExceeded { .. }
             | Error::Connect { .. }
+            | Error::KeepAliveLost { .. }
+            | Error::Recipe(_)
             | Error::NoEndpoints
             | Error::InvalidEndpoint { .. }
             | Error::TlsNotSupported { .. }

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use ferrite_api::pb::etcdserverpb as pb;
+use ferrite_api::pb::{etcdserverpb as pb, v3electionpb as electionpb, v3lockpb as lockpb};
 
 use crate::Policy;
 use crate::Policy::{Never, NonRepeatable, Repeatable};
@@ -25,8 +25,8 @@ impl<Request, Response> Rpc<Request, Response> {
 }
 
 macro_rules! rpcs {
-    ($($name:ident: $path:literal, $request:ident => $response:ident, $policy:ident;)*) => {
-        $(pub(crate) const $name: Rpc<pb::$request, pb::$response> = Rpc::new($path, $policy);)*
+    ($($name:ident: $path:literal, $($request:ident)::+ => $($response:ident)::+, $policy:ident;)*) => {
+        $(pub(crate) const $name: Rpc<$($request)::+, $($response)::+> = Rpc::new($path, $policy);)*
 
         #[cfg(test)]
         pub(crate) const ALL: &[(&str, Policy)] = &[$(($path, $policy),)*];
@@ -34,18 +34,46 @@ macro_rules! rpcs {
 }
 
 rpcs! {
-    RANGE: "/etcdserverpb.KV/Range", RangeRequest => RangeResponse, Repeatable;
-    RANGE_STREAM: "/etcdserverpb.KV/RangeStream", RangeRequest => RangeStreamResponse, Never;
-    PUT: "/etcdserverpb.KV/Put", PutRequest => PutResponse, NonRepeatable;
-    DELETE_RANGE: "/etcdserverpb.KV/DeleteRange", DeleteRangeRequest => DeleteRangeResponse, NonRepeatable;
+    RANGE: "/etcdserverpb.KV/Range", pb::RangeRequest => pb::RangeResponse, Repeatable;
+    RANGE_STREAM: "/etcdserverpb.KV/RangeStream", pb::RangeRequest => pb::RangeStreamResponse, Never;
+    PUT: "/etcdserverpb.KV/Put", pb::PutRequest => pb::PutResponse, NonRepeatable;
+    DELETE_RANGE: "/etcdserverpb.KV/DeleteRange", pb::DeleteRangeRequest => pb::DeleteRangeResponse, NonRepeatable;
     // A read-only transaction too: nobody looks inside.
-    TXN: "/etcdserverpb.KV/Txn", TxnRequest => TxnResponse, NonRepeatable;
-    COMPACT: "/etcdserverpb.KV/Compact", CompactionRequest => CompactionResponse, NonRepeatable;
-    MEMBER_LIST: "/etcdserverpb.Cluster/MemberList", MemberListRequest => MemberListResponse, Repeatable;
+    TXN: "/etcdserverpb.KV/Txn", pb::TxnRequest => pb::TxnResponse, NonRepeatable;
+    COMPACT: "/etcdserverpb.KV/Compact", pb::CompactionRequest => pb::CompactionResponse, NonRepeatable;
+
+    WATCH: "/etcdserverpb.Watch/Watch", pb::WatchRequest => pb::WatchResponse, Never;
+
+    // A repeated grant may leave a lease behind that nobody knows; it expires.
+    LEASE_GRANT: "/etcdserverpb.Lease/LeaseGrant", pb::LeaseGrantRequest => pb::LeaseGrantResponse, Repeatable;
+    LEASE_REVOKE: "/etcdserverpb.Lease/LeaseRevoke", pb::LeaseRevokeRequest => pb::LeaseRevokeResponse, Repeatable;
+    LEASE_KEEP_ALIVE: "/etcdserverpb.Lease/LeaseKeepAlive", pb::LeaseKeepAliveRequest => pb::LeaseKeepAliveResponse, Never;
+    LEASE_TIME_TO_LIVE: "/etcdserverpb.Lease/LeaseTimeToLive", pb::LeaseTimeToLiveRequest => pb::LeaseTimeToLiveResponse, Repeatable;
+    LEASE_LEASES: "/etcdserverpb.Lease/LeaseLeases", pb::LeaseLeasesRequest => pb::LeaseLeasesResponse, Repeatable;
+
+    MEMBER_LIST: "/etcdserverpb.Cluster/MemberList", pb::MemberListRequest => pb::MemberListResponse, Repeatable;
+    MEMBER_ADD: "/etcdserverpb.Cluster/MemberAdd", pb::MemberAddRequest => pb::MemberAddResponse, NonRepeatable;
+    MEMBER_REMOVE: "/etcdserverpb.Cluster/MemberRemove", pb::MemberRemoveRequest => pb::MemberRemoveResponse, NonRepeatable;
+    MEMBER_UPDATE: "/etcdserverpb.Cluster/MemberUpdate", pb::MemberUpdateRequest => pb::MemberUpdateResponse, NonRepeatable;
+    MEMBER_PROMOTE: "/etcdserverpb.Cluster/MemberPromote", pb::MemberPromoteRequest => pb::MemberPromoteResponse, NonRepeatable;
+
     // Also the disarming kind, which is idempotent.
-    ALARM: "/etcdserverpb.Maintenance/Alarm", AlarmRequest => AlarmResponse, Repeatable;
-    STATUS: "/etcdserverpb.Maintenance/Status", StatusRequest => StatusResponse, Repeatable;
-    HASH_KV: "/etcdserverpb.Maintenance/HashKV", HashKvRequest => HashKvResponse, Repeatable;
+    ALARM: "/etcdserverpb.Maintenance/Alarm", pb::AlarmRequest => pb::AlarmResponse, Repeatable;
+    STATUS: "/etcdserverpb.Maintenance/Status", pb::StatusRequest => pb::StatusResponse, Repeatable;
+    HASH: "/etcdserverpb.Maintenance/Hash", pb::HashRequest => pb::HashResponse, Repeatable;
+    HASH_KV: "/etcdserverpb.Maintenance/HashKV", pb::HashKvRequest => pb::HashKvResponse, Repeatable;
+    MOVE_LEADER: "/etcdserverpb.Maintenance/MoveLeader", pb::MoveLeaderRequest => pb::MoveLeaderResponse, Repeatable;
+    DEFRAGMENT: "/etcdserverpb.Maintenance/Defragment", pb::DefragmentRequest => pb::DefragmentResponse, NonRepeatable;
+    DOWNGRADE: "/etcdserverpb.Maintenance/Downgrade", pb::DowngradeRequest => pb::DowngradeResponse, NonRepeatable;
+    SNAPSHOT: "/etcdserverpb.Maintenance/Snapshot", pb::SnapshotRequest => pb::SnapshotResponse, Never;
+
+    LOCK: "/v3lockpb.Lock/Lock", lockpb::LockRequest => lockpb::LockResponse, NonRepeatable;
+    UNLOCK: "/v3lockpb.Lock/Unlock", lockpb::UnlockRequest => lockpb::UnlockResponse, NonRepeatable;
+    CAMPAIGN: "/v3electionpb.Election/Campaign", electionpb::CampaignRequest => electionpb::CampaignResponse, NonRepeatable;
+    PROCLAIM: "/v3electionpb.Election/Proclaim", electionpb::ProclaimRequest => electionpb::ProclaimResponse, NonRepeatable;
+    LEADER: "/v3electionpb.Election/Leader", electionpb::LeaderRequest => electionpb::LeaderResponse, Repeatable;
+    OBSERVE: "/v3electionpb.Election/Observe", electionpb::LeaderRequest => electionpb::LeaderResponse, Never;
+    RESIGN: "/v3electionpb.Election/Resign", electionpb::ResignRequest => electionpb::ResignResponse, NonRepeatable;
 }
 
 #[cfg(test)]
@@ -60,11 +88,46 @@ mod tests {
                 .map(|(path, _)| path.rsplit('/').next().unwrap_or_default())
                 .collect()
         };
-        assert_eq!(of(NonRepeatable), ["Put", "DeleteRange", "Txn", "Compact"]);
+        assert_eq!(
+            of(NonRepeatable),
+            [
+                "Put",
+                "DeleteRange",
+                "Txn",
+                "Compact",
+                "MemberAdd",
+                "MemberRemove",
+                "MemberUpdate",
+                "MemberPromote",
+                "Defragment",
+                "Downgrade",
+                "Lock",
+                "Unlock",
+                "Campaign",
+                "Proclaim",
+                "Resign"
+            ]
+        );
         assert_eq!(
             of(Repeatable),
-            ["Range", "MemberList", "Alarm", "Status", "HashKV"]
+            [
+                "Range",
+                "LeaseGrant",
+                "LeaseRevoke",
+                "LeaseTimeToLive",
+                "LeaseLeases",
+                "MemberList",
+                "Alarm",
+                "Status",
+                "Hash",
+                "HashKV",
+                "MoveLeader",
+                "Leader"
+            ]
         );
-        assert_eq!(of(Never), ["RangeStream"]);
+        assert_eq!(
+            of(Never),
+            ["RangeStream", "Watch", "LeaseKeepAlive", "Snapshot", "Observe"]
+        );
     }
 }
