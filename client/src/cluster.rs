@@ -68,10 +68,7 @@ impl Cluster {
     }
 
     /// Removes a member for ever: its id is never used again.
-    pub async fn member_remove(
-        &self,
-        member: MemberId,
-    ) -> Result<pb::MemberRemoveResponse, Error> {
+    pub async fn member_remove(&self, member: MemberId) -> Result<pb::MemberRemoveResponse, Error> {
         let request = pb::MemberRemoveRequest { id: member.get() };
         self.client.unary(rpc::MEMBER_REMOVE, request).await
     }

@@ -43,6 +43,9 @@ pub enum Error {
         #[source]
         last: Option<Box<Error>>,
     },
+    /// The server refused a watch, or ended it, for this reason.
+    #[error("{0}")]
+    WatchRefused(String),
     /// A lock or an election refused: see [`crate::concurrency`].
     #[error(transparent)]
     Recipe(#[from] RecipeError),
@@ -86,6 +89,7 @@ impl Error {
             Error::DeadlineExceeded { .. } => Some(Code::DeadlineExceeded),
             Error::Connect { .. } => Some(Code::Unavailable),
             Error::KeepAliveLost { .. }
+            | Error::WatchRefused(_)
             | Error::Recipe(_)
             | Error::NoEndpoints
             | Error::InvalidEndpoint { .. }
@@ -118,6 +122,7 @@ impl Error {
             Error::DeadlineExceeded { .. } => true,
             Error::Connect { .. }
             | Error::KeepAliveLost { .. }
+            | Error::WatchRefused(_)
             | Error::Recipe(_)
             | Error::NoEndpoints
             | Error::InvalidEndpoint { .. }

@@ -55,6 +55,7 @@ impl Policy {
             Error::DeadlineExceeded { .. }
             | Error::Connect { .. }
             | Error::KeepAliveLost { .. }
+            | Error::WatchRefused(_)
             | Error::Recipe(_)
             | Error::NoEndpoints
             | Error::InvalidEndpoint { .. }

@@ -127,7 +127,13 @@ mod tests {
         );
         assert_eq!(
             of(Never),
-            ["RangeStream", "Watch", "LeaseKeepAlive", "Snapshot", "Observe"]
+            [
+                "RangeStream",
+                "Watch",
+                "LeaseKeepAlive",
+                "Snapshot",
+                "Observe"
+            ]
         );
     }
 }

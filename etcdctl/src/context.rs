@@ -1,7 +1,7 @@
 //! What a command works with besides its arguments: streams and environment.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::unix::ffi::OsStringExt;
 
 use crate::failure::Failure;
@@ -10,7 +10,7 @@ use crate::failure::Failure;
 pub(crate) struct Context {
     stdout: BufWriter<Box<dyn Write>>,
     stderr: Box<dyn Write>,
-    pub(crate) stdin: Box<dyn BufRead>,
+    pub(crate) stdin: Box<dyn BufRead + Send>,
     /// Name and value of every variable, in the process's order.
     pub(crate) environment: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -21,7 +21,7 @@ impl Context {
         Context {
             stdout: BufWriter::new(Box::new(io::stdout())),
             stderr: Box::new(io::stderr()),
-            stdin: Box::new(io::stdin().lock()),
+            stdin: Box::new(BufReader::new(io::stdin())),
             environment: std::env::vars_os()
                 .map(|(name, value)| (bytes(name), bytes(value)))
                 .collect(),
@@ -59,7 +59,7 @@ impl Context {
                     let _ = self.error_line(format!("Error: {message}"));
                 }
                 let _ = self.stdout.flush();
-                code as u8
+                code.code()
             }
             Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Err(Failure::Output(error)) => {

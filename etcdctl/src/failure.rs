@@ -4,18 +4,35 @@ use std::io;
 
 /// The exit codes of etcdctl (`spec/etcdctl.md` section 1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
 pub(crate) enum Exit {
     /// A failed call, a bad flag, an unhealthy endpoint.
-    Error = 1,
-    /// The client could not be set up.
-    BadConnection = 2,
-    /// Bad input to `txn`.
-    InvalidInput = 3,
+    Error,
+    /// The client could not be set up, or a call about leases failed.
+    BadConnection,
+    /// Bad input to `txn` or `watch -i`.
+    InvalidInput,
     /// A flag value that is not supported.
-    BadFeature = 4,
+    BadFeature,
+    /// A watch that the server ended, a snapshot that could not be saved.
+    Interrupted,
     /// Bad arguments.
-    BadArgs = 128,
+    BadArgs,
+    /// As the program that `lock` ran.
+    Child(u8),
+}
+
+impl Exit {
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Exit::Error => 1,
+            Exit::BadConnection => 2,
+            Exit::InvalidInput => 3,
+            Exit::BadFeature => 4,
+            Exit::Interrupted => 5,
+            Exit::BadArgs => 128,
+            Exit::Child(code) => code,
+        }
+    }
 }
 
 /// Why a command failed.

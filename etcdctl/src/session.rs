@@ -12,6 +12,8 @@ use crate::log::{self, RetryWarnings, Value};
 use crate::print::{self, Printer};
 
 const PREFIX: &str = "ETCDCTL_";
+/// Variables that stand in for arguments of `watch`.
+const FOR_WATCH: [&str; 2] = ["ETCDCTL_WATCH_KEY", "ETCDCTL_WATCH_RANGE_END"];
 
 /// Everything a command needs to make calls and show answers.
 pub(crate) struct Session {
@@ -21,6 +23,8 @@ pub(crate) struct Session {
     /// `endpoint --cluster`.
     pub(crate) whole_cluster: bool,
     pub(crate) printer: Box<dyn Printer>,
+    /// Whether `--command-timeout` was given, on the command line or by the environment.
+    pub(crate) timeout_given: bool,
     config: Config,
     timeout: Timeout,
 }
@@ -73,6 +77,7 @@ impl Session {
             runtime,
             config: flags.config(&endpoints),
             timeout: Timeout::of(&flags.0),
+            timeout_given: flags.0.changed("command-timeout"),
             whole_cluster: flags.0.declares("cluster") && flags.0.switch("cluster"),
             endpoints,
             printer,
@@ -139,6 +144,7 @@ impl GlobalFlags {
             }
         }
         let caller = [("caller", "etcdctl/session.rs")];
+        let for_watch = matches.chain.command().name == "watch";
         for (name, value) in context.environment.clone() {
             if used.contains(&name) {
                 continue;
@@ -154,7 +160,8 @@ impl GlobalFlags {
                 context.error_line(line)?;
                 return Err(Failure::silent(Exit::Error));
             }
-            if shown.starts_with(PREFIX) {
+            let known = for_watch && FOR_WATCH.contains(&shown.as_str());
+            if shown.starts_with(PREFIX) && !known {
                 let pair = format!("{shown}={}", String::from_utf8_lossy(&value));
                 let line = log::line(
                     "warn",

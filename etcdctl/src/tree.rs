@@ -1,10 +1,14 @@
 //! The commands and flags of etcdctl, as one constant tree.
 
 use crate::cli::{Action, Command, Flag, Kind};
-use crate::commands::{compaction, del, endpoint, get, help, member, options, put, txn, version};
+use crate::commands::{
+    alarm, compaction, defrag, del, downgrade, elect, endpoint, get, help, lease, lock, member,
+    move_leader, options, put, snapshot, txn, version, watch,
+};
 
 const KEY_VALUE: &str = "Key-value commands";
 const MAINTENANCE: &str = "Cluster maintenance commands";
+const CONCURRENCY: &str = "Concurrency commands";
 const UTILITY: &str = "Utility commands";
 
 const SECOND: i64 = 1_000_000_000;
@@ -50,8 +54,62 @@ pub(crate) static ROOT: Command = Command {
             action: Action::Run(compaction::run),
             ..Command::EMPTY
         },
-        Command::not_built("watch"),
-        Command::not_built("lease"),
+        WATCH,
+        Command {
+            name: "lease",
+            usage: "lease <subcommand>",
+            short: "Grants, renews and shows leases. See `etcdctl lease --help`",
+            long: "Grants, renews and shows leases",
+            group: KEY_VALUE,
+            commands: &[
+                Command {
+                    name: "grant",
+                    usage: "grant <ttl>",
+                    short: "Makes a lease of so many seconds",
+                    action: Action::Run(lease::grant),
+                    ..Command::EMPTY
+                },
+                Command {
+                    name: "revoke",
+                    usage: "revoke <leaseID>",
+                    short: "Ends a lease and deletes its keys",
+                    action: Action::Run(lease::revoke),
+                    ..Command::EMPTY
+                },
+                Command {
+                    name: "timetolive",
+                    usage: "timetolive <leaseID> [options]",
+                    short: "Shows how long a lease lives",
+                    flags: &[Flag::new(
+                        "keys",
+                        Kind::Switch(false),
+                        "show the keys attached to the lease",
+                    )],
+                    action: Action::Run(lease::time_to_live),
+                    ..Command::EMPTY
+                },
+                Command {
+                    name: "list",
+                    usage: "list",
+                    short: "Lists the leases",
+                    action: Action::Run(lease::list),
+                    ..Command::EMPTY
+                },
+                Command {
+                    name: "keep-alive",
+                    usage: "keep-alive [options] <leaseID>",
+                    short: "Renews a lease until it ends",
+                    flags: &[Flag::new(
+                        "once",
+                        Kind::Switch(false),
+                        "renew once and exit",
+                    )],
+                    action: Action::Run(lease::keep_alive),
+                    ..Command::EMPTY
+                },
+            ],
+            ..Command::EMPTY
+        },
         Command {
             name: "endpoint",
             usage: "endpoint <subcommand>",
@@ -115,20 +173,164 @@ pub(crate) static ROOT: Command = Command {
                     action: Action::Run(member::list),
                     ..Command::EMPTY
                 },
-                Command::not_built("add"),
-                Command::not_built("remove"),
-                Command::not_built("update"),
-                Command::not_built("promote"),
+                Command {
+                    name: "add",
+                    usage: "add <memberName> [options]",
+                    short: "Adds a member",
+                    flags: &[
+                        Flag::new(
+                            "peer-urls",
+                            Kind::Text(""),
+                            "comma-separated peer URLs of the new member",
+                        ),
+                        Flag::new("learner", Kind::Switch(false), "add it without a vote"),
+                    ],
+                    action: Action::Run(member::add),
+                    ..Command::EMPTY
+                },
+                Command {
+                    name: "remove",
+                    usage: "remove <memberID>",
+                    short: "Removes a member for ever",
+                    action: Action::Run(member::remove),
+                    ..Command::EMPTY
+                },
+                Command {
+                    name: "update",
+                    usage: "update <memberID> [options]",
+                    short: "Changes the peer URLs of a member",
+                    flags: &[Flag::new(
+                        "peer-urls",
+                        Kind::Text(""),
+                        "comma-separated new peer URLs of the member",
+                    )],
+                    action: Action::Run(member::update),
+                    ..Command::EMPTY
+                },
+                Command {
+                    name: "promote",
+                    usage: "promote <memberID>",
+                    short: "Gives a learner a vote",
+                    action: Action::Run(member::promote),
+                    ..Command::EMPTY
+                },
             ],
             ..Command::EMPTY
         },
-        Command::not_built("alarm"),
-        Command::not_built("defrag"),
-        Command::not_built("move-leader"),
-        Command::not_built("snapshot"),
-        Command::not_built("downgrade"),
-        Command::not_built("lock"),
-        Command::not_built("elect"),
+        Command {
+            name: "alarm",
+            usage: "alarm <subcommand>",
+            short: "Shows and ends alarms. See `etcdctl alarm --help`",
+            long: "Shows and ends alarms",
+            group: MAINTENANCE,
+            commands: &[
+                Command {
+                    name: "disarm",
+                    usage: "disarm",
+                    short: "Ends all alarms",
+                    action: Action::Run(alarm::disarm),
+                    ..Command::EMPTY
+                },
+                Command {
+                    name: "list",
+                    usage: "list",
+                    short: "Lists the alarms",
+                    action: Action::Run(alarm::list),
+                    ..Command::EMPTY
+                },
+            ],
+            ..Command::EMPTY
+        },
+        Command {
+            name: "defrag",
+            usage: "defrag",
+            short: "Gives unused space of the endpoints' databases back",
+            group: MAINTENANCE,
+            persistent: &[Flag::new(
+                "cluster",
+                Kind::Switch(false),
+                "all members instead of --endpoints",
+            )],
+            action: Action::Run(defrag::run),
+            ..Command::EMPTY
+        },
+        Command {
+            name: "move-leader",
+            usage: "move-leader <transferee-member-id>",
+            short: "Makes another member the leader",
+            group: MAINTENANCE,
+            action: Action::Run(move_leader::run),
+            ..Command::EMPTY
+        },
+        Command {
+            name: "snapshot",
+            usage: "snapshot <subcommand>",
+            short: "Saves copies of a member's database. See `etcdctl snapshot --help`",
+            long: "Saves copies of a member's database",
+            group: MAINTENANCE,
+            commands: &[Command {
+                name: "save",
+                usage: "save <filename>",
+                short: "Saves the database of one endpoint in a file",
+                action: Action::Run(snapshot::save),
+                ..Command::EMPTY
+            }],
+            ..Command::EMPTY
+        },
+        Command {
+            name: "downgrade",
+            usage: "downgrade <TARGET_VERSION>",
+            short: "Goes back to the minor version before. See `etcdctl downgrade --help`",
+            long: "Goes back to the minor version before",
+            group: MAINTENANCE,
+            commands: &[
+                Command {
+                    name: "validate",
+                    usage: "validate <TARGET_VERSION>",
+                    short: "Tells whether the cluster can go back to this version",
+                    action: Action::Run(downgrade::validate),
+                    ..Command::EMPTY
+                },
+                Command {
+                    name: "enable",
+                    usage: "enable <TARGET_VERSION>",
+                    short: "Begins to go back to this version",
+                    action: Action::Run(downgrade::enable),
+                    ..Command::EMPTY
+                },
+                Command {
+                    name: "cancel",
+                    usage: "cancel",
+                    short: "Stays at the current version after all",
+                    action: Action::Run(downgrade::cancel),
+                    ..Command::EMPTY
+                },
+            ],
+            ..Command::EMPTY
+        },
+        Command {
+            name: "lock",
+            usage: "lock <lockname> [exec-command arg1 arg2 ...]",
+            short: "Holds a lock, or runs a program while holding it",
+            long: LOCK_LONG,
+            group: CONCURRENCY,
+            flags: &[Flag::new(
+                "ttl",
+                Kind::Int(10),
+                "seconds for which the lock outlives this process",
+            )],
+            action: Action::Run(lock::run),
+            ..Command::EMPTY
+        },
+        Command {
+            name: "elect",
+            usage: "elect <election-name> [proposal]",
+            short: "Takes part in an election, or follows one",
+            group: CONCURRENCY,
+            flags: &[Flag::new("listen", Kind::Switch(false), "follow the election").short('l')],
+            action: Action::Run(elect::run),
+            ..Command::EMPTY
+        },
         Command::not_built("auth"),
         Command::not_built("user"),
         Command::not_built("role"),
@@ -166,6 +368,50 @@ pub(crate) static ROOT: Command = Command {
 /// What an operation line of a transaction is read with.
 pub(crate) static TXN_OPERATIONS: Command = Command {
     commands: &[PUT, GET, DEL],
+    ..Command::EMPTY
+};
+
+/// What a line of an interactive watch is read with.
+pub(crate) static WATCH_LINES: Command = Command {
+    commands: &[WATCH],
+    ..Command::EMPTY
+};
+
+const WATCH: Command = Command {
+    name: "watch",
+    usage: "watch [options] [key or prefix] [range_end] [--] [exec-command arg1 arg2 ...]",
+    short: "Shows changes of keys as they come",
+    long: WATCH_LONG,
+    group: KEY_VALUE,
+    flags: &[
+        Flag::new(
+            "interactive",
+            Kind::Switch(false),
+            "read commands from standard input",
+        )
+        .short('i'),
+        Flag::new(
+            "prefix",
+            Kind::Switch(false),
+            "all keys that start with <key>",
+        ),
+        Flag::new(
+            "rev",
+            Kind::Int(0),
+            "changes from this revision on, 0 for from now on",
+        ),
+        Flag::new(
+            "prev-kv",
+            Kind::Switch(false),
+            "show the key and value before the change",
+        ),
+        Flag::new(
+            "progress-notify",
+            Kind::Switch(false),
+            "show from time to time how far the server is",
+        ),
+    ],
+    action: Action::Run(watch::run),
     ..Command::EMPTY
 };
 
@@ -336,6 +582,28 @@ put key2 \"another one\"
 
 Compares: ver, create, mod, val or lease of a key; =, !=, < or >; a quoted value.
 Operations: get, put and del with their flags.";
+
+const WATCH_LONG: &str = "\
+Shows changes of keys as they come.
+
+With a program after '--' it is run for each change, and finds what has changed in the
+variables ETCD_WATCH_REVISION, ETCD_WATCH_EVENT_TYPE, ETCD_WATCH_KEY and ETCD_WATCH_VALUE:
+
+$ etcdctl watch <key> -- sh -c 'echo $ETCD_WATCH_KEY'
+
+With --interactive each line of standard input is a command: 'watch' with options, key and
+program as above, or 'progress'.
+
+Without <key>, ETCDCTL_WATCH_KEY and ETCDCTL_WATCH_RANGE_END say what to watch.";
+
+const LOCK_LONG: &str = "\
+Waits for the lock and holds it until it is interrupted.
+
+With a program the lock is held while it runs. The program finds the lock's key and the
+revision in ETCD_LOCK_KEY and ETCD_LOCK_REV; its exit status becomes that of etcdctl. Flags
+of the program must come after '--':
+
+$ etcdctl lock <lockname> -- ls -l";
 
 const STATUS_LONG: &str = "\
 Shows version, sizes, leader and raft state of each endpoint.

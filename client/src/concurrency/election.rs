@@ -10,9 +10,7 @@ use ferrite_api::pb::v3electionpb::LeaderResponse;
 
 use super::mutex::revision_of;
 use super::session::Member;
-use super::{
-    Place, RecipeError, Session, key_of, oldest, prefix_of, range_at, wait_for_older,
-};
+use super::{Place, RecipeError, Session, key_of, oldest, prefix_of, range_at, wait_for_older};
 use crate::{
     Client, Compare, CompareOp, DeleteOptions, Error, EtcdError, GetOptions, PutOptions, Txn,
     TxnOp, WatchOptions, Watcher,
@@ -132,9 +130,11 @@ impl Election {
             return Err(RecipeError::NotLeader.into());
         };
         let put = PutOptions::new().lease(self.member.lease);
-        let proclaim = Txn::new()
-            .when([still_there(place)])
-            .and_then([TxnOp::put(place.key.clone(), value, put)]);
+        let proclaim = Txn::new().when([still_there(place)]).and_then([TxnOp::put(
+            place.key.clone(),
+            value,
+            put,
+        )]);
         let answer = self.member.client.txn(proclaim).await?;
         if !answer.succeeded {
             self.place = None;
@@ -205,9 +205,7 @@ impl Election {
 /// the key's name must do.
 fn still_there(place: &Place) -> Compare {
     match place.revision {
-        Some(revision) => {
-            Compare::create_revision(place.key.clone(), CompareOp::Equal, revision)
-        }
+        Some(revision) => Compare::create_revision(place.key.clone(), CompareOp::Equal, revision),
         None => Compare::key_exists(place.key.clone()),
     }
 }
@@ -297,7 +295,10 @@ impl Observer {
                 let response = watcher.next().await?;
                 // Only puts: after a deletion there would be nobody again.
                 let put = |kind| kind == EventType::Put;
-                let first = response.events.into_iter().find(|event| put(event.r#type()));
+                let first = response
+                    .events
+                    .into_iter()
+                    .find(|event| put(event.r#type()));
                 if let Some(kv) = first.and_then(|event| event.kv) {
                     let header = response.header.map(|header| pb::ResponseHeader {
                         revision: kv.mod_revision,

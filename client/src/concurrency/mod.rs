@@ -127,7 +127,11 @@ async fn wait_for_deletion(client: &Client, key: Bytes, from: i64) -> Result<(),
     loop {
         let response = watcher.next().await?;
         let is_deletion = |kind| kind == EventType::Delete;
-        if response.events.iter().any(|event| is_deletion(event.r#type())) {
+        if response
+            .events
+            .iter()
+            .any(|event| is_deletion(event.r#type()))
+        {
             return Ok(());
         }
     }

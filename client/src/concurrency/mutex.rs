@@ -5,13 +5,9 @@ use ferrite_api::pb::etcdserverpb as pb;
 use tokio::time::{Duration, Instant};
 
 use super::session::Member;
-use super::{
-    Place, RecipeError, Session, key_of, oldest, prefix_of, range_at, wait_for_older,
-};
+use super::{Place, RecipeError, Session, key_of, oldest, prefix_of, range_at, wait_for_older};
 use crate::call::until;
-use crate::{
-    Compare, CompareOp, DeleteOptions, Error, GetOptions, PutOptions, Txn, TxnOp,
-};
+use crate::{Compare, CompareOp, DeleteOptions, Error, GetOptions, PutOptions, Txn, TxnOp};
 
 /// How long a failed wait tries to take its key back before it leaves that to the lease.
 const WITHDRAW: Duration = Duration::from_secs(5);
@@ -198,7 +194,8 @@ pub(super) fn revision_of(answer: &pb::TxnResponse) -> Result<i64, Error> {
         return Ok(answer.header.unwrap_or_default().revision);
     }
     let ours = range_at(answer, 0)?.kvs.first();
-    ours.map(|kv| kv.create_revision).ok_or_else(super::malformed)
+    ours.map(|kv| kv.create_revision)
+        .ok_or_else(super::malformed)
 }
 
 /// Whether the oldest key is the one created at `revision`.

@@ -28,7 +28,7 @@ use std::time::Duration;
 use ferrite_api::pb::etcdserverpb as pb;
 use pb::watch_request::RequestUnion;
 use prost::Message;
-use tonic::{Code, Status};
+use tonic::Code;
 
 use crate::{Error, EtcdError};
 
@@ -435,7 +435,11 @@ impl Machine {
             let queued = self.queue.iter().filter(|queued| *queued == key).count();
             let creating =
                 matches!(self.creating, Some(Creating::Watch(creating)) if creating == *key);
-            let id = self.ids.iter().find(|(_, of)| *of == key).map(|(id, _)| *id);
+            let id = self
+                .ids
+                .iter()
+                .find(|(_, of)| *of == key)
+                .map(|(id, _)| *id);
             let expected = match watch.stage {
                 Stage::Queued => (1, false, None),
                 Stage::Creating => (0, true, None),
@@ -474,7 +478,10 @@ fn refusal(reason: &str) -> Error {
         Some((head, text)) if head.starts_with("rpc error: code = ") => text,
         _ => reason,
     };
-    Error::from(Status::failed_precondition(text))
+    match EtcdError::from_message(text) {
+        Some(error) => Error::Etcd(error),
+        None => Error::WatchRefused(reason.to_owned()),
+    }
 }
 
 /// Whether another stream may do better.
@@ -484,10 +491,7 @@ fn is_passing(error: &Error, endpoints: usize) -> bool {
         // A server that stops says so in the words for a client that has gone.
         Some(EtcdError::WatchCanceled) => true,
         Some(EtcdError::NotSupportedForLearner) => endpoints > 1,
-        _ => matches!(
-            error.code(),
-            Some(Code::Unavailable | Code::Internal)
-        ),
+        _ => matches!(error.code(), Some(Code::Unavailable | Code::Internal)),
     }
 }
 

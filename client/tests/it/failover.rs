@@ -5,8 +5,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use ferrite_client::{Client, Config, Error, GetOptions, PutOptions};
-
-use crate::fake::Fake;
+use ferrite_fake::Fake;
 
 /// Long enough that a test which needs it has failed.
 const GIVE_UP: Duration = Duration::from_secs(60);

@@ -1,13 +1,13 @@
 //! How often each call is sent when its first attempt fails.
 
 use ferrite_client::{
-    Client, CompactOptions, Config, DeleteOptions, Error, EtcdError, GetOptions, PutOptions, Txn,
+    Client, CompactOptions, Config, DeleteOptions, DowngradeAction, Error, EtcdError, GetOptions,
+    LeaseId, MemberId, PutOptions, Txn,
 };
+use ferrite_fake::Fake;
 use tonic::Status;
 
-use crate::fake::Fake;
-
-const CALLS: [&str; 10] = [
+const CALLS: [&str; 21] = [
     "Range",
     "Put",
     "DeleteRange",
@@ -18,8 +18,33 @@ const CALLS: [&str; 10] = [
     "Alarm",
     "Status",
     "HashKV",
+    "MoveLeader",
+    "Defragment",
+    "Downgrade",
+    "Snapshot",
+    "MemberAdd",
+    "MemberRemove",
+    "MemberPromote",
+    "LeaseGrant",
+    "LeaseRevoke",
+    "LeaseTimeToLive",
+    "LeaseLeases",
 ];
-const REPEATABLE: [&str; 5] = ["Range", "MemberList", "Alarm", "Status", "HashKV"];
+const REPEATABLE: [&str; 10] = [
+    "Range",
+    "MemberList",
+    "Alarm",
+    "Status",
+    "HashKV",
+    "MoveLeader",
+    "LeaseGrant",
+    "LeaseRevoke",
+    "LeaseTimeToLive",
+    "LeaseLeases",
+];
+/// The lease that is granted, asked about and revoked.
+const LEASE: LeaseId = LeaseId::new(7);
+const MEMBER: MemberId = MemberId::new(1);
 
 async fn call(client: &Client, name: &str) -> Result<(), Error> {
     let endpoint = &client.endpoints()[0];
@@ -37,6 +62,25 @@ async fn call(client: &Client, name: &str) -> Result<(), Error> {
         "Alarm" => client.maintenance().alarm_list().await.map(drop),
         "Status" => client.maintenance().status(endpoint).await.map(drop),
         "HashKV" => client.maintenance().hash_kv(endpoint, 0).await.map(drop),
+        "MoveLeader" => client.maintenance().move_leader(MEMBER).await.map(drop),
+        "Defragment" => client.maintenance().defragment(endpoint).await.map(drop),
+        "Downgrade" => {
+            let validate = DowngradeAction::Validate;
+            let answer = client.maintenance().downgrade(validate, "3.6").await;
+            answer.map(drop)
+        }
+        "Snapshot" => {
+            let mut snapshot = client.maintenance().snapshot().await?;
+            while snapshot.next().await?.is_some() {}
+            Ok(())
+        }
+        "MemberAdd" => client.cluster().member_add(["http://a:1"]).await.map(drop),
+        "MemberRemove" => client.cluster().member_remove(MEMBER).await.map(drop),
+        "MemberPromote" => client.cluster().member_promote(MEMBER).await.map(drop),
+        "LeaseGrant" => client.leases().grant_as(LEASE, 60).await.map(drop),
+        "LeaseRevoke" => client.leases().revoke(LEASE).await.map(drop),
+        "LeaseTimeToLive" => client.leases().time_to_live(LEASE).await.map(drop),
+        "LeaseLeases" => client.leases().list().await.map(drop),
         other => panic!("no such call: {other}"),
     }
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ferrite_client::{Client, Config, PutOptions};
+use ferrite_fake::Fake;
 use tokio::net::TcpListener;
-
-use crate::fake::Fake;
 
 /// What the bare server does with each request.
 #[derive(Clone, Copy)]

@@ -127,6 +127,8 @@ pub(crate) struct Matches {
     pub(crate) flags: Flags,
     /// What is left without commands and flags.
     pub(crate) args: Vec<Text>,
+    /// All of the line.
+    pub(crate) given: Vec<Text>,
 }
 
 /// What a command line asks for.
@@ -151,6 +153,7 @@ pub(crate) fn parse(root: &'static Command, args: &[Text]) -> Parsed {
     if !chain.command().is_built() {
         return Parsed::NotBuilt(chain);
     }
+    let given = args.to_vec();
     let mut flags = Flags::of(&chain);
     let args = match flags.parse(&rest) {
         Ok(args) => args,
@@ -159,7 +162,12 @@ pub(crate) fn parse(root: &'static Command, args: &[Text]) -> Parsed {
     if flags.help_wanted() || matches!(chain.command().action, Action::Group) {
         return Parsed::Help(chain);
     }
-    Parsed::Run(Matches { chain, flags, args })
+    Parsed::Run(Matches {
+        chain,
+        flags,
+        args,
+        given,
+    })
 }
 
 /// The command that the arguments name, and the arguments without those names.

@@ -134,7 +134,7 @@ pub(crate) fn hash_kv(context: &mut Context, matches: &Matches) -> Result<(), Fa
 }
 
 /// The endpoints to ask: as given, or with `--cluster` the client URLs of all members.
-fn endpoints(session: &Session) -> Result<Vec<String>, Failure> {
+pub(super) fn endpoints(session: &Session) -> Result<Vec<String>, Failure> {
     if !session.whole_cluster {
         return Ok(session.endpoints.clone());
     }

@@ -1,15 +1,27 @@
 //! The commands, one module each.
 
+pub(crate) mod alarm;
 pub(crate) mod compaction;
+pub(crate) mod defrag;
 pub(crate) mod del;
+pub(crate) mod downgrade;
+pub(crate) mod elect;
 pub(crate) mod endpoint;
 pub(crate) mod get;
 pub(crate) mod help;
+pub(crate) mod lease;
+pub(crate) mod lock;
 pub(crate) mod member;
+pub(crate) mod move_leader;
 pub(crate) mod options;
 pub(crate) mod put;
+pub(crate) mod snapshot;
 pub(crate) mod txn;
 pub(crate) mod version;
+pub(crate) mod watch;
+
+mod child;
+mod signals;
 
 use crate::cli::{self, Action, Parsed, Text};
 use crate::context::Context;

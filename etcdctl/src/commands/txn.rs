@@ -163,7 +163,7 @@ fn parse_operation(context: &mut Context, line: &[u8]) -> Result<TxnOp, Failure>
 
 /// Splits a line into words, `'literal'` and `"escaped"` strings. A quote that is never closed is
 /// skipped, and a quote inside a word is part of it.
-fn split_arguments(line: &[u8]) -> Result<Vec<Text>, Failure> {
+pub(super) fn split_arguments(line: &[u8]) -> Result<Vec<Text>, Failure> {
     let mut args = Vec::new();
     let mut rest = line;
     while let Some(&first) = rest.first() {

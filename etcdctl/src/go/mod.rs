@@ -5,3 +5,4 @@ pub(crate) mod duration;
 pub(crate) mod number;
 pub(crate) mod quote;
 pub(crate) mod scan;
+pub(crate) mod urls;

@@ -37,6 +37,28 @@ pub(crate) fn parse_int(text: &str, base: u32) -> Result<i64, String> {
     i64::try_from(value).map_err(|_| fail("value out of range"))
 }
 
+/// Reads an unsigned 64-bit number of a given base.
+///
+/// # Errors
+///
+/// The text of Go's `strconv.ParseUint`.
+pub(crate) fn parse_uint(text: &str, base: u32) -> Result<u64, String> {
+    let fail = |reason: &str| {
+        let text = quote(text.as_bytes());
+        format!("strconv.ParseUint: parsing {text}: {reason}")
+    };
+    if text.is_empty() {
+        return Err(fail("invalid syntax"));
+    }
+    let mut value: u128 = 0;
+    for c in text.chars() {
+        let digit = c.to_digit(base).ok_or_else(|| fail("invalid syntax"))?;
+        // Beyond the range the rest is still checked for syntax.
+        value = (value * u128::from(base) + u128::from(digit)).min(1 << 65);
+    }
+    u64::try_from(value).map_err(|_| fail("value out of range"))
+}
+
 /// The base that a literal's prefix names, and its digits without prefix and underscores.
 fn detect_base(text: &str) -> Option<(u32, String)> {
     let lower = text.to_ascii_lowercase();
@@ -77,6 +99,28 @@ pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unsigned_integers() {
+        assert_eq!(
+            parse_uint("8e9e05c52164694d", 16),
+            Ok(0x8e9e_05c5_2164_694d)
+        );
+        let error = |text: &str| parse_uint(text, 16).expect_err("refused");
+        assert_eq!(
+            error("x"),
+            "strconv.ParseUint: parsing \"x\": invalid syntax"
+        );
+        assert_eq!(
+            error("-1"),
+            "strconv.ParseUint: parsing \"-1\": invalid syntax"
+        );
+        assert_eq!(error(""), "strconv.ParseUint: parsing \"\": invalid syntax");
+        assert_eq!(
+            error("10000000000000000"),
+            "strconv.ParseUint: parsing \"10000000000000000\": value out of range"
+        );
+    }
 
     #[test]
     fn integers_in_every_base() {

@@ -2,11 +2,12 @@
 
 use std::io::{self, Write};
 
+use ferrite_client::LeaseId;
 use ferrite_client::pb::etcdserverpb as pb;
 use ferrite_client::pb::mvccpb::KeyValue;
 use pb::response_op::Response;
 
-use super::{Answer, Health, Printed, Printer};
+use super::{Answer, Health, Printed, Printer, alarm_name};
 use crate::context::Context;
 use crate::go::quote::quote;
 
@@ -21,6 +22,14 @@ impl Fields {
             writeln!(out, "\"{name}\" : {id:x}")
         } else {
             writeln!(out, "\"{name}\" : {id}")
+        }
+    }
+
+    fn lease(&self, out: &mut dyn Write, id: i64) -> io::Result<()> {
+        if self.hex {
+            writeln!(out, "\"ID\" : {id:016x}")
+        } else {
+            writeln!(out, "\"ID\" : {id}")
         }
     }
 
@@ -102,6 +111,86 @@ impl Printer for Fields {
                     writeln!(context.out(), "\"Unknown\" : {text}")?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn watch(&self, context: &mut Context, response: &pb::WatchResponse) -> Printed {
+        let out = context.out();
+        self.header(out, &response.header)?;
+        for event in &response.events {
+            writeln!(out, "\"Type\" : {}", event.r#type().as_str_name())?;
+            if let Some(kv) = &event.prev_kv {
+                self.pair(out, "Prev", kv)?;
+            }
+            let none = KeyValue::default();
+            self.pair(out, "", event.kv.as_ref().unwrap_or(&none))?;
+        }
+        Ok(())
+    }
+
+    fn lease_grant(&self, context: &mut Context, response: &pb::LeaseGrantResponse) -> Printed {
+        let out = context.out();
+        self.header(out, &response.header)?;
+        self.lease(out, response.id)?;
+        writeln!(out, "\"TTL\" : {}", response.ttl)?;
+        Ok(())
+    }
+
+    fn lease_revoke(
+        &self,
+        context: &mut Context,
+        _: LeaseId,
+        response: &pb::LeaseRevokeResponse,
+    ) -> Printed {
+        self.header(context.out(), &response.header)?;
+        Ok(())
+    }
+
+    fn lease_keep_alive(
+        &self,
+        context: &mut Context,
+        response: &pb::LeaseKeepAliveResponse,
+    ) -> Printed {
+        let out = context.out();
+        self.header(out, &response.header)?;
+        self.lease(out, response.id)?;
+        writeln!(out, "\"TTL\" : {}", response.ttl)?;
+        Ok(())
+    }
+
+    fn lease_time_to_live(
+        &self,
+        context: &mut Context,
+        response: &pb::LeaseTimeToLiveResponse,
+        _: bool,
+    ) -> Printed {
+        let out = context.out();
+        self.header(out, &response.header)?;
+        self.lease(out, response.id)?;
+        writeln!(out, "\"TTL\" : {}", response.ttl)?;
+        writeln!(out, "\"GrantedTTL\" : {}", response.granted_ttl)?;
+        for key in &response.keys {
+            writeln!(out, "\"Key\" : {}", quote(key))?;
+        }
+        Ok(())
+    }
+
+    fn lease_list(&self, context: &mut Context, response: &pb::LeaseLeasesResponse) -> Printed {
+        let out = context.out();
+        self.header(out, &response.header)?;
+        for lease in &response.leases {
+            self.lease(out, lease.id)?;
+        }
+        Ok(())
+    }
+
+    fn alarm(&self, context: &mut Context, response: &pb::AlarmResponse) -> Printed {
+        let out = context.out();
+        self.header(out, &response.header)?;
+        for alarm in &response.alarms {
+            self.id(out, "MemberID", alarm.member_id)?;
+            writeln!(out, "\"AlarmType\" : {}\n", alarm_name(alarm))?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ferrite_client::pb::etcdserverpb as pb;
 use ferrite_client::pb::mvccpb::KeyValue;
+use ferrite_client::{LeaseId, MemberId};
 use pb::response_op::Response;
 
 use super::{Answer, Health, Printed, Printer};
@@ -38,27 +39,148 @@ impl Printer for Json {
         line(context, txn(response))
     }
 
+    fn watch(&self, context: &mut Context, response: &pb::WatchResponse) -> Printed {
+        let events = response.events.iter().map(|event| {
+            Object::new()
+                .number("type", event.r#type)
+                .optional("kv", event.kv.as_ref().map(pair))
+                .optional("prev_kv", event.prev_kv.as_ref().map(pair))
+                .end()
+        });
+        let json = Object::new()
+            .always("Header", header(&response.header.unwrap_or_default()))
+            .always("Events", nullable(response.events.is_empty(), events))
+            .always("CompactRevision", response.compact_revision.to_string())
+            .always("Canceled", response.canceled.to_string())
+            .always("Created", response.created.to_string())
+            .always("CancelReason", string(&response.cancel_reason));
+        line(context, json.end())
+    }
+
+    fn lease_grant(&self, context: &mut Context, response: &pb::LeaseGrantResponse) -> Printed {
+        let json = flat(&response.header)
+            .always("ID", response.id.to_string())
+            .always("TTL", response.ttl.to_string())
+            .always("Error", string(&response.error));
+        line(context, json.end())
+    }
+
+    fn lease_revoke(
+        &self,
+        context: &mut Context,
+        _: LeaseId,
+        response: &pb::LeaseRevokeResponse,
+    ) -> Printed {
+        line(context, Object::new().header(&response.header).end())
+    }
+
+    fn lease_keep_alive(
+        &self,
+        context: &mut Context,
+        response: &pb::LeaseKeepAliveResponse,
+    ) -> Printed {
+        let json = flat(&response.header)
+            .always("ID", response.id.to_string())
+            .always("TTL", response.ttl.to_string());
+        line(context, json.end())
+    }
+
+    fn lease_time_to_live(
+        &self,
+        context: &mut Context,
+        response: &pb::LeaseTimeToLiveResponse,
+        _: bool,
+    ) -> Printed {
+        let keys = response.keys.iter();
+        let keys = keys.map(|key| format!("\"{}\"", STANDARD.encode(key)));
+        let json = flat(&response.header)
+            .always("id", response.id.to_string())
+            .always("ttl", response.ttl.to_string())
+            .always("granted-ttl", response.granted_ttl.to_string())
+            .always("keys", nullable(response.keys.is_empty(), keys));
+        line(context, json.end())
+    }
+
+    fn lease_list(&self, context: &mut Context, response: &pb::LeaseLeasesResponse) -> Printed {
+        let leases = response.leases.iter();
+        let leases = leases.map(|lease| Object::new().always("id", lease.id.to_string()).end());
+        line(
+            context,
+            flat(&response.header).always("leases", array(leases)).end(),
+        )
+    }
+
+    fn member_add(&self, context: &mut Context, response: &pb::MemberAddResponse) -> Printed {
+        self.members(
+            context,
+            &response.header,
+            response.member.as_ref(),
+            &response.members,
+        )
+    }
+
+    fn member_remove(
+        &self,
+        context: &mut Context,
+        _: MemberId,
+        response: &pb::MemberRemoveResponse,
+    ) -> Printed {
+        self.members(context, &response.header, None, &response.members)
+    }
+
+    fn member_update(
+        &self,
+        context: &mut Context,
+        _: MemberId,
+        response: &pb::MemberUpdateResponse,
+    ) -> Printed {
+        self.members(context, &response.header, None, &response.members)
+    }
+
+    fn member_promote(
+        &self,
+        context: &mut Context,
+        _: MemberId,
+        response: &pb::MemberPromoteResponse,
+    ) -> Printed {
+        self.members(context, &response.header, None, &response.members)
+    }
+
+    fn alarm(&self, context: &mut Context, response: &pb::AlarmResponse) -> Printed {
+        let alarms = response.alarms.iter().map(|alarm| {
+            Object::new()
+                .number("memberID", alarm.member_id)
+                .number("alarm", alarm.alarm)
+                .end()
+        });
+        let json = Object::new()
+            .header(&response.header)
+            .list("alarms", alarms);
+        line(context, json.end())
+    }
+
+    fn move_leader(
+        &self,
+        context: &mut Context,
+        _: MemberId,
+        _: MemberId,
+        response: &pb::MoveLeaderResponse,
+    ) -> Printed {
+        line(context, Object::new().header(&response.header).end())
+    }
+
+    fn downgrade(
+        &self,
+        context: &mut Context,
+        _: &str,
+        response: &pb::DowngradeResponse,
+    ) -> Printed {
+        let json = Object::new().header(&response.header);
+        line(context, json.text("version", &response.version).end())
+    }
+
     fn member_list(&self, context: &mut Context, response: &pb::MemberListResponse) -> Printed {
-        let members = response.members.iter();
-        let object = if self.hex {
-            let members =
-                members.map(|member| self::member(member, format!("\"{:x}\"", member.id)));
-            Object::new()
-                .always(
-                    "header",
-                    response
-                        .header
-                        .as_ref()
-                        .map_or("null".to_owned(), hex_header),
-                )
-                .always("members", array(members))
-        } else {
-            let members = members.map(|member| self::member(member, member.id.to_string()));
-            Object::new()
-                .header(&response.header)
-                .list("members", members)
-        };
-        line(context, object.end())
+        self.members(context, &response.header, None, &response.members)
     }
 
     fn health(&self, context: &mut Context, list: &[Health]) -> Printed {
@@ -99,6 +221,44 @@ impl Printer for Json {
         });
         line(context, nullable(list.is_empty(), rows))
     }
+}
+
+impl Json {
+    /// An answer about members; `added` is the one it is about.
+    fn members(
+        &self,
+        context: &mut Context,
+        header: &Option<pb::ResponseHeader>,
+        added: Option<&pb::Member>,
+        members: &[pb::Member],
+    ) -> Printed {
+        let json = if self.hex {
+            let hex = |member: &pb::Member| self::member(member, format!("\"{:x}\"", member.id));
+            Object::new()
+                .always(
+                    "header",
+                    header.as_ref().map_or("null".to_owned(), hex_header),
+                )
+                .optional("member", added.map(hex))
+                .always("members", array(members.iter().map(hex)))
+        } else {
+            let plain = |member: &pb::Member| self::member(member, member.id.to_string());
+            Object::new()
+                .header(header)
+                .optional("member", added.map(plain))
+                .list("members", members.iter().map(plain))
+        };
+        line(context, json.end())
+    }
+}
+
+/// An object that begins with the fields of the header.
+fn flat(header: &Option<pb::ResponseHeader>) -> Object {
+    Object::new().header_fields(&header.unwrap_or_default())
+}
+
+fn header(header: &pb::ResponseHeader) -> String {
+    Object::new().header_fields(header).end()
 }
 
 fn line(context: &mut Context, json: String) -> Printed {
@@ -303,15 +463,14 @@ impl Object {
     }
 
     fn header(self, header: &Option<pb::ResponseHeader>) -> Self {
-        let json = header.as_ref().map(|header| {
-            Object::new()
-                .number("cluster_id", header.cluster_id)
-                .number("member_id", header.member_id)
-                .number("revision", header.revision)
-                .number("raft_term", header.raft_term)
-                .end()
-        });
-        self.optional("header", json)
+        self.optional("header", header.as_ref().map(self::header))
+    }
+
+    fn header_fields(self, header: &pb::ResponseHeader) -> Self {
+        self.number("cluster_id", header.cluster_id)
+            .number("member_id", header.member_id)
+            .number("revision", header.revision)
+            .number("raft_term", header.raft_term)
     }
 
     fn end(mut self) -> String {

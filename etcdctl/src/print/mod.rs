@@ -11,6 +11,7 @@ pub(crate) mod simple;
 pub(crate) mod table;
 
 use ferrite_client::pb::etcdserverpb as pb;
+use ferrite_client::{LeaseId, MemberId};
 
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -69,7 +70,101 @@ pub(crate) trait Printer {
         self.unsupported()
     }
 
+    fn watch(&self, context: &mut Context, response: &pb::WatchResponse) -> Printed {
+        self.unsupported()
+    }
+
+    fn lease_grant(&self, context: &mut Context, response: &pb::LeaseGrantResponse) -> Printed {
+        self.unsupported()
+    }
+
+    fn lease_revoke(
+        &self,
+        context: &mut Context,
+        lease: LeaseId,
+        response: &pb::LeaseRevokeResponse,
+    ) -> Printed {
+        self.unsupported()
+    }
+
+    fn lease_keep_alive(
+        &self,
+        context: &mut Context,
+        response: &pb::LeaseKeepAliveResponse,
+    ) -> Printed {
+        self.unsupported()
+    }
+
+    /// `keys`: whether the attached keys were asked for.
+    fn lease_time_to_live(
+        &self,
+        context: &mut Context,
+        response: &pb::LeaseTimeToLiveResponse,
+        keys: bool,
+    ) -> Printed {
+        self.unsupported()
+    }
+
+    fn lease_list(&self, context: &mut Context, response: &pb::LeaseLeasesResponse) -> Printed {
+        self.unsupported()
+    }
+
     fn member_list(&self, context: &mut Context, response: &pb::MemberListResponse) -> Printed {
+        self.unsupported()
+    }
+
+    fn member_add(&self, context: &mut Context, response: &pb::MemberAddResponse) -> Printed {
+        self.unsupported()
+    }
+
+    fn member_remove(
+        &self,
+        context: &mut Context,
+        member: MemberId,
+        response: &pb::MemberRemoveResponse,
+    ) -> Printed {
+        self.unsupported()
+    }
+
+    fn member_update(
+        &self,
+        context: &mut Context,
+        member: MemberId,
+        response: &pb::MemberUpdateResponse,
+    ) -> Printed {
+        self.unsupported()
+    }
+
+    fn member_promote(
+        &self,
+        context: &mut Context,
+        member: MemberId,
+        response: &pb::MemberPromoteResponse,
+    ) -> Printed {
+        self.unsupported()
+    }
+
+    fn alarm(&self, context: &mut Context, response: &pb::AlarmResponse) -> Printed {
+        self.unsupported()
+    }
+
+    fn move_leader(
+        &self,
+        context: &mut Context,
+        from: MemberId,
+        to: MemberId,
+        response: &pb::MoveLeaderResponse,
+    ) -> Printed {
+        self.unsupported()
+    }
+
+    /// `action`: what was done, as the simple format names it.
+    fn downgrade(
+        &self,
+        context: &mut Context,
+        action: &str,
+        response: &pb::DowngradeResponse,
+    ) -> Printed {
         self.unsupported()
     }
 
@@ -101,6 +196,14 @@ pub(crate) fn for_format(format: &str, hex: bool) -> Option<Box<dyn Printer>> {
         "table" => Box::new(table::Table),
         _ => return None,
     })
+}
+
+/// The name of an alarm's kind; its number if there is no such kind.
+fn alarm_name(alarm: &pb::AlarmMember) -> String {
+    match pb::AlarmType::try_from(alarm.alarm) {
+        Ok(kind) => kind.as_str_name().to_owned(),
+        Err(_) => alarm.alarm.to_string(),
+    }
 }
 
 #[cfg(test)]

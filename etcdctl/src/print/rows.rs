@@ -110,7 +110,7 @@ fn unused_percentage(status: &pb::StatusResponse) -> i128 {
 }
 
 /// Bytes in powers of 1000, one decimal below ten: `98 kB`, `2.1 GB`.
-fn size(bytes: i64) -> String {
+pub(crate) fn size(bytes: i64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     // A negative size is not one; etcd's tool reads it as unsigned, too.
     let bytes = bytes as u64;

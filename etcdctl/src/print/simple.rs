@@ -4,9 +4,10 @@ use std::io::{self, Write};
 
 use ferrite_client::pb::etcdserverpb as pb;
 use ferrite_client::pb::mvccpb::KeyValue;
+use ferrite_client::{LeaseId, MemberId};
 use pb::response_op::Response;
 
-use super::{Answer, Health, Printed, Printer, rows};
+use super::{Answer, Health, Printed, Printer, alarm_name, rows};
 use crate::context::Context;
 
 pub(crate) struct Simple {
@@ -90,6 +91,171 @@ impl Printer for Simple {
         Ok(())
     }
 
+    fn watch(&self, context: &mut Context, response: &pb::WatchResponse) -> Printed {
+        for event in &response.events {
+            writeln!(context.out(), "{}", event.r#type().as_str_name())?;
+            if let Some(kv) = &event.prev_kv {
+                self.pair(context.out(), kv)?;
+            }
+            let none = KeyValue::default();
+            self.pair(context.out(), event.kv.as_ref().unwrap_or(&none))?;
+        }
+        Ok(())
+    }
+
+    fn lease_grant(&self, context: &mut Context, response: &pb::LeaseGrantResponse) -> Printed {
+        let (lease, ttl) = (LeaseId::new(response.id), response.ttl);
+        writeln!(context.out(), "lease {lease} granted with TTL({ttl}s)")?;
+        Ok(())
+    }
+
+    fn lease_revoke(
+        &self,
+        context: &mut Context,
+        lease: LeaseId,
+        _: &pb::LeaseRevokeResponse,
+    ) -> Printed {
+        writeln!(context.out(), "lease {lease} revoked")?;
+        Ok(())
+    }
+
+    fn lease_keep_alive(
+        &self,
+        context: &mut Context,
+        response: &pb::LeaseKeepAliveResponse,
+    ) -> Printed {
+        let (lease, ttl) = (LeaseId::new(response.id), response.ttl);
+        writeln!(context.out(), "lease {lease} keepalived with TTL({ttl})")?;
+        Ok(())
+    }
+
+    fn lease_time_to_live(
+        &self,
+        context: &mut Context,
+        response: &pb::LeaseTimeToLiveResponse,
+        keys: bool,
+    ) -> Printed {
+        let lease = LeaseId::new(response.id);
+        if response.granted_ttl == 0 && response.ttl == -1 {
+            writeln!(context.out(), "lease {lease} already expired")?;
+            return Ok(());
+        }
+        let (granted, left) = (response.granted_ttl, response.ttl);
+        let out = context.out();
+        write!(
+            out,
+            "lease {lease} granted with TTL({granted}s), remaining({left}s)"
+        )?;
+        if keys {
+            out.write_all(b", attached keys([")?;
+            out.write_all(&response.keys.join(&b' '))?;
+            out.write_all(b"])")?;
+        }
+        writeln!(out)?;
+        Ok(())
+    }
+
+    fn lease_list(&self, context: &mut Context, response: &pb::LeaseLeasesResponse) -> Printed {
+        writeln!(context.out(), "found {} leases", response.leases.len())?;
+        for lease in &response.leases {
+            writeln!(context.out(), "{}", LeaseId::new(lease.id))?;
+        }
+        Ok(())
+    }
+
+    fn member_add(&self, context: &mut Context, response: &pb::MemberAddResponse) -> Printed {
+        let member = response.member.clone().unwrap_or_default();
+        let as_learner = if member.is_learner { "as learner " } else { "" };
+        let (id, cluster) = (member.id, cluster(&response.header));
+        writeln!(
+            context.out(),
+            "Member {id:16x} added {as_learner}to cluster {cluster:16x}"
+        )?;
+        Ok(())
+    }
+
+    fn member_remove(
+        &self,
+        context: &mut Context,
+        member: MemberId,
+        response: &pb::MemberRemoveResponse,
+    ) -> Printed {
+        let (id, cluster) = (member.get(), cluster(&response.header));
+        writeln!(
+            context.out(),
+            "Member {id:16x} removed from cluster {cluster:16x}"
+        )?;
+        Ok(())
+    }
+
+    fn member_update(
+        &self,
+        context: &mut Context,
+        member: MemberId,
+        response: &pb::MemberUpdateResponse,
+    ) -> Printed {
+        let (id, cluster) = (member.get(), cluster(&response.header));
+        writeln!(
+            context.out(),
+            "Member {id:16x} updated in cluster {cluster:16x}"
+        )?;
+        Ok(())
+    }
+
+    fn member_promote(
+        &self,
+        context: &mut Context,
+        member: MemberId,
+        response: &pb::MemberPromoteResponse,
+    ) -> Printed {
+        let (id, cluster) = (member.get(), cluster(&response.header));
+        writeln!(
+            context.out(),
+            "Member {id:16x} promoted in cluster {cluster:16x}"
+        )?;
+        Ok(())
+    }
+
+    fn alarm(&self, context: &mut Context, response: &pb::AlarmResponse) -> Printed {
+        for alarm in &response.alarms {
+            // The text form of protobuf, which leaves out zeros.
+            let mut fields = Vec::new();
+            if alarm.member_id != 0 {
+                fields.push(format!("memberID:{}", alarm.member_id));
+            }
+            if alarm.alarm != 0 {
+                fields.push(format!("alarm:{}", alarm_name(alarm)));
+            }
+            writeln!(context.out(), "{}", fields.join(" "))?;
+        }
+        Ok(())
+    }
+
+    fn move_leader(
+        &self,
+        context: &mut Context,
+        from: MemberId,
+        to: MemberId,
+        _: &pb::MoveLeaderResponse,
+    ) -> Printed {
+        writeln!(context.out(), "Leadership transferred from {from} to {to}")?;
+        Ok(())
+    }
+
+    fn downgrade(
+        &self,
+        context: &mut Context,
+        action: &str,
+        response: &pb::DowngradeResponse,
+    ) -> Printed {
+        let version = &response.version;
+        writeln!(
+            context.out(),
+            "Downgrade {action} success, cluster version {version}"
+        )?;
+        Ok(())
+    }
+
     fn member_list(&self, context: &mut Context, response: &pb::MemberListResponse) -> Printed {
         joined(context, &rows::members(response))
     }
@@ -123,6 +289,10 @@ impl Printer for Simple {
     fn hash_kv(&self, context: &mut Context, list: &[Answer<pb::HashKvResponse>]) -> Printed {
         joined(context, &rows::hash_kv(list))
     }
+}
+
+fn cluster(header: &Option<pb::ResponseHeader>) -> u64 {
+    header.unwrap_or_default().cluster_id
 }
 
 fn joined(context: &mut Context, rows: &[Vec<String>]) -> Printed {

@@ -18,9 +18,7 @@ use ferrite_api::pb::mvccpb::KeyValue;
 
 use super::Isolation;
 use crate::concurrency::range_at;
-use crate::{
-    Compare, CompareOp, DeleteOptions, Error, GetOptions, PutOptions, Txn, TxnOp,
-};
+use crate::{Compare, CompareOp, DeleteOptions, Error, GetOptions, PutOptions, Txn, TxnOp};
 
 /// See the module.
 #[derive(Debug)]
@@ -96,7 +94,10 @@ impl Attempt {
             (true, Some(revision)) => GetOptions::new().revision(revision).serializable(),
             (false, _) => GetOptions::new().serializable(),
         };
-        Txn::new().and_then(keys.iter().map(|key| TxnOp::get(key.clone(), options.clone())))
+        Txn::new().and_then(
+            keys.iter()
+                .map(|key| TxnOp::get(key.clone(), options.clone())),
+        )
     }
 
     /// Takes the answer to [`Attempt::fetch`].
@@ -156,9 +157,7 @@ impl Attempt {
             txn = txn.when(self.writes.keys().map(not_newer));
         }
         txn = txn.and_then(self.writes.iter().map(|(key, write)| match write {
-            Write::Put(value, options) => {
-                TxnOp::put(key.clone(), value.clone(), options.clone())
-            }
+            Write::Put(value, options) => TxnOp::put(key.clone(), value.clone(), options.clone()),
             Write::Delete => TxnOp::delete(key.clone(), DeleteOptions::new()),
         }));
         if self.is_pinning() {

@@ -3,6 +3,7 @@
 use ferrite_api::pb::mvccpb::{Event, KeyValue};
 use pb::watch_request::RequestUnion;
 use proptest::prelude::*;
+use tonic::Status;
 
 use super::*;
 
@@ -133,7 +134,10 @@ fn a_new_stream_goes_on_where_each_reader_is() {
     machine.received(events(1, &[5, 8]));
     machine.received(progress(NO_WATCH, 20));
     machine.received(events(0, &[21]));
-    assert_eq!(machine.broken(&unavailable(), 1), Broken::Reopen(FIRST_BACKOFF));
+    assert_eq!(
+        machine.broken(&unavailable(), 1),
+        Broken::Reopen(FIRST_BACKOFF)
+    );
     machine.check_invariants();
     let mut again = Vec::new();
     for id in 0..3 {
@@ -219,7 +223,7 @@ fn a_refused_creation_ends_that_watch_alone() {
         ),
         (
             "mvcc: watcher range is empty",
-            "rpc error: code = FailedPrecondition desc = mvcc: watcher range is empty",
+            "mvcc: watcher range is empty",
         ),
     ];
     for (reason, error) in reasons {
@@ -270,8 +274,14 @@ fn compaction_ends_the_watch_with_its_revision() {
 #[test]
 fn a_cancel_by_the_server_is_an_error() {
     for (reason, error) in [
-        ("", "etcdserver: mvcc: required revision is a future revision"),
-        ("etcdserver: permission denied", "etcdserver: permission denied"),
+        (
+            "",
+            "etcdserver: mvcc: required revision is a future revision",
+        ),
+        (
+            "etcdserver: permission denied",
+            "etcdserver: permission denied",
+        ),
     ] {
         let mut machine = Machine::default();
         let a = machine.create(create("a", 0), false);
@@ -545,7 +555,11 @@ impl World {
                 let to = self.revision() - i64::from(back);
                 self.compacted = self.compacted.max(to);
             }
-            Step::Watch { key, start, fragment } => {
+            Step::Watch {
+                key,
+                start,
+                fragment,
+            } => {
                 let watched = format!("k{key}");
                 let start = start.map(|offset| (self.revision() + i64::from(offset)).max(1));
                 let request = pb::WatchCreateRequest {
@@ -608,7 +622,10 @@ impl World {
 
     fn pick(&self, which: u8) -> Option<Key> {
         let count = self.observers.len().max(1);
-        self.observers.keys().copied().nth(usize::from(which) % count)
+        self.observers
+            .keys()
+            .copied()
+            .nth(usize::from(which) % count)
     }
 
     fn serve(&mut self, late: bool) {
@@ -746,7 +763,10 @@ impl World {
                         let seen = self.observers[&key].seen.clone();
                         let expected = self.expected(key);
                         let until = expected.iter().filter(|at| **at <= revision).count();
-                        assert!(seen.len() >= until, "progress {revision}: {seen:?} of {expected:?}");
+                        assert!(
+                            seen.len() >= until,
+                            "progress {revision}: {seen:?} of {expected:?}"
+                        );
                     }
                 }
                 Next::Ended(error) => {
@@ -780,14 +800,24 @@ impl World {
         for (&key, observer) in &self.observers {
             let expected = self.expected(key);
             let count = observer.seen.len();
-            assert!(count <= expected.len(), "{:?} of {expected:?}", observer.seen);
+            assert!(
+                count <= expected.len(),
+                "{:?} of {expected:?}",
+                observer.seen
+            );
             assert_eq!(observer.seen, expected[..count], "of {expected:?}");
             if all && !observer.compacted {
                 assert_eq!(observer.seen, expected);
             }
-            if observer.compacted && let Some(missing) = expected.get(count) {
+            if observer.compacted
+                && let Some(missing) = expected.get(count)
+            {
                 // Only what is gone may be missing, and nothing before it.
-                assert!(*missing <= self.compacted || count == 0 || observer.seen[count - 1] < self.compacted);
+                assert!(
+                    *missing <= self.compacted
+                        || count == 0
+                        || observer.seen[count - 1] < self.compacted
+                );
             }
         }
     }
@@ -806,7 +836,11 @@ impl World {
                 self.read(key, u8::MAX);
             }
             let quiet = !self.machine.has_request() && self.to_server.is_empty();
-            let seen = self.observers.values().map(|observer| observer.seen.len()).sum();
+            let seen = self
+                .observers
+                .values()
+                .map(|observer| observer.seen.len())
+                .sum();
             if quiet && self.to_client.is_empty() && seen == last {
                 return;
             }

@@ -6,7 +6,7 @@ use crate::context::tests::captured;
 /// Exit code and message of a refusal.
 fn refusal(failure: Failure) -> (u8, String) {
     match failure {
-        Failure::Exit { code, message } => (code as u8, message.unwrap_or_default()),
+        Failure::Exit { code, message } => (code.code(), message.unwrap_or_default()),
         Failure::Output(error) => panic!("{error}"),
     }
 }

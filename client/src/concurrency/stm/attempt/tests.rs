@@ -178,7 +178,11 @@ fn a_read_key_that_others_write_conflicts_unless_only_committed_data_is_asked_fo
         store.read(&mut attempt, &key(0));
         store.put(&key(0), 5);
         let committed = store.run(attempt.commit()).succeeded;
-        assert_eq!(committed, isolation == Isolation::ReadCommitted, "{isolation:?}");
+        assert_eq!(
+            committed,
+            isolation == Isolation::ReadCommitted,
+            "{isolation:?}"
+        );
     }
 }
 
@@ -271,7 +275,9 @@ impl Transfer {
         };
         put(&mut self.attempt, self.from, from - self.amount);
         put(&mut self.attempt, self.to, to + self.amount);
-        let before: Vec<i64> = (0..ACCOUNTS).map(|account| store.number(&key(account))).collect();
+        let before: Vec<i64> = (0..ACCOUNTS)
+            .map(|account| store.number(&key(account)))
+            .collect();
         let answer = store.run(self.attempt.commit());
         if answer.succeeded {
             self.done = true;
