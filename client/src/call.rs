@@ -342,7 +342,7 @@ enum Incoming<T> {
     /// A server begins to answer when it has something to say, so a stream is often open for
     /// requests before this is done.
     Opening(Pin<Box<dyn Future<Output = Result<Answers<T>, Error>> + Send>>),
-    Open(Answers<T>),
+    Open(Box<Answers<T>>),
 }
 
 impl<Req, Resp> TwoWay<Req, Resp> {
@@ -353,7 +353,9 @@ impl<Req, Resp> TwoWay<Req, Resp> {
     pub(crate) async fn next(&mut self) -> Result<Resp, Error> {
         loop {
             match &mut self.incoming {
-                Incoming::Opening(opening) => self.incoming = Incoming::Open(opening.await?),
+                Incoming::Opening(opening) => {
+                    self.incoming = Incoming::Open(Box::new(opening.await?));
+                }
                 Incoming::Open(answers) => {
                     return match answers.next().await? {
                         Some(answer) => Ok(answer),

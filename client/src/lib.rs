@@ -36,8 +36,14 @@
 //! * Handles are `&self`, cheap to clone, and share their connections. Dropping a future cancels
 //!   its call; whether a cancelled write was applied is unknown.
 //!
-//! Left out for now: TLS, authentication, watch, leases, endpoint sync. Each is a module of its
-//! own beside [`kv`].
+//! * A [`Watcher`] sees every change once and in order, a [`KeepAlive`] renews its lease,
+//!   whatever happens to connections and members meanwhile: see [`watch`] and [`lease`].
+//! * [`concurrency`] has locks, elections and transactions in memory on top of these.
+//!
+//! Reading order: [`kv`] and `call` (one call), `balancer` (where it goes), [`watch`] and [`lease`]
+//! (a machine that decides, a stream that carries), [`concurrency`].
+//!
+//! Left out for now: TLS, authentication, endpoint sync.
 
 pub mod cluster;
 pub mod concurrency;

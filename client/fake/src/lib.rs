@@ -13,7 +13,7 @@ mod watch;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use ferrite_api::pb::etcdserverpb as pb;
 use pb::cluster_server::ClusterServer;
@@ -57,6 +57,8 @@ struct Service {
     member_id: u64,
     address: SocketAddr,
     script: Arc<Mutex<Script>>,
+    /// Another call was seen.
+    called: Arc<Condvar>,
     store: Arc<Mutex<Store>>,
     /// The store's revision; a change wakes the watches.
     revision: signal::Sender<i64>,
@@ -111,6 +113,7 @@ impl Fake {
             member_id,
             address,
             script: Arc::default(),
+            called: Arc::default(),
             breaks: broadcast::Sender::new(BREAKS),
             ..self.service.clone()
         };
@@ -152,6 +155,16 @@ impl Fake {
     /// Whether no call has arrived since the last [`Fake::take_seen`].
     pub fn is_untouched(&self) -> bool {
         self.service.script().seen.is_empty()
+    }
+
+    /// Waits until this call was seen so often, since the last [`Fake::take_seen`].
+    pub fn wait_for(&self, method: &str, times: usize) {
+        let few = |script: &mut Script| {
+            let calls = script.seen.iter().filter(|seen| seen.method == method);
+            calls.count() < times
+        };
+        let script = self.service.called.wait_while(self.service.script(), few);
+        drop(script.expect("no test panics while holding it"));
     }
 
     /// Raises the alarm about space.
@@ -218,6 +231,7 @@ impl Service {
             member_id,
             address,
             script: Arc::default(),
+            called: Arc::default(),
             revision: signal::Sender::new(store.revision()),
             store: Arc::new(Mutex::new(store)),
             breaks: broadcast::Sender::new(BREAKS),
@@ -248,6 +262,7 @@ impl Service {
             method,
             metadata: request.metadata().clone(),
         });
+        self.called.notify_all();
         match script.failures.pop_front() {
             Some(status) => Err(status),
             None => Ok(()),

@@ -169,7 +169,7 @@ impl Machine {
             let listener = self.listeners.get_mut(&key);
             let listener = listener.expect("a listener that is removed leaves its lease");
             if listener.inbox.len() < INBOX {
-                listener.inbox.push_back(renewal.clone());
+                listener.inbox.push_back(renewal);
                 self.woken.insert(key);
             } else {
                 tracing::debug!(lease_id = id, "nobody reads renewals, one is dropped");

@@ -508,3 +508,265 @@ fn json_strings_are_escaped_like_go() {
         "\"\\u003ca\\u0026b\\u003e\\\"\\\\\\n\\r\\t\\b\\f\\u0001\\u2028ä\u{7f}\""
     );
 }
+
+const HEADER_FLAT: &str = r#""cluster_id":14841639068965178418,"member_id":10276657743932975437,"revision":2,"raft_term":2"#;
+
+const LEASE: i64 = 0x694d_805f_8177_6920;
+
+/// What every answer about leases encodes to: its header and nothing else.
+fn only_the_header() -> Vec<u8> {
+    use prost::Message;
+    header(2).expect("some").encode_to_vec()
+}
+
+#[test]
+fn watch() {
+    use ferrite_client::pb::mvccpb::Event;
+    let deleted = KeyValue {
+        key: "foo".into(),
+        mod_revision: 3,
+        ..Default::default()
+    };
+    let response = pb::WatchResponse {
+        header: header(2),
+        watch_id: 7,
+        events: vec![
+            Event {
+                r#type: 0,
+                kv: Some(pair()),
+                prev_kv: Some(pair()),
+            },
+            Event {
+                r#type: 1,
+                kv: Some(deleted),
+                prev_kv: None,
+            },
+        ],
+        ..Default::default()
+    };
+    let print = |printer: &dyn Printer, context: &mut Context| printer.watch(context, &response);
+    check("simple", print, "PUT\nfoo\nbar\nfoo\nbar\nDELETE\nfoo\n\n");
+    let kv = r#"{"key":"Zm9v","create_revision":2,"mod_revision":2,"version":1,"value":"YmFy"}"#;
+    let json = format!(
+        "{{\"Header\":{{{HEADER_FLAT}}},\"Events\":[{{\"kv\":{kv},\"prev_kv\":{kv}}},{{\"type\":1,\"kv\":{{\"key\":\"Zm9v\",\"mod_revision\":3}}}}],\"CompactRevision\":0,\"Canceled\":false,\"Created\":false,\"CancelReason\":\"\"}}\n"
+    );
+    check("json", print, &json);
+    let fields = |prefix: &str| {
+        format!(
+            "\"{prefix}Key\" : \"foo\"\n\"{prefix}CreateRevision\" : 2\n\"{prefix}ModRevision\" : 2\n\"{prefix}Version\" : 1\n\"{prefix}Value\" : \"bar\"\n\"{prefix}Lease\" : 0\n"
+        )
+    };
+    let deletion = "\"Type\" : DELETE\n\"Key\" : \"foo\"\n\"CreateRevision\" : 0\n\"ModRevision\" : 3\n\"Version\" : 0\n\"Value\" : \"\"\n\"Lease\" : 0\n";
+    let expected = format!(
+        "{HEADER_FIELDS}\"Type\" : PUT\n{}{}{deletion}",
+        fields("Prev"),
+        fields("")
+    );
+    check("fields", print, &expected);
+    // Ids of watches are not shown.
+    let encoded = printed("protobuf", false, print);
+    let decoded = <pb::WatchResponse as prost::Message>::decode(encoded.as_slice()).expect("whole");
+    let shown = pb::WatchResponse {
+        watch_id: 0,
+        ..response.clone()
+    };
+    assert_eq!(decoded, shown);
+}
+
+#[test]
+fn lease_grant_and_keep_alive() {
+    let granted = pb::LeaseGrantResponse {
+        header: header(2),
+        id: LEASE,
+        ttl: 60,
+        error: String::new(),
+    };
+    let grant =
+        |printer: &dyn Printer, context: &mut Context| printer.lease_grant(context, &granted);
+    check(
+        "simple",
+        grant,
+        "lease 694d805f81776920 granted with TTL(60s)\n",
+    );
+    let json = format!("{{{HEADER_FLAT},\"ID\":{LEASE},\"TTL\":60,\"Error\":\"\"}}\n");
+    check("json", grant, &json);
+    let fields = format!("{HEADER_FIELDS}\"ID\" : {LEASE}\n\"TTL\" : 60\n");
+    check("fields", grant, &fields);
+    let hex = printed("fields", true, grant);
+    let hex = String::from_utf8(hex).expect("text");
+    assert!(
+        hex.ends_with("\"ID\" : 694d805f81776920\n\"TTL\" : 60\n"),
+        "{hex}"
+    );
+    assert_eq!(printed("protobuf", false, grant), only_the_header());
+    check(
+        "table",
+        grant,
+        "Error: table not supported as output format\n",
+    );
+
+    let renewed = pb::LeaseKeepAliveResponse {
+        header: header(2),
+        id: LEASE,
+        ttl: 60,
+    };
+    let renew =
+        |printer: &dyn Printer, context: &mut Context| printer.lease_keep_alive(context, &renewed);
+    check(
+        "simple",
+        renew,
+        "lease 694d805f81776920 keepalived with TTL(60)\n",
+    );
+    let json = format!("{{{HEADER_FLAT},\"ID\":{LEASE},\"TTL\":60}}\n");
+    check("json", renew, &json);
+    check("fields", renew, &fields);
+    assert_eq!(printed("protobuf", false, renew), only_the_header());
+}
+
+#[test]
+fn lease_time_to_live() {
+    let lives = |keys: &[&'static str]| pb::LeaseTimeToLiveResponse {
+        header: header(2),
+        id: LEASE,
+        ttl: 481,
+        granted_ttl: 500,
+        keys: keys.iter().map(|key| (*key).into()).collect(),
+    };
+    let with_keys = lives(&["foo1", "foo2"]);
+    let print = |printer: &dyn Printer, context: &mut Context| {
+        printer.lease_time_to_live(context, &with_keys, true)
+    };
+    let simple = "lease 694d805f81776920 granted with TTL(500s), remaining(481s)";
+    check(
+        "simple",
+        print,
+        &format!("{simple}, attached keys([foo1 foo2])\n"),
+    );
+    let json = format!(
+        "{{{HEADER_FLAT},\"id\":{LEASE},\"ttl\":481,\"granted-ttl\":500,\"keys\":[\"Zm9vMQ==\",\"Zm9vMg==\"]}}\n"
+    );
+    check("json", print, &json);
+    let fields = format!(
+        "{HEADER_FIELDS}\"ID\" : {LEASE}\n\"TTL\" : 481\n\"GrantedTTL\" : 500\n\"Key\" : \"foo1\"\n\"Key\" : \"foo2\"\n"
+    );
+    check("fields", print, &fields);
+    assert_eq!(printed("protobuf", false, print), only_the_header());
+
+    let without = lives(&[]);
+    let print = |printer: &dyn Printer, context: &mut Context| {
+        printer.lease_time_to_live(context, &without, false)
+    };
+    check("simple", print, &format!("{simple}\n"));
+    let json =
+        format!("{{{HEADER_FLAT},\"id\":{LEASE},\"ttl\":481,\"granted-ttl\":500,\"keys\":null}}\n");
+    check("json", print, &json);
+
+    let gone = pb::LeaseTimeToLiveResponse {
+        ttl: -1,
+        granted_ttl: 0,
+        ..lives(&[])
+    };
+    let print = |printer: &dyn Printer, context: &mut Context| {
+        printer.lease_time_to_live(context, &gone, true)
+    };
+    check("simple", print, "lease 694d805f81776920 already expired\n");
+}
+
+#[test]
+fn lease_list_and_revoke() {
+    let list = |ids: &[i64]| pb::LeaseLeasesResponse {
+        header: header(2),
+        leases: ids.iter().map(|&id| pb::LeaseStatus { id }).collect(),
+    };
+    let (some, none) = (list(&[LEASE, 10]), list(&[]));
+    let print = |printer: &dyn Printer, context: &mut Context| printer.lease_list(context, &some);
+    check(
+        "simple",
+        print,
+        "found 2 leases\n694d805f81776920\n000000000000000a\n",
+    );
+    let json = format!("{{{HEADER_FLAT},\"leases\":[{{\"id\":{LEASE}}},{{\"id\":10}}]}}\n");
+    check("json", print, &json);
+    let fields = format!("{HEADER_FIELDS}\"ID\" : {LEASE}\n\"ID\" : 10\n");
+    check("fields", print, &fields);
+    assert_eq!(printed("protobuf", false, print), only_the_header());
+    let print = |printer: &dyn Printer, context: &mut Context| printer.lease_list(context, &none);
+    check("simple", print, "found 0 leases\n");
+    check("json", print, &format!("{{{HEADER_FLAT},\"leases\":[]}}\n"));
+
+    let revoked = pb::LeaseRevokeResponse { header: header(2) };
+    let print = |printer: &dyn Printer, context: &mut Context| {
+        printer.lease_revoke(context, LeaseId::new(LEASE), &revoked)
+    };
+    check("simple", print, "lease 694d805f81776920 revoked\n");
+    check("json", print, &format!("{{{HEADER_JSON}}}\n"));
+    check("fields", print, HEADER_FIELDS);
+    let refused = String::from_utf8(printed("protobuf", false, print)).expect("text");
+    let message = "Error: marshal unsupported for type *clientv3.LeaseRevokeResponse (";
+    assert!(refused.starts_with(message), "{refused}");
+}
+
+#[test]
+fn alarms() {
+    let response = pb::AlarmResponse {
+        header: header(2),
+        alarms: vec![pb::AlarmMember {
+            member_id: 10276657743932975437,
+            alarm: pb::AlarmType::Nospace.into(),
+        }],
+    };
+    let print = |printer: &dyn Printer, context: &mut Context| printer.alarm(context, &response);
+    check(
+        "simple",
+        print,
+        "memberID:10276657743932975437 alarm:NOSPACE\n",
+    );
+    let json = format!(
+        "{{{HEADER_JSON},\"alarms\":[{{\"memberID\":10276657743932975437,\"alarm\":1}}]}}\n"
+    );
+    check("json", print, &json);
+    let fields =
+        format!("{HEADER_FIELDS}\"MemberID\" : 10276657743932975437\n\"AlarmType\" : NOSPACE\n\n");
+    check("fields", print, &fields);
+}
+
+#[test]
+fn changes_of_members() {
+    let member = |id, name: &str| pb::Member {
+        id,
+        name: name.to_owned(),
+        peer_ur_ls: vec!["http://a:1".to_owned()],
+        ..Default::default()
+    };
+    let added = pb::MemberAddResponse {
+        header: header(0),
+        member: Some(member(0x0abc_def0_1234_5678, "")),
+        members: vec![member(1, "default")],
+    };
+    let print = |printer: &dyn Printer, context: &mut Context| printer.member_add(context, &added);
+    check(
+        "simple",
+        print,
+        "Member  abcdef012345678 added to cluster cdf818194e3a8c32\n",
+    );
+    let json = "{\"header\":{\"cluster_id\":14841639068965178418,\"member_id\":10276657743932975437,\"raft_term\":2},\"member\":{\"ID\":773738358679819896,\"peerURLs\":[\"http://a:1\"]},\"members\":[{\"ID\":1,\"name\":\"default\",\"peerURLs\":[\"http://a:1\"]}]}\n";
+    check("json", print, json);
+    let hex = "{\"header\":{\"cluster_id\":\"cdf818194e3a8c32\",\"member_id\":\"8e9e05c52164694d\",\"raft_term\":2},\"member\":{\"ID\":\"abcdef012345678\",\"peerURLs\":[\"http://a:1\"]},\"members\":[{\"ID\":\"1\",\"name\":\"default\",\"peerURLs\":[\"http://a:1\"]}]}\n";
+    check_hex("json", print, hex);
+    check(
+        "fields",
+        print,
+        "Error: fields not supported as output format\n",
+    );
+    let learner = pb::MemberAddResponse {
+        member: Some(pb::Member {
+            is_learner: true,
+            ..member(2, "")
+        }),
+        ..added.clone()
+    };
+    let print =
+        |printer: &dyn Printer, context: &mut Context| printer.member_add(context, &learner);
+    let simple = "Member                2 added as learner to cluster cdf818194e3a8c32\n";
+    check("simple", print, simple);
+}

@@ -2,7 +2,7 @@
 
 use ferrite_fake::Fake;
 
-use crate::watch::{Running, wait_for};
+use crate::watch::Running;
 use crate::{MEMBER, check_refused, run, run_on};
 
 #[test]
@@ -16,9 +16,7 @@ fn a_lock_is_held_until_a_signal() {
 
     let mut second = Running::start(&fake, &["lock", "name"]);
     let third = Running::start(&fake, &["lock", "name"]);
-    fake.take_seen();
-    wait_for(&fake, "Watch");
-    wait_for(&fake, "Watch");
+    fake.wait_for("Watch", 2);
     // One that waits gives its place up.
     third.signal("-INT");
     let (code, out, err) = third.end();
@@ -80,9 +78,9 @@ fn leaders_and_listeners() {
         "{shown:?}"
     );
     assert_eq!(listener.lines(2), shown);
-    fake.take_seen();
     let mut second = Running::start(&fake, &["elect", "name", "two"]);
-    wait_for(&fake, "Watch");
+    // The listener's and the candidate's.
+    fake.wait_for("Watch", 2);
     first.signal("-INT");
     assert_eq!(first.end().0, 0);
     let shown = second.lines(2);

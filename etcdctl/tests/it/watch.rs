@@ -75,13 +75,6 @@ impl Drop for Running {
     }
 }
 
-/// Waits until the fake has had this call.
-pub(crate) fn wait_for(fake: &Fake, method: &str) {
-    while !fake.take_seen().iter().any(|seen| seen.method == method) {
-        std::thread::yield_now();
-    }
-}
-
 /// A watch that starts at the first revision sees everything, whenever it is opened.
 const FROM_START: [&str; 2] = ["--rev", "1"];
 

@@ -405,7 +405,7 @@ fn only_passing_failures_are_survived() {
 fn the_pause_grows_until_something_works() {
     let mut machine = Machine::default();
     machine.create(create("a", 0), false);
-    let mut pause = |machine: &mut Machine| match machine.broken(&unavailable(), 1) {
+    let pause = |machine: &mut Machine| match machine.broken(&unavailable(), 1) {
         Broken::Reopen(pause) => pause,
         Broken::Halted => panic!("a passing failure"),
     };
