@@ -6,6 +6,7 @@
 //! [`member`] decides. What it publishes goes to those who watch through [`watch`].
 
 pub mod bootstrap;
+mod compactor;
 pub mod config;
 pub mod error;
 pub mod grpc;

@@ -16,7 +16,8 @@ use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::bootstrap::{self, Restored};
-use crate::config::{self, Config, Scheme, Url};
+use crate::compactor;
+use crate::config::{self, AutoCompaction, Config, GoDuration, Scheme, Url};
 use crate::grpc;
 use crate::handle::{Handle, Inner, Limits, Readers, Watching};
 use crate::http;
@@ -154,6 +155,9 @@ impl Server {
             let (grpc, timeout) = (grpc.clone(), config.election_timeout);
             async move { grpc.watch_leader(timeout).await }
         });
+        if let Some(mode) = config.auto_compaction {
+            tokio::spawn(compactor::run(mode, handle.downgrade()));
+        }
         let clients = serve::serve(clients, grpc, router, &options);
         for address in clients.addresses() {
             tracing::info!(%address, traffic = "grpc+http", "serving client traffic insecurely; this is strongly discouraged!");
@@ -209,6 +213,14 @@ impl Server {
 
 /// One line with nearly the whole effective configuration, which tools and people look for.
 fn announce(config: &Config) {
+    let auto_compaction = match config.auto_compaction {
+        None => ("periodic", GoDuration::from_nanos(0)),
+        Some(AutoCompaction::Periodic(period)) => ("periodic", GoDuration::from(period)),
+        // As etcd prints it.
+        Some(AutoCompaction::Revision(retention)) => {
+            ("revision", GoDuration::from_nanos(retention))
+        }
+    };
     tracing::info!(
         "etcd-version" = crate::metrics::ETCD_VERSION,
         "ferrite-version" = env!("CARGO_PKG_VERSION"),
@@ -231,6 +243,9 @@ fn announce(config: &Config) {
         "listen-metrics-urls" = ?strings(&config.listen_metrics_urls),
         "initial-cluster" = config.initial_cluster,
         "initial-cluster-token" = config.initial_cluster_token,
+        "auto-compaction-mode" = auto_compaction.0,
+        "auto-compaction-retention" = %auto_compaction.1,
+        "auto-compaction-interval" = %auto_compaction.1,
         "pre-vote" = config.pre_vote,
         "unsafe-no-fsync" = config.unsafe_no_fsync,
         "starting an etcd server"

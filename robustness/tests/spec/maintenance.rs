@@ -1,11 +1,14 @@
 //! Section 8: Maintenance.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::etcdserverpb::maintenance_client::MaintenanceClient;
 use ferrite_api::pb::etcdserverpb::request_op::Request;
+use ferrite_server::config::AutoCompaction;
+use tokio::time::timeout;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -160,4 +163,28 @@ async fn s8_hash_follows_the_state() {
     member.maintenance().alarm(raise).await.unwrap();
     let alarmed = hash().await;
     assert_ne!(alarmed.hash, written.hash);
+}
+
+#[tokio::test]
+async fn automatic_compaction_forgets_what_is_older_than_the_retention() {
+    let retention = Duration::from_millis(20);
+    let member = Member::start_with(|config| {
+        config.auto_compaction = Some(AutoCompaction::Periodic(retention));
+    })
+    .await;
+    let first = member.put("a", "0").await;
+    let forgotten = async {
+        loop {
+            member.put("a", "1").await;
+            let old = pb::RangeRequest {
+                revision: first,
+                ..get("a")
+            };
+            if let Err(status) = member.kv().range(old).await {
+                return status;
+            }
+        }
+    };
+    let status = timeout(Duration::from_secs(60), forgotten).await.unwrap();
+    refused::<()>(Err(status), Code::OutOfRange, COMPACTED);
 }

@@ -127,6 +127,9 @@ pub struct Config {
     /// `--warning-unary-request-duration`, `ETCD_WARNING_UNARY_REQUEST_DURATION`. Slower calls are
     /// warned about. Default 300 ms.
     pub warning_unary_request_duration: Duration,
+    /// `--auto-compaction-mode` and `--auto-compaction-retention`, `ETCD_AUTO_COMPACTION_MODE` and
+    /// `ETCD_AUTO_COMPACTION_RETENTION`. Default none.
+    pub auto_compaction: Option<AutoCompaction>,
     /// `--compaction-batch-limit`, `ETCD_COMPACTION_BATCH_LIMIT`. Revisions removed at a time,
     /// above 0. Default 1000.
     pub compaction_batch_limit: u64,
@@ -139,6 +142,15 @@ pub struct Config {
     /// `--unsafe-no-fsync`, `ETCD_UNSAFE_NO_FSYNC`. Nothing waits for the disk: a crash of the
     /// machine loses acknowledged writes. Default false.
     pub unsafe_no_fsync: bool,
+}
+
+/// What automatic compaction keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// The history of the last so long, above 0.
+    Periodic(Duration),
+    /// The last so many revisions, above 0.
+    Revision(i64),
 }
 
 impl Default for Config {

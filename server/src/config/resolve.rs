@@ -11,7 +11,7 @@ use super::note::Note;
 use super::raw::RawConfig;
 use super::urls::{Url, join};
 use super::value::GoDuration;
-use super::{Config, gates};
+use super::{AutoCompaction, Config, gates};
 use crate::logging;
 
 /// Where the values came from: some of etcd's rules look at that.
@@ -257,18 +257,38 @@ fn check_compaction(read: &Reader<'_>, problems: &mut Vec<Error>) {
         "" => problems.push(Error::NoCompactionMode),
         other => problems.push(Error::CompactionMode(other.to_owned())),
     }
-    let retention = read.text("auto-compaction-retention");
-    let whole = retention.parse::<i64>().is_ok_and(|number| number >= 0);
-    if !retention.is_empty()
-        && !whole
-        && let Err(reason) = GoDuration::parse(&retention)
-    {
+    if let Err(reason) = retention(read) {
         problems.push(Error::CompactionRetention(reason));
     }
     let batch = read.int("compaction-batch-limit");
     if batch < 0 {
         problems.push(Error::CompactionBatch(batch));
     }
+}
+
+/// What `--auto-compaction-retention` and the mode mean together; `None`: no automatic compaction.
+/// A whole number is hours or revisions, everything else a duration, which mode `revision` takes as
+/// that many nanoseconds (a quirk of etcd's).
+///
+/// Deviation: etcd takes negative durations, with which it compacts without pause, and lets hours
+/// wrap around.
+fn retention(read: &Reader<'_>) -> Result<Option<AutoCompaction>, String> {
+    let text = read.text("auto-compaction-retention");
+    let text = if text.is_empty() { "0" } else { &text };
+    let periodic = read.text("auto-compaction-mode") == "periodic";
+    let number = match text.parse::<i64>() {
+        Ok(number) if number >= 0 && periodic => number
+            .checked_mul(3600 * 1_000_000_000)
+            .ok_or_else(|| format!("time: invalid duration {:?}", format!("{text}h")))?,
+        Ok(number) if number >= 0 => number,
+        _ => GoDuration::parse(text)?.nanos(),
+    };
+    let unsigned = u64::try_from(number).map_err(|_| format!("negative duration {text:?}"))?;
+    Ok(match (number, periodic) {
+        (0, _) => None,
+        (_, true) => Some(AutoCompaction::Periodic(Duration::from_nanos(unsigned))),
+        (_, false) => Some(AutoCompaction::Revision(number)),
+    })
 }
 
 /// Step 10.
@@ -535,6 +555,7 @@ fn build(
         warning_apply_duration: read.duration("warning-apply-duration").clamped(),
         warning_unary_request_duration: read
             .duration_or("warning-unary-request-duration", Duration::from_millis(300)),
+        auto_compaction: retention(read).unwrap_or_default(),
         compaction_batch_limit: match u64::try_from(read.int("compaction-batch-limit")) {
             Ok(given) if given > 0 => given,
             _ => 1_000,

@@ -766,14 +766,6 @@ fn rules_about_what_is_refused() {
             "--discovery-endpoints must not contain empty endpoints",
         ),
         (
-            &["--auto-compaction-retention=soon"],
-            "error parsing CompactionRetention: time: invalid duration \"soon\"",
-        ),
-        (
-            &["--auto-compaction-retention=-1"],
-            "error parsing CompactionRetention: time: missing unit in duration \"-1\"",
-        ),
-        (
             &[
                 "--enable-distributed-tracing",
                 "--distributed-tracing-sampling-rate=-1",
@@ -819,7 +811,6 @@ fn what_is_not_built_is_refused_by_name() {
             (flags::Kind::Duration, _) => "7h0m0s",
             (flags::Kind::Uint | flags::Kind::Int, _) => "7",
             (flags::Kind::Text, _) if flag.name.starts_with("tls-m") => "TLS1.3",
-            (flags::Kind::Text, _) if flag.name.ends_with("retention") => "7h",
             _ => "seven",
         };
         let all = invalid(&[&format!("--{}={value}", flag.name)], &[]);
@@ -874,8 +865,6 @@ fn values_that_mean_the_default_are_taken() {
         "--backend-bbolt-freelist-type=map",
         "--backend-batch-interval=0.1s",
         "--backend-batch-limit=10000",
-        "--auto-compaction-retention=0h",
-        "--auto-compaction-retention=",
         "--auto-compaction-mode=revision",
         "--auth-token-ttl=0",
         "--raft-read-timeout=1s",
@@ -888,6 +877,37 @@ fn values_that_mean_the_default_are_taken() {
         "--initial-cluster-state=existing",
     ] {
         loaded(&[arg], &[]);
+    }
+}
+
+#[test]
+fn automatic_compaction() {
+    let of = |mode: &str, retention: &str| {
+        let (mode, retention) = (
+            format!("--auto-compaction-mode={mode}"),
+            format!("--auto-compaction-retention={retention}"),
+        );
+        config(&[&mode, &retention]).auto_compaction
+    };
+    let periodic = |seconds| Some(AutoCompaction::Periodic(Duration::from_secs(seconds)));
+    let revision = |number| Some(AutoCompaction::Revision(number));
+    for off in ["0", "", "0s", "0h", "-0"] {
+        assert_eq!(of("periodic", off), None);
+        assert_eq!(of("revision", off), None);
+    }
+    assert_eq!(of("periodic", "2"), periodic(7200));
+    assert_eq!(of("periodic", "10m"), periodic(600));
+    assert_eq!(of("revision", "1000"), revision(1000));
+    assert_eq!(of("revision", "2us"), revision(2000));
+    for (retention, reason) in [
+        ("soon", "time: invalid duration \"soon\""),
+        ("-1", "time: missing unit in duration \"-1\""),
+        ("-1h", "negative duration \"-1h\""),
+        ("3000000", "time: invalid duration \"3000000h\""),
+    ] {
+        let line = format!("error parsing CompactionRetention: {reason}");
+        let flag = format!("--auto-compaction-retention={retention}");
+        assert_eq!(invalid(&[&flag], &[]), line);
     }
 }
 

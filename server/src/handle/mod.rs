@@ -98,6 +98,11 @@ impl Handle {
         }
     }
 
+    /// The store revision, as far as it is applied here.
+    pub fn revision(&self) -> i64 {
+        self.inner.published.view().revision
+    }
+
     /// The leader that this member knows; 0 = none.
     pub fn leader(&self) -> u64 {
         self.inner.published.leader()

@@ -159,7 +159,6 @@ fn bad_url_is_named() {
 fn flags_of_parts_that_are_not_built_are_refused_by_name() {
     for (flag, value) in [
         ("--cert-file", "server.crt"),
-        ("--auto-compaction-retention", "1h"),
         ("--discovery-srv", "example.com"),
         (
             "--initial-cluster",
