@@ -14,6 +14,7 @@ use ferrite_disk::{Disk, DiskLock};
 use ferrite_server::bootstrap;
 use ferrite_server::lessor;
 use ferrite_server::member::{Effects, Fatal, Input, Member, Options, Published, Reply};
+use ferrite_server::quota::Quota;
 use ferrite_server::request_id::RequestIds;
 use ferrite_storage::checkpoint::{CompactionHash, Job, Policy};
 use ferrite_storage::page;
@@ -55,6 +56,7 @@ pub fn member_options() -> Options {
         },
         snapshot_count: 20,
         catchup_entries: 5,
+        quota: Quota { bytes: -1 },
         name: "default".to_owned(),
         client_urls: vec!["http://localhost:2379".to_owned()],
         lessor: lessor::Options {
@@ -102,14 +104,21 @@ impl SimMember {
     /// # Errors
     /// As a real member's start.
     pub fn boot(disk: &SimDisk, incarnation: u64) -> Result<Self, Error> {
+        Self::boot_with(disk, incarnation, member_options())
+    }
+
+    /// As [`SimMember::boot`], with other knobs.
+    ///
+    /// # Errors
+    /// As a real member's start.
+    pub fn boot_with(disk: &SimDisk, incarnation: u64, options: Options) -> Result<Self, Error> {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let restored = bootstrap::restore(&disk, &bootstrap_options())?;
         let id = restored.state.member_id();
         // Ids of the member's own requests; the clients' are another range.
         let own = Arc::new(RequestIds::new(id, incarnation));
         let ids = RequestIds::new(MemberId::new(0xc11e), incarnation);
-        let (member, published) =
-            Member::new(restored.driver, restored.state, member_options(), own);
+        let (member, published) = Member::new(restored.driver, restored.state, options, own);
         let mut sim = Self {
             member,
             published,

@@ -16,6 +16,7 @@ pub mod lessor;
 pub mod logging;
 pub mod member;
 pub mod metrics;
+pub mod quota;
 pub mod request_id;
 pub mod serve;
 pub mod server;

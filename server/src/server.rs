@@ -24,6 +24,7 @@ use crate::http;
 use crate::lessor;
 use crate::member::{self, Fatal, Member};
 use crate::metrics::Metrics;
+use crate::quota::Quota;
 use crate::request_id::RequestIds;
 use crate::serve::{self, Address, Listener, Serves, Serving};
 use crate::shell::{self, Clock, Inbox};
@@ -108,6 +109,7 @@ impl Server {
             .server
             .quota_backend_bytes
             .set(config.quota_backend_bytes);
+        quota(&config).announce();
         let peers = bind(&config.listen_peer_urls, Serves::Http).await?;
         let serves = if config.listen_client_http_urls.is_empty() {
             Serves::Both
@@ -324,7 +326,7 @@ async fn start_member(config: &Config, metrics: &Arc<Metrics>) -> Result<Started
     let limits = Limits {
         max_request_bytes: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
         max_txn_ops: usize::try_from(config.max_txn_ops).unwrap_or(usize::MAX),
-        quota_bytes: config.quota_backend_bytes,
+        quota: quota(config),
         request_timeout: config.request_timeout(),
     };
     let max_message = grpc::max_message_bytes(limits.max_request_bytes);
@@ -348,6 +350,12 @@ async fn start_member(config: &Config, metrics: &Arc<Metrics>) -> Result<Started
     });
     refresh_at_scrape(metrics, &handle);
     Ok((handle, inbox, ended, lock, hub_task))
+}
+
+fn quota(config: &Config) -> Quota {
+    Quota {
+        bytes: config.quota_backend_bytes,
+    }
 }
 
 fn bootstrap_options(config: &Config) -> Result<bootstrap::Options, Error> {
@@ -387,6 +395,7 @@ fn member_options(config: &Config) -> member::Options {
         },
         snapshot_count: config.snapshot_count,
         catchup_entries: config.snapshot_catchup_entries,
+        quota: quota(config),
         name: config.name.clone(),
         client_urls: strings(&config.advertise_client_urls),
         lessor: lessor::Options {

@@ -191,6 +191,7 @@ impl State {
 
     pub(crate) fn apply_alarm(&mut self, request: &AlarmRequest) -> Vec<AlarmMember> {
         let (answer, row) = self.alarms.apply(request);
+        self.tally.alarms(request, &answer);
         self.cluster_changes += u64::from(row.is_some());
         self.checkpoint.tables.extend(row);
         answer

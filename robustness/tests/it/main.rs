@@ -6,4 +6,5 @@ mod arrows;
 mod crash_points;
 mod faults;
 mod kill_minus_9;
+mod quota;
 mod serving;

@@ -21,7 +21,7 @@ const LEASE_EXISTS: &str = "etcdserver: lease already exists";
 const TTL_TOO_LARGE: &str = "etcdserver: too large lease TTL";
 const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
 
-fn leases(member: &Member) -> LeaseClient<Channel> {
+pub(crate) fn leases(member: &Member) -> LeaseClient<Channel> {
     LeaseClient::new(member.channel.clone())
 }
 

@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod alarms;
 mod kv;
 mod lease;
 mod maintenance;

@@ -6,6 +6,7 @@ use ferrite_api::pb::etcdserverpb::kv_client::KvClient;
 use ferrite_server::Server;
 use ferrite_server::config::{Config, Url};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
@@ -15,7 +16,7 @@ pub(crate) type Answer<T> = Result<Response<T>, Status>;
 pub(crate) struct Member {
     server: Server,
     pub(crate) channel: Channel,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Member {
@@ -24,7 +25,16 @@ impl Member {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), change).await
+    }
+
+    /// The same member again, with the same data.
+    pub(crate) async fn restart(self, change: impl FnOnce(&mut Config)) -> Self {
+        self.server.stop().await.unwrap();
+        Self::start_in(self.dir, change).await
+    }
+
+    async fn start_in(dir: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let any = vec![Url::parse("http://127.0.0.1:0").unwrap()];
         let mut config = Config {
             data_dir: dir.path().join("default.etcd"),
@@ -39,13 +49,25 @@ impl Member {
         Self {
             server,
             channel,
-            _dir: dir,
+            dir,
         }
     }
 
     /// Host and port of the clients' side.
     pub(crate) fn address(&self) -> String {
         self.server.client_addresses()[0].to_string()
+    }
+
+    /// What `/metrics` says, line by line.
+    pub(crate) async fn metrics(&self) -> Vec<String> {
+        let mut stream = tokio::net::TcpStream::connect(self.address())
+            .await
+            .unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text.lines().map(str::to_owned).collect()
     }
 
     pub(crate) fn kv(&self) -> KvClient<Channel> {

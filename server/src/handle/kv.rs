@@ -3,9 +3,8 @@
 use std::time::Instant;
 
 use ferrite_api::pb::etcdserverpb as pb;
-use ferrite_api::pb::etcdserverpb::request_op::Request;
 use ferrite_storage::apply::outcome::Response;
-use ferrite_storage::apply::read_only;
+use ferrite_storage::apply::{cost, read_only};
 
 use super::list::LONG_READ;
 use super::{Handle, mixed_up};
@@ -20,7 +19,7 @@ impl Handle {
     /// # Errors
     /// As etcd's.
     pub async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Error> {
-        self.has_room(put_cost(&request)).await?;
+        self.has_room(cost::put(&request)).await?;
         validate::put(&request)?;
         let request = pb::InternalRaftRequest {
             put: Some(request),
@@ -71,7 +70,7 @@ impl Handle {
     /// # Errors
     /// As etcd's.
     pub async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, Error> {
-        let cost = txn_cost(&request);
+        let cost = cost::txn(&request);
         if cost > 0 {
             self.has_room(cost).await?;
         }
@@ -177,23 +176,4 @@ fn reads_ranges(outcome: &ferrite_storage::apply::outcome::TxnOutcome) -> bool {
         OpOutcome::Put(_) => false,
         OpOutcome::DeleteRange(delete) => delete.previous.len() as u64 > LONG_READ,
     })
-}
-
-/// What a put costs against the quota (bytes).
-fn put_cost(request: &pb::PutRequest) -> u64 {
-    256 + (request.key.len() + request.value.len()) as u64
-}
-
-/// What a transaction costs: the puts of its larger branch, nested ones included; 0 without puts.
-fn txn_cost(request: &pb::TxnRequest) -> u64 {
-    let branch = |ops: &[pb::RequestOp]| -> u64 {
-        ops.iter()
-            .map(|op| match &op.request {
-                Some(Request::RequestPut(put)) => put_cost(put),
-                Some(Request::RequestTxn(nested)) => txn_cost(nested),
-                _ => 0,
-            })
-            .sum()
-    };
-    branch(&request.success).max(branch(&request.failure))
 }

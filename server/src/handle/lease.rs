@@ -12,6 +12,7 @@ use bytes::Bytes;
 use ferrite_api::Error as ApiError;
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::types::LeaseId;
+use ferrite_storage::apply::cost;
 use ferrite_storage::apply::outcome::Response;
 use ferrite_storage::leases::NO_LEASE;
 use tokio::sync::oneshot;
@@ -22,9 +23,6 @@ use crate::error::Error;
 use crate::lessor::{Lookup, Renewal};
 use crate::member::{Input, Reply};
 use crate::metrics::RequestKind;
-
-/// What a grant costs against the quota (bytes).
-const GRANT_COST: u64 = 64;
 
 /// How long a lookup waits for this member to apply what is committed.
 const APPLY_PATIENCE: Duration = Duration::from_secs(1);
@@ -41,7 +39,7 @@ impl Handle {
         &self,
         mut request: pb::LeaseGrantRequest,
     ) -> Result<pb::LeaseGrantResponse, Error> {
-        self.has_room(GRANT_COST).await?;
+        self.has_room(cost::LEASE_GRANT).await?;
         // Chosen, and raised to the minimum, before it enters the log, where it is the same for all.
         while request.id == NO_LEASE.get() {
             let id = self.inner.ids.next().get() & (u64::MAX >> 1);

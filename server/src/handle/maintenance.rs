@@ -63,7 +63,7 @@ impl Handle {
             db_size_in_use: signed(sizes.in_use),
             is_learner: self.is_learner(),
             storage_version: view.page.meta().storage_version,
-            db_size_quota: limits.quota_bytes,
+            db_size_quota: limits.quota.bytes,
             downgrade_info: Some(pb::DowngradeInfo::default()),
         }
     }

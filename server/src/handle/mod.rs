@@ -34,6 +34,7 @@ use crate::error::Error;
 use crate::lessor::Lessor;
 use crate::member::{Applied, Input, Published, Reply};
 use crate::metrics::{Metrics, RequestKind};
+use crate::quota::Quota;
 use crate::request_id::RequestIds;
 use crate::shell::{Clock, Inbox, Waiter};
 
@@ -51,8 +52,8 @@ pub struct Limits {
     pub max_request_bytes: usize,
     /// Operations per level of a transaction.
     pub max_txn_ops: usize,
-    /// The quota as Status reports it, bytes.
-    pub quota_bytes: i64,
+    /// The space quota.
+    pub quota: Quota,
     /// How long a request may take.
     pub request_timeout: Duration,
 }
@@ -249,11 +250,8 @@ impl Handle {
         if published.no_space() {
             return Err(ApiError::NoSpace.into());
         }
-        // A negative quota is none.
-        let Ok(quota) = u64::try_from(limits.quota_bytes) else {
-            return Ok(());
-        };
-        if published.view().page.sizes().allocated + cost < quota {
+        let allocated = published.view().page.sizes().allocated;
+        if limits.quota.admits(allocated, cost) {
             return Ok(());
         }
         let alarm = pb::AlarmRequest {

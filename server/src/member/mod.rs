@@ -28,7 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ferrite_api::pb::etcdserverpb::InternalRaftRequest;
+use ferrite_api::pb::etcdserverpb::alarm_request::AlarmAction;
+use ferrite_api::pb::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest};
 use ferrite_api::pb::membershippb::{
     Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
 };
@@ -46,6 +47,7 @@ use tonic::Code;
 
 use crate::error::Error;
 use crate::lessor::{self, Lessor};
+use crate::quota::Quota;
 use crate::request_id::RequestIds;
 use leases::LeaseChange;
 use proposals::Proposal;
@@ -74,6 +76,8 @@ pub struct Options {
     pub snapshot_count: u64,
     /// Entries that a compaction of the raft log keeps for slow followers.
     pub catchup_entries: u64,
+    /// The space quota, as it is looked at after a request was applied.
+    pub quota: Quota,
     /// The name to publish.
     pub name: String,
     /// The client URLs to publish.
@@ -232,6 +236,8 @@ pub struct Member<T> {
     /// Whether the append that found no space is to be tried again.
     retry_append: bool,
     prune: bool,
+    /// The member proposes no NOSPACE alarm before this tick: one is on its way.
+    alarm_at: u64,
     /// Log segments below this number were handed out for release.
     released: u64,
     replies: Vec<(T, Reply)>,
@@ -276,6 +282,7 @@ impl<T> Member<T> {
             log_full: false,
             retry_append: false,
             prune: false,
+            alarm_at: 0,
             released: 0,
             replies: Vec::new(),
             job: None,
@@ -473,6 +480,7 @@ impl<T> Member<T> {
             return Ok(());
         };
         let cluster_changes = self.state.cluster_changes();
+        let allocated = self.state.store().page().sizes().allocated;
         let (mut results, mut leases) = (Vec::new(), Vec::new());
         for entry in committed {
             // Raft hands out entries from the consistent index on; a replay below it is skipped.
@@ -489,8 +497,12 @@ impl<T> Member<T> {
             let applied = self.state.apply(entry.index, entry.term, &entry.data)?;
             let Some(applied) = applied else { continue };
             leases.extend(LeaseChange::of(&applied.result));
+            let verdict = applied.result.and_then(|response| {
+                self.check_quota(allocated, applied.cost)?;
+                Ok(response)
+            });
             if let Some(waiter) = self.waiters.take(applied.request) {
-                results.push((waiter, applied.result));
+                results.push((waiter, verdict));
             }
         }
         self.driver.applied(last.0);
@@ -516,6 +528,35 @@ impl<T> Member<T> {
         }
         self.lead(last.1);
         Ok(())
+    }
+
+    /// etcd's second look at the quota. What was applied stays, but its client learns that there is
+    /// no room for more, and the cluster by an alarm. Entries that are applied again at the start
+    /// had their look when they were new.
+    fn check_quota(&mut self, allocated: u64, cost: u64) -> Result<(), ferrite_api::Error> {
+        let quota = self.options.quota;
+        if !self.published.ready() || quota.admits(allocated, cost) {
+            return Ok(());
+        }
+        let raised = self.state.alarms().is_active(AlarmType::Nospace);
+        if !raised && self.now >= self.alarm_at {
+            self.alarm_at = self.now + self.options.request_ticks;
+            tracing::warn!(
+                "quota-size-bytes" = quota.bytes,
+                "quota-size" = quota.text(),
+                error = "etcdserver: no space",
+                "message exceeded backend quota; raising alarm"
+            );
+            self.propose_own(InternalRaftRequest {
+                alarm: Some(AlarmRequest {
+                    action: AlarmAction::Activate as i32,
+                    member_id: self.state.member_id().get(),
+                    alarm: AlarmType::Nospace as i32,
+                }),
+                ..InternalRaftRequest::default()
+            });
+        }
+        Err(ferrite_api::Error::NoSpace)
     }
 
     /// As leader of the term of the entry just applied: introduces the member and, once, decides

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrite_api::pb::etcdserverpb::AlarmType;
+use ferrite_api::types::MemberId;
 use ferrite_storage::apply::tally::{Kind, Tally};
 
 use crate::metrics::{Metrics, RequestKind};
@@ -68,7 +70,13 @@ impl Meter {
         mvcc.txn.inc_by(tally.txns - self.seen.txns);
         mvcc.total_put_size
             .set(i64::try_from(tally.put_bytes).unwrap_or(i64::MAX));
-        self.seen = *tally;
+        for (&(member, kind), count) in &tally.alarms {
+            let kind = AlarmType::try_from(kind)
+                .map_or_else(|_| kind.to_string(), |known| known.as_str_name().to_owned());
+            let series = [MemberId::new(member).to_string(), kind];
+            server.alarms.with_label_values(&series).set(*count);
+        }
+        self.seen = tally.clone();
     }
 }
 

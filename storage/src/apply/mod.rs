@@ -12,13 +12,13 @@
 //!
 //! The order of checks is that of spec validation.md sections 1.2 and 4.
 
+pub mod cost;
 mod lease;
 pub mod outcome;
 pub mod tally;
 mod txn;
 
 use bytes::Bytes;
-use ferrite_api::pb::etcdserverpb::request_op::Request;
 use ferrite_api::pb::etcdserverpb::{
     AlarmType, CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, TxnRequest,
 };
@@ -42,6 +42,8 @@ pub struct Applied {
     pub request: RequestId,
     /// The answer.
     pub result: Result<Response, ferrite_api::Error>,
+    /// What the request costs against the space quota (bytes).
+    pub cost: u64,
 }
 
 /// Distinguishes the verdict (an answer, the same on every member) from this member's failure.
@@ -96,6 +98,7 @@ impl State {
         } else {
             header_id
         };
+        let cost = cost::of(&request);
         let result = match self.dispatch(index, request) {
             Ok(response) => Ok(response),
             Err(Failure::Answer(error)) => Err(error),
@@ -104,6 +107,7 @@ impl State {
         Ok(Applied {
             request: RequestId::new(id),
             result,
+            cost,
         })
     }
 
@@ -164,7 +168,7 @@ impl State {
     }
 
     fn txn(&mut self, request: TxnRequest) -> Result<Response, Failure> {
-        self.check_alarms(has_puts(&request))?;
+        self.check_alarms(cost::txn(&request) > 0)?;
         let outcome = txn::write(self.store_mut(), request)?;
         outcome.count(&mut self.tally);
         self.tally.txns += u64::from(outcome.ops.len() > 1);
@@ -193,19 +197,6 @@ impl State {
             revision: request.revision,
         })
     }
-}
-
-/// Whether a transaction contains a put in either branch: what the NOSPACE alarm refuses.
-fn has_puts(request: &TxnRequest) -> bool {
-    request
-        .success
-        .iter()
-        .chain(&request.failure)
-        .any(|op| match &op.request {
-            Some(Request::RequestPut(_)) => true,
-            Some(Request::RequestTxn(nested)) => has_puts(nested),
-            _ => false,
-        })
 }
 
 /// The checks of a put that depend on the store: lease, then `ignore_value` and `ignore_lease`.

@@ -1,6 +1,11 @@
 //! What apply has done since the start, counted for the metrics. Not part of the state: two members
 //! of the same state may have counted differently.
 
+use std::collections::BTreeMap;
+
+use ferrite_api::pb::etcdserverpb::alarm_request::AlarmAction;
+use ferrite_api::pb::etcdserverpb::{AlarmMember, AlarmRequest};
+
 /// The kinds of requests that this build applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -43,7 +48,7 @@ impl Kind {
 }
 
 /// Counters, all since the start.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tally {
     /// Requests by kind: answered with an error, and with success.
     requests: [[u64; 2]; Kind::ALL.len()],
@@ -57,11 +62,27 @@ pub struct Tally {
     pub ranges: u64,
     /// Transactions of more than one operation.
     pub txns: u64,
+    /// Activations of alarms less deactivations, by member and type. Activating one that is active
+    /// counts, too; deactivating one that is not does not.
+    pub alarms: BTreeMap<(u64, i32), i64>,
 }
 
 impl Tally {
     pub(crate) fn request(&mut self, kind: Kind, success: bool) {
         self.requests[kind as usize][usize::from(success)] += 1;
+    }
+
+    /// Counts a request that was answered with these alarms.
+    pub(crate) fn alarms(&mut self, request: &AlarmRequest, answer: &[AlarmMember]) {
+        let change = match AlarmAction::try_from(request.action) {
+            Ok(AlarmAction::Activate) => 1,
+            Ok(AlarmAction::Deactivate) => -1,
+            Ok(AlarmAction::Get) | Err(_) => return,
+        };
+        for alarm in answer {
+            let count = self.alarms.entry((alarm.member_id, alarm.alarm));
+            *count.or_default() += change;
+        }
     }
 
     /// How many requests of a kind were answered so.

@@ -72,7 +72,9 @@ impl Harness {
         });
         let entry = Bytes::from(request.encode_to_vec());
         self.log.push(entry.clone());
-        let Applied { request, result } = self.state.apply(index, 1, &entry).unwrap().unwrap();
+        let Applied {
+            request, result, ..
+        } = self.state.apply(index, 1, &entry).unwrap().unwrap();
         assert_eq!(request.get(), index);
         result
     }

@@ -24,6 +24,7 @@ use super::{Handle, Inner, Limits, Readers, Watching};
 use crate::lessor::{self, Lessor};
 use crate::member::{Cluster, Published};
 use crate::metrics::{self, Metrics};
+use crate::quota::Quota;
 use crate::request_id::RequestIds;
 use crate::shell::Clock;
 use crate::watch::{self, Hub};
@@ -92,7 +93,7 @@ impl Store {
             limits: Limits {
                 max_request_bytes: MAX_REQUEST_BYTES,
                 max_txn_ops: 128,
-                quota_bytes: -1,
+                quota: Quota { bytes: -1 },
                 request_timeout: Duration::from_secs(7),
             },
             metrics: Metrics::new(metrics::Options::default()),
