@@ -15,6 +15,7 @@
 //!
 //! This crate knows no Raft message, key, clock or runtime. Start reading at [`wal`].
 
+mod overlay;
 pub mod real;
 pub mod sim;
 mod unsynced;
@@ -25,6 +26,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use overlay::OverlayDisk;
 pub use real::RealDisk;
 pub use unsynced::UnsyncedDisk;
 
