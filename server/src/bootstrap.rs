@@ -168,6 +168,7 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
     };
 
     let has_log = Wal::exists(disk.as_ref(), &wal_dir).map_err(dir_error(&wal_dir))?;
+    page::remove_remains(disk, &page_path).map_err(|e| storage(e.into()))?;
     let has_page = disk.exists(&page_path).map_err(dir_error(&page_path))?;
     let page = match (has_log, has_page) {
         (true, true) => {

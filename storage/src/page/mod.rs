@@ -81,6 +81,7 @@ mod layout;
 mod leaves;
 mod meta;
 mod reader;
+mod rebuild;
 mod row;
 mod space;
 mod tables;
@@ -93,6 +94,7 @@ pub use file::{Options, PageFile, Sizes};
 pub use leaves::{Leaves, RowVisitor};
 pub use meta::{FORMAT_VERSION, Meta};
 pub use reader::Reader;
+pub use rebuild::{Rebuilt, rebuild, remove_remains};
 pub use row::{MAX_RECORD_BYTES, REVISIONS, record_digest};
 pub use verify::{Damage, VerifyReport};
 

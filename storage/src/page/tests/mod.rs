@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod model;
+mod rebuild;
 mod round_trip;
 mod space;
 mod unreservable;
