@@ -45,7 +45,7 @@ use raft::{GetEntriesContext, RaftState, StorageError};
 
 pub(crate) use record::MAX_NUMBER;
 pub use record::{BadRecord, HardState, MAX_ENTRY_BYTES, Mark, Metadata};
-pub use recovery::{Options, Recovered, create, exists, recover};
+pub use recovery::{Logged, Options, Recovered, create, exists, recover, recover_watched};
 
 use crate::conf::ConfState;
 use crate::error::Error;

@@ -13,6 +13,7 @@ use super::entries::Entries;
 use super::record::{self, Decoded, HardState, Mark, Metadata};
 use super::{Head, RaftLog};
 use crate::conf::ConfChange;
+use crate::effects::EntryKind;
 use crate::error::Error;
 
 /// How a log is kept.
@@ -96,6 +97,60 @@ pub fn create(
     })
 }
 
+/// A record of a log, for somebody who looks at it from outside.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Logged {
+    /// Whose log it is.
+    Metadata(Metadata),
+    /// What raft must not forget.
+    HardState(HardState),
+    /// Entries up to here were dropped.
+    Truncated(Mark),
+    /// An entry; a later one with the same index replaces it.
+    Entry {
+        /// Its index.
+        index: u64,
+        /// Its term.
+        term: u64,
+        /// What kind it is.
+        kind: EntryKind,
+        /// Its data; that of a change of the configuration is in `kind`.
+        data: Bytes,
+    },
+}
+
+impl Logged {
+    fn of(decoded: &Decoded) -> Result<Logged, String> {
+        Ok(match decoded {
+            Decoded::Metadata(metadata) => Logged::Metadata(*metadata),
+            Decoded::HardState(state) => Logged::HardState(*state),
+            Decoded::Truncated(mark) => Logged::Truncated(*mark),
+            Decoded::Entry(entry) => Logged::Entry {
+                index: entry.index,
+                term: entry.term,
+                kind: match entry.entry_type {
+                    EntryType::EntryNormal => EntryKind::Normal,
+                    _ => EntryKind::ConfChange(ConfChange::decode(entry)?),
+                },
+                data: entry.data.clone(),
+            },
+        })
+    }
+}
+
+/// As [`recover`], showing each record to `watch` once it was found to fit the ones before it.
+///
+/// # Errors
+/// As [`recover`]; what came before the record that is wrong was shown.
+pub fn recover_watched(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    options: &Options,
+    watch: &mut dyn FnMut(Position, Logged),
+) -> Result<Recovered, Error> {
+    recover_with(disk, dir, options, Some(watch))
+}
+
 /// Opens a log and replays it, in memory bounded by `cache_bytes` and 32 bytes an entry. Everything
 /// replayed is durable afterwards.
 ///
@@ -103,14 +158,27 @@ pub fn create(
 /// [`Error::Wal`] if the WAL cannot be opened or is corrupt; the others if intact records
 /// contradict each other.
 pub fn recover(disk: Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Recovered, Error> {
+    recover_with(disk, dir, options, None)
+}
+
+type Watch<'w> = dyn FnMut(Position, Logged) + 'w;
+
+fn recover_with(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    options: &Options,
+    mut watch: Option<&mut Watch<'_>>,
+) -> Result<Recovered, Error> {
     let mut replay = Replay::new(options.cache_bytes);
     let mut refusal = None;
     let mut visit = |position: Position, kind: u8, payload: Bytes| {
-        replay.visit(position, kind, payload).map_err(|error| {
-            let text = error.to_string();
-            refusal = Some(error);
-            text
-        })
+        replay
+            .visit(position, kind, payload, &mut watch)
+            .map_err(|error| {
+                let text = error.to_string();
+                refusal = Some(error);
+                text
+            })
     };
     let opened = Wal::open(disk, dir, options.wal.clone(), &mut visit);
     if let Some(error) = refusal {
@@ -156,19 +224,32 @@ impl Replay {
         }
     }
 
-    fn visit(&mut self, position: Position, kind: u8, payload: Bytes) -> Result<(), Error> {
+    fn visit(
+        &mut self,
+        position: Position,
+        kind: u8,
+        payload: Bytes,
+        watch: &mut Option<&mut Watch<'_>>,
+    ) -> Result<(), Error> {
         let Position { segment, offset } = position;
         let bad = |source| Error::Record {
             segment,
             offset,
             source,
         };
-        match record::decode(kind, payload).map_err(bad)? {
+        let decoded = record::decode(kind, payload).map_err(bad)?;
+        let shown = watch.is_some().then(|| Logged::of(&decoded));
+        match decoded {
             Decoded::Metadata(metadata) => self.metadata(metadata, segment),
             Decoded::HardState(state) => self.hard_state(state),
             Decoded::Truncated(mark) => self.truncated(mark),
             Decoded::Entry(entry) => self.entry(entry, position),
+        }?;
+        // A change of the configuration that does not decode was refused above.
+        if let (Some(watch), Some(Ok(shown))) = (watch, shown) {
+            watch(position, shown);
         }
+        Ok(())
     }
 
     fn metadata(&mut self, found: Metadata, segment: u64) -> Result<(), Error> {
