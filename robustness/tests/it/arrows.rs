@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// What each crate may depend on, among the workspace's own.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("ferrite-api", &[]),
     ("ferrite-disk", &[]),
     ("ferrite-storage", &["ferrite-api", "ferrite-disk"]),
@@ -22,6 +22,15 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     // For tests only: nothing but dev-dependencies may name it.
     ("ferrite-fake", &["ferrite-api"]),
     ("ferrite-etcdctl", &["ferrite-api", "ferrite-client"]),
+    (
+        "ferrite-etcdutl",
+        &[
+            "ferrite-api",
+            "ferrite-disk",
+            "ferrite-raft",
+            "ferrite-storage",
+        ],
+    ),
     // Nobody depends on these two, so they may use anything.
     (
         "ferrite-robustness",
