@@ -13,6 +13,7 @@ use ferrite_api::pb::etcdserverpb::{PutRequest, RangeRequest};
 use serde_json::{Value, json};
 
 use crate::keys::KeySpace;
+use crate::lease;
 use crate::load::{self, Plan, Summary, Until, on_this_thread, per_op_us};
 use crate::page;
 use crate::proc::Sample;
@@ -25,6 +26,12 @@ use crate::server::{Children, Cluster, Program};
 const SETTLE: Duration = Duration::from_secs(6);
 /// Clients that write while one reads.
 const WRITERS: usize = 40;
+/// Leases that end together.
+const LEASES: u64 = 100_000;
+/// Clients that write meanwhile.
+const LEASE_WRITERS: usize = 16;
+/// Streams of keep-alives.
+const KEEP_ALIVES: usize = 64;
 /// Keys in a page.
 const PAGE_SIZE: u64 = 500;
 /// How long a killed server may take to the next acknowledged write.
@@ -59,6 +66,10 @@ pub enum Scenario {
     Mixed,
     /// Pages of 500 keys at one revision.
     Page,
+    /// A hundred thousand leases that end together while 16 clients write.
+    LeaseExpire,
+    /// Keep-alives by 64 streams.
+    LeaseKeepAlive,
     /// kill -9 under writes, to the next acknowledged write on the same data.
     Crash,
 }
@@ -77,13 +88,20 @@ impl Scenario {
         ("serializable-64", Scenario::Serializable64),
         ("mixed", Scenario::Mixed),
         ("page", Scenario::Page),
+        ("lease-expire", Scenario::LeaseExpire),
+        ("lease-keepalive", Scenario::LeaseKeepAlive),
         ("crash", Scenario::Crash),
     ];
 
     fn needs_all_keys(self) -> bool {
         !matches!(
             self,
-            Scenario::Start | Scenario::Put1 | Scenario::Put64 | Scenario::Put1000
+            Scenario::Start
+                | Scenario::Put1
+                | Scenario::Put64
+                | Scenario::Put1000
+                | Scenario::LeaseExpire
+                | Scenario::LeaseKeepAlive
         )
     }
 }
@@ -242,6 +260,8 @@ impl Round<'_> {
                 Scenario::Serializable64 => self.get(&cluster, 64, true)?,
                 Scenario::Mixed => self.mixed(&cluster)?,
                 Scenario::Page => self.page(&cluster)?,
+                Scenario::LeaseExpire => self.lease_expire(&cluster)?,
+                Scenario::LeaseKeepAlive => self.lease_keep_alive(&cluster)?,
             }
         }
         let peak = cluster.sample()?.peak_rss_bytes;
@@ -378,6 +398,53 @@ impl Round<'_> {
             pages.whole().as_secs_f64(),
         );
         Ok(())
+    }
+
+    fn lease_expire(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+        let endpoints = cluster.endpoints();
+        let endpoint = endpoints.first().context("no endpoint")?;
+        let plan = self.plan(cluster, LEASE_WRITERS);
+        let end = Instant::now() + lease::lead(LEASES);
+        lease::grant(endpoint, LEASES, end)?;
+        let quiet = load::put(&plan)?;
+        no_errors(&quiet)?;
+        (self.line)(&quiet.line("put 16 beside leases"));
+        std::thread::sleep(end.saturating_duration_since(Instant::now()));
+        let before = cluster.sample()?;
+        let (during, drained) = lease::drain(&plan, end)?;
+        let after = cluster.sample()?;
+        no_errors(&during)?;
+        (self.line)(&during.line("put 16 while leases end"));
+        let seconds = drained.as_secs_f64();
+        (self.line)(&format!("{LEASES} leases ended in {seconds:.1} s"));
+        let (p99, quiet_p99) = (us(&during, 0.99), us(&quiet, 0.99));
+        self.add("lease expire: drained", "s", Goal::AtMost(0.1), seconds);
+        self.add("lease expire: put p99 before", "us", Goal::None, quiet_p99);
+        self.add("lease expire: put p99 meanwhile", "us", Goal::None, p99);
+        self.add(
+            "lease expire: put p99, times",
+            "x",
+            Goal::None,
+            p99 / quiet_p99,
+        );
+        let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64();
+        self.add("lease expire: server CPU", "s", Goal::None, cpu);
+        Ok(())
+    }
+
+    fn lease_keep_alive(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+        let before = cluster.sample()?;
+        let plan = self.plan(cluster, KEEP_ALIVES);
+        let summary = lease::keep_alive(&plan, self.comparison.time)?;
+        let after = cluster.sample()?;
+        self.load(
+            "lease keep-alive 64",
+            &summary,
+            before,
+            after,
+            Goal::AtLeast(1.5),
+            (Goal::None, Goal::AtMost(0.5)),
+        )
     }
 
     /// Kills the servers right behind a load of writes, so that what was acknowledged last was

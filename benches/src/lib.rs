@@ -5,13 +5,14 @@
 //! Nothing here knows how Ferrite works inside: a real etcd is measured by the same code.
 //!
 //! Reading order: [`keys`] (which keys, in which order), [`rpc`] (the light gRPC client),
-//! [`histogram`], [`load`], [`page`]; then [`server`] (child processes), [`proc`] (what the kernel
+//! [`histogram`], [`load`], [`page`], [`lease`]; then [`server`] (child processes), [`proc`] (what the kernel
 //! says about them), [`compare`], [`report`].
 
 pub mod compare;
 pub mod flags;
 pub mod histogram;
 pub mod keys;
+pub mod lease;
 pub mod load;
 pub mod page;
 pub mod proc;

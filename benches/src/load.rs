@@ -142,6 +142,18 @@ pub fn put(plan: &Plan) -> anyhow::Result<Summary> {
     run(plan, None, Rc::new(Puts::new(plan)))
 }
 
+/// As [`put`], until `stop` is set.
+///
+/// # Errors
+/// As [`put`].
+pub fn put_until(plan: &Plan, stop: Arc<AtomicBool>) -> anyhow::Result<Summary> {
+    let plan = Plan {
+        until: Until::Elapsed(Duration::MAX),
+        ..plan.clone()
+    };
+    run(&plan, Some(stop), Rc::new(Puts::new(&plan)))
+}
+
 /// Writes every key of the space exactly once.
 ///
 /// # Errors

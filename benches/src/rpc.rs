@@ -1,4 +1,4 @@
-//! Unary gRPC calls straight over HTTP/2.
+//! gRPC calls straight over HTTP/2.
 //!
 //! The load generator shares its cores with the server it measures, so each microsecond it saves
 //! is one less of noise in the result. A full gRPC client passes a request through a buffer task, a
@@ -14,9 +14,12 @@ use std::fmt;
 use anyhow::Context as _;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ferrite_api::pb::etcdserverpb::{
-    CompactionRequest, CompactionResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+    CompactionRequest, CompactionResponse, LeaseGrantRequest, LeaseGrantResponse,
+    LeaseKeepAliveRequest, LeaseKeepAliveResponse, PutRequest, PutResponse, RangeRequest,
+    RangeResponse,
 };
-use h2::client::SendRequest;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use prost::Message;
 use tokio::net::TcpStream;
@@ -86,6 +89,10 @@ methods! {
     Put = 1, "/etcdserverpb.KV/Put", PutRequest, PutResponse;
     /// `KV.Compact`.
     Compact = 2, "/etcdserverpb.KV/Compact", CompactionRequest, CompactionResponse;
+    /// `Lease.LeaseGrant`.
+    LeaseGrant = 3, "/etcdserverpb.Lease/LeaseGrant", LeaseGrantRequest, LeaseGrantResponse;
+    /// `Lease.LeaseKeepAlive`, with one request; see [`Connection::keep_alive`] for more.
+    LeaseKeepAlive = 4, "/etcdserverpb.Lease/LeaseKeepAlive", LeaseKeepAliveRequest, LeaseKeepAliveResponse;
 }
 
 /// One HTTP/2 connection. Clones share it.
@@ -147,23 +154,9 @@ impl Connection {
         _: M,
         message: &M::Request,
     ) -> Result<M::Response, CallError> {
-        let length = message.encoded_len();
-        let mut body = BytesMut::with_capacity(PREFIX_BYTES + length);
-        body.put_u8(0);
-        body.put_u32(u32::try_from(length).map_err(|_| broken("request over 4 GiB"))?);
-        message
-            .encode(&mut body)
-            .map_err(|error| broken(&error.to_string()))?;
-
-        let mut request = Request::new(());
-        *request.method_mut() = Method::POST;
-        *request.version_mut() = Version::HTTP_2;
-        *request.uri_mut() = self.addresses[M::METHOD].clone();
-        *request.headers_mut() = self.headers.clone();
-
-        std::future::poll_fn(|context| self.streams.poll_ready(context)).await?;
-        let (response, mut stream) = self.streams.send_request(request, false)?;
-        stream.send_data(body.freeze(), true)?;
+        let body = encode(message)?;
+        let (response, mut stream) = self.open_stream(M::METHOD).await?;
+        stream.send_data(body, true)?;
         let response = response.await?;
         if response.headers().contains_key("grpc-status") {
             // Headers that are also the trailers: an error without a message.
@@ -199,6 +192,102 @@ impl Connection {
             received.freeze()
         })
     }
+}
+
+impl Connection {
+    async fn open_stream(
+        &mut self,
+        method: usize,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), CallError> {
+        let mut request = Request::new(());
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = self.addresses[method].clone();
+        *request.headers_mut() = self.headers.clone();
+        std::future::poll_fn(|context| self.streams.poll_ready(context)).await?;
+        Ok(self.streams.send_request(request, false)?)
+    }
+
+    /// Opens a stream of keep-alives.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn keep_alive(&mut self) -> Result<Stream, CallError> {
+        let (response, requests) = self.open_stream(LeaseKeepAlive::METHOD).await?;
+        Ok(Stream {
+            requests,
+            response: Some(response),
+            answers: None,
+            received: BytesMut::new(),
+        })
+    }
+}
+
+/// A stream in both directions.
+#[derive(Debug)]
+pub struct Stream {
+    requests: SendStream<Bytes>,
+    /// The headers, until they have come: with the first answer.
+    response: Option<ResponseFuture>,
+    answers: Option<RecvStream>,
+    received: BytesMut,
+}
+
+impl Stream {
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// The stream broke.
+    pub fn send(&mut self, message: &impl Message) -> Result<(), CallError> {
+        self.requests.send_data(encode(message)?, false)?;
+        Ok(())
+    }
+
+    /// Waits for the next answer.
+    ///
+    /// # Errors
+    /// The server ended the stream, or it broke.
+    pub async fn next<T: Message + Default>(&mut self) -> Result<T, CallError> {
+        if let Some(response) = self.response.take() {
+            let response = response.await?;
+            if response.headers().contains_key("grpc-status") {
+                check_status(response.headers())?;
+            }
+            self.answers = Some(response.into_body());
+        }
+        let answers = self
+            .answers
+            .as_mut()
+            .ok_or_else(|| broken("the stream has failed before"))?;
+        loop {
+            if let [_, a, b, c, d, ..] = self.received[..] {
+                let length = PREFIX_BYTES + u32::from_be_bytes([a, b, c, d]) as usize;
+                if self.received.len() >= length {
+                    return decode(self.received.split_to(length).freeze());
+                }
+            }
+            let Some(chunk) = answers.data().await else {
+                if let Some(trailers) = answers.trailers().await? {
+                    check_status(&trailers)?;
+                }
+                return Err(broken("the server ended the stream"));
+            };
+            let chunk = chunk?;
+            answers.flow_control().release_capacity(chunk.len())?;
+            self.received.extend_from_slice(&chunk);
+        }
+    }
+}
+
+fn encode(message: &impl Message) -> Result<Bytes, CallError> {
+    let length = message.encoded_len();
+    let mut body = BytesMut::with_capacity(PREFIX_BYTES + length);
+    body.put_u8(0);
+    body.put_u32(u32::try_from(length).map_err(|_| broken("request over 4 GiB"))?);
+    message
+        .encode(&mut body)
+        .map_err(|error| broken(&error.to_string()))?;
+    Ok(body.freeze())
 }
 
 fn broken(what: &str) -> CallError {

@@ -1,5 +1,6 @@
 //! kill -9 under load, again and again: every acknowledged write is there after the restart, the
-//! revision and the digest are the model's, and nothing is half applied.
+//! revision and the digest are the model's, leases are neither lost nor back again, and nothing is
+//! half applied.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,12 +10,14 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use ferrite_api::pb::mvccpb::KeyValue;
+use ferrite_api::types::LeaseId;
 use ferrite_client::{Client, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp};
 use ferrite_disk::{Disk, RealDisk};
 use ferrite_storage::page::{self, PageFile};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::leases::Leases;
 use crate::ledger::{Fate, Ledger, Verdict, Write};
 use crate::process::Process;
 
@@ -45,7 +48,7 @@ pub async fn run(
     report: &mut dyn FnMut(&str),
 ) -> anyhow::Result<()> {
     let mut server = Process::new(binary, dir, &["--snapshot-count", "500"])?;
-    let mut ledger = Ledger::default();
+    let (mut ledger, mut leases) = (Ledger::default(), Leases::default());
     let mut rng = StdRng::seed_from_u64(plan.seed);
     let numbers = Arc::new(AtomicU64::new(0));
     server.start().await?;
@@ -58,6 +61,7 @@ pub async fn run(
             rng.random(),
             &numbers,
             &mut ledger,
+            &mut leases,
         )
         .await?;
 
@@ -65,7 +69,7 @@ pub async fn run(
             .start()
             .await
             .with_context(|| format!("round {round}: restart after kill -9"))?;
-        let verdict = check(&server, &mut ledger)
+        let verdict = check(&server, &mut ledger, &mut leases)
             .await
             .with_context(|| format!("round {round}"))?;
         server.stop()?;
@@ -77,9 +81,10 @@ pub async fn run(
         );
         report(&format!(
             "round {round}: killed after {kill_after} acknowledged; {} acknowledged in all, {} applied \
-             without an answer; revision {} digest {digest:016x} as modelled",
+             without an answer; {} leases; revision {} digest {digest:016x} as modelled",
             ledger.acknowledged(),
             verdict.unacknowledged,
+            leases.len(),
             verdict.revision,
         ));
         server.start().await?;
@@ -95,10 +100,14 @@ async fn load(
     seed: u64,
     numbers: &Arc<AtomicU64>,
     ledger: &mut Ledger,
+    leases: &mut Leases,
 ) -> anyhow::Result<()> {
+    let lease = leases.grant(&server.endpoint()).await?;
     let acknowledged = Arc::new(AtomicU64::new(0));
     let enough = Arc::new(tokio::sync::Notify::new());
     let killed = Arc::new(AtomicBool::new(false));
+    let churn = std::mem::take(leases).churn(server.endpoint(), Arc::clone(&killed));
+    let churn = tokio::spawn(churn);
     let mut tasks = Vec::new();
     for client in 0..plan.clients {
         let config = ferrite_client::Config::new([server.endpoint()]).max_attempts(1);
@@ -111,7 +120,8 @@ async fn load(
         tasks.push(tokio::spawn(async move {
             let mut entries = Vec::new();
             while !killed.load(Ordering::Acquire) {
-                let write = write(&mut rng, numbers.fetch_add(1, Ordering::Relaxed));
+                let number = numbers.fetch_add(1, Ordering::Relaxed);
+                let write = write(&mut rng, number, lease);
                 let result = connection.txn(txn(&write)).await;
                 let fate = match result {
                     Ok(response) => {
@@ -138,10 +148,12 @@ async fn load(
             ledger.enter(write, fate);
         }
     }
+    *leases = churn.await??;
     Ok(())
 }
 
-fn write(rng: &mut StdRng, number: u64) -> Write {
+/// Half of the writes attach the key of their own to `lease`.
+fn write(rng: &mut StdRng, number: u64, lease: i64) -> Write {
     let length = if rng.random_bool(0.05) {
         rng.random_range(2_000..20_000)
     } else {
@@ -158,12 +170,17 @@ fn write(rng: &mut StdRng, number: u64) -> Write {
         shared,
         delete,
         value: Bytes::from(value),
+        lease: if rng.random_bool(0.5) { lease } else { 0 },
     }
 }
 
 fn txn(write: &Write) -> Txn {
     let mut ops = vec![
-        TxnOp::put(write.own_key(), write.value.clone(), PutOptions::new()),
+        TxnOp::put(
+            write.own_key(),
+            write.value.clone(),
+            PutOptions::new().lease(LeaseId::new(write.lease)),
+        ),
         TxnOp::put(
             Write::shared_key(write.shared),
             write.value.clone(),
@@ -176,7 +193,11 @@ fn txn(write: &Write) -> Txn {
     Txn::new().and_then(ops)
 }
 
-async fn check(server: &Process, ledger: &mut Ledger) -> anyhow::Result<Verdict> {
+async fn check(
+    server: &Process,
+    ledger: &mut Ledger,
+    leases: &mut Leases,
+) -> anyhow::Result<Verdict> {
     let config = ferrite_client::Config::new([server.endpoint()]);
     let client = Client::connect(config)
         .await?
@@ -195,7 +216,9 @@ async fn check(server: &Process, ledger: &mut Ledger) -> anyhow::Result<Verdict>
         }
         pairs.extend(page.kvs);
         if !page.more {
-            return ledger.check(&pairs, revision);
+            let verdict = ledger.check(&pairs, revision)?;
+            leases.check(&server.endpoint(), &pairs).await?;
+            return Ok(verdict);
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct Write {
     pub delete: Option<u32>,
     /// The value of both puts.
     pub value: Bytes,
+    /// The lease of the key of its own; 0 for none.
+    pub lease: i64,
 }
 
 impl Write {
@@ -172,8 +174,8 @@ impl Default for Model {
 impl Model {
     fn apply(&mut self, write: &Write) {
         self.revision += 1;
-        self.put(write.own_key(), &write.value, 0);
-        self.put(Write::shared_key(write.shared), &write.value, 1);
+        self.put(write.own_key(), write, write.lease, 0);
+        self.put(Write::shared_key(write.shared), write, 0, 1);
         if let Some(number) = write.delete {
             let key = Write::shared_key(number);
             if self.pairs.remove(&key).is_some() {
@@ -186,14 +188,14 @@ impl Model {
         }
     }
 
-    fn put(&mut self, key: Bytes, value: &Bytes, sub: i64) {
+    fn put(&mut self, key: Bytes, write: &Write, lease: i64, sub: i64) {
         let old = self.pairs.get(&key);
         let kv = KeyValue {
             create_revision: old.map_or(self.revision, |old| old.create_revision),
             mod_revision: self.revision,
             version: old.map_or(0, |old| old.version) + 1,
-            value: value.clone(),
-            lease: 0,
+            value: write.value.clone(),
+            lease,
             key: key.clone(),
         };
         self.row(sub, false, &kv);
@@ -224,6 +226,7 @@ mod tests {
             shared,
             delete,
             value: Bytes::from(format!("v{number}")),
+            lease: i64::from(shared),
         }
     }
 

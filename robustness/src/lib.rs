@@ -3,7 +3,8 @@
 //!
 //! * [`sim`]: a member without threads, clock or network, on a simulated disk.
 //! * [`script`]: what a run does, from a seed, and what it must leave behind.
-//! * [`process`], [`ledger`], [`kill_loop`]: a real server, killed under load, and what must be left.
+//! * [`process`], [`ledger`], [`leases`], [`kill_loop`]: a real server, killed under load, and what
+//!   must be left.
 //! * [`kube`], [`history`]: a control plane's load on a real server, and the proof that what its clients
 //!   and watchers saw is linearizable and complete.
 //!
@@ -12,6 +13,7 @@
 pub mod history;
 pub mod kill_loop;
 pub mod kube;
+pub mod leases;
 pub mod ledger;
 pub mod process;
 pub mod script;

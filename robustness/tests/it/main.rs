@@ -6,5 +6,6 @@ mod arrows;
 mod crash_points;
 mod faults;
 mod kill_minus_9;
+mod lease_crash;
 mod quota;
 mod serving;
