@@ -241,3 +241,6 @@ impl Handle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
