@@ -156,6 +156,20 @@ impl Client {
         })
     }
 
+    /// Opens a stream of answers, the first of which may be long in coming.
+    pub(crate) fn slow_server_stream<Req, Resp>(
+        &self,
+        rpc: Rpc<Req, Resp>,
+        request: Req,
+    ) -> Incoming<Resp>
+    where
+        Req: Message + Clone + 'static,
+        Resp: Message + Default + 'static,
+    {
+        let client = self.clone();
+        Incoming::new(async move { client.server_stream(rpc, request).await })
+    }
+
     /// Opens a stream in both directions, which no deadline ends. Never repeated.
     pub(crate) fn two_way_stream<Req, Resp>(&self, rpc: Rpc<Req, Resp>) -> TwoWay<Req, Resp>
     where
@@ -190,7 +204,7 @@ impl Client {
         };
         TwoWay {
             requests,
-            incoming: Incoming::Opening(Box::pin(opening)),
+            incoming: Incoming::new(opening),
         }
     }
 
@@ -338,31 +352,65 @@ pub(crate) struct TwoWay<Req, Resp> {
     incoming: Incoming<Resp>,
 }
 
-enum Incoming<T> {
-    /// A server begins to answer when it has something to say, so a stream is often open for
-    /// requests before this is done.
-    Opening(Pin<Box<dyn Future<Output = Result<Answers<T>, Error>> + Send>>),
-    Open(Box<Answers<T>>),
-}
-
 impl<Req, Resp> TwoWay<Req, Resp> {
     /// The next answer. That the server is done counts as a lost connection: neither side ends
     /// these streams.
     ///
     /// Cancel safety: no answer is lost when the future is dropped.
     pub(crate) async fn next(&mut self) -> Result<Resp, Error> {
-        loop {
-            match &mut self.incoming {
-                Incoming::Opening(opening) => {
-                    self.incoming = Incoming::Open(Box::new(opening.await?));
-                }
-                Incoming::Open(answers) => {
-                    return match answers.next().await? {
-                        Some(answer) => Ok(answer),
-                        None => Err(Error::from(Status::unavailable(STREAM_ENDED))),
-                    };
-                }
-            }
+        let answer = self.incoming.next().await?;
+        answer.ok_or_else(|| Error::from(Status::unavailable(STREAM_ENDED)))
+    }
+}
+
+/// The answers of a stream that may not be open yet: a server begins to answer when it has
+/// something to say, which may be long after it has begun to work.
+pub(crate) struct Incoming<T> {
+    stage: Stage<T>,
+}
+
+enum Stage<T> {
+    Opening(Opening<T>),
+    Open(Box<Answers<T>>),
+    Ended,
+}
+
+type Opening<T> = Pin<Box<dyn Future<Output = Result<Answers<T>, Error>> + Send>>;
+
+impl<T> Incoming<T> {
+    fn new(opening: impl Future<Output = Result<Answers<T>, Error>> + Send + 'static) -> Self {
+        Incoming {
+            stage: Stage::Opening(Box::pin(opening)),
         }
+    }
+
+    /// The next answer; `None` when the server is done, and after an error.
+    ///
+    /// Cancel safety: no answer is lost when the future is dropped.
+    pub(crate) async fn next(&mut self) -> Result<Option<T>, Error> {
+        let result = loop {
+            match &mut self.stage {
+                Stage::Opening(opening) => match opening.await {
+                    Ok(answers) => self.stage = Stage::Open(Box::new(answers)),
+                    Err(error) => break Err(error),
+                },
+                Stage::Open(answers) => break answers.next().await,
+                Stage::Ended => return Ok(None),
+            }
+        };
+        if !matches!(result, Ok(Some(_))) {
+            self.stage = Stage::Ended;
+        }
+        result
+    }
+}
+
+impl<T> std::fmt::Debug for Incoming<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.stage {
+            Stage::Opening(_) => "Incoming(opening)",
+            Stage::Open(_) => "Incoming(open)",
+            Stage::Ended => "Incoming(ended)",
+        })
     }
 }

@@ -3,9 +3,10 @@
 //! command. It has no disk, no peers and no clock: leases end when a test says so.
 //!
 //! Reading order: [`Fake`] (what a test holds), `store` (the keys), `services` (one call each),
-//! `watch` and `lease` (the streams).
+//! `watch` and `lease` (the streams), `recipes` (locks and elections).
 
 mod lease;
+mod recipes;
 mod services;
 mod store;
 mod watch;
@@ -16,6 +17,8 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use ferrite_api::pb::etcdserverpb as pb;
+use ferrite_api::pb::v3electionpb::election_server::ElectionServer;
+use ferrite_api::pb::v3lockpb::lock_server::LockServer;
 use pb::cluster_server::ClusterServer;
 use pb::kv_server::KvServer;
 use pb::lease_server::LeaseServer;
@@ -245,6 +248,8 @@ impl Service {
             .add_service(LeaseServer::new(self.clone()))
             .add_service(ClusterServer::new(self.clone()))
             .add_service(MaintenanceServer::new(self.clone()))
+            .add_service(LockServer::new(self.clone()))
+            .add_service(ElectionServer::new(self.clone()))
     }
 
     fn script(&self) -> MutexGuard<'_, Script> {

@@ -5,7 +5,7 @@ use ferrite_api::pb::v3electionpb as electionpb;
 use ferrite_api::pb::v3lockpb as lockpb;
 use ferrite_api::types::LeaseId;
 
-use crate::call::Answers;
+use crate::call::Incoming;
 use crate::{Client, Error, rpc};
 
 /// Locks by the server: see [`Client::lock_service`]. Errors and keys are those of
@@ -112,22 +112,24 @@ impl ElectionService {
         self.client.unary(rpc::RESIGN, request).await
     }
 
-    /// Follows who leads and what the leader says.
-    pub async fn observe(&self, name: impl Into<Bytes>) -> Result<Leaders, Error> {
+    /// Follows who leads and what the leader says, once [`Leaders::next`] is awaited.
+    pub fn observe(&self, name: impl Into<Bytes>) -> Leaders {
         let request = electionpb::LeaderRequest { name: name.into() };
-        let answers = self.client.server_stream(rpc::OBSERVE, request).await?;
-        Ok(Leaders { answers })
+        Leaders {
+            answers: self.client.slow_server_stream(rpc::OBSERVE, request),
+        }
     }
 }
 
 /// The leaders of an election, as the server sees them: see [`ElectionService::observe`].
 #[derive(Debug)]
 pub struct Leaders {
-    answers: Answers<electionpb::LeaderResponse>,
+    answers: Incoming<electionpb::LeaderResponse>,
 }
 
 impl Leaders {
-    /// The next leader or value; `None` when the server has stopped following.
+    /// The next leader or value, as soon as there is one; `None` when the server has stopped
+    /// following, and after an error.
     ///
     /// Cancel safety: nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Result<Option<electionpb::LeaderResponse>, Error> {

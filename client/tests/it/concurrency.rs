@@ -379,3 +379,64 @@ async fn a_transaction_that_gives_up_writes_nothing() {
     let found = client.get("k", GetOptions::new()).await.expect("get");
     assert!(found.kvs.is_empty());
 }
+
+#[tokio::test]
+async fn the_server_can_lock() {
+    let fake = Fake::start(1);
+    let client = client_of(&fake).await;
+    let lease = LeaseId::new(client.leases().grant(60).await.expect("granted").id);
+    let locks = client.lock_service();
+    let locked = locks.lock("name", lease).await.expect("free");
+    assert_eq!(locked.key, format!("name/{:x}", lease.get()));
+    locks.unlock(locked.key).await.expect("ours");
+    queue_of(&client, "name", 0).await;
+
+    // Errors of the recipe have lost their code and keep their text.
+    let error = locks
+        .lock("name", LeaseId::new(99))
+        .await
+        .expect_err("no lease");
+    assert_eq!(error.etcd(), Some(EtcdError::LeaseNotFound));
+    let error = locks.unlock("").await.expect_err("no key");
+    assert_eq!(error.etcd(), Some(EtcdError::EmptyKey));
+}
+
+#[tokio::test]
+async fn the_server_can_hold_elections() {
+    let fake = Fake::start(1);
+    let client = client_of(&fake).await;
+    let lease = LeaseId::new(client.leases().grant(60).await.expect("granted").id);
+    let elections = client.election_service();
+    assert_eq!(refused(elections.leader("e").await), RecipeError::NoLeader);
+    // The server does not say a word before someone leads.
+    let mut leaders = elections.observe("e");
+    let observed = tokio::spawn(async move { (leaders.next().await, leaders.next().await) });
+
+    let elected = elections.campaign("e", lease, "one").await.expect("free");
+    let leader = elected.leader.expect("its key");
+    let (first, end) = observed.await.expect("no panic");
+    let seen = first.expect("a leader").expect("not the end");
+    assert_eq!(seen.kv.expect("a pair").value, "one");
+    assert!(end.expect("no error").is_none());
+
+    elections
+        .proclaim(leader.clone(), "two")
+        .await
+        .expect("leads");
+    let found = elections.leader("e").await.expect("a leader");
+    assert_eq!(found.kv.expect("a pair").value, "two");
+    elections.resign(leader.clone()).await.expect("resigned");
+    let late = elections.proclaim(leader, "three").await;
+    assert_eq!(refused(late), RecipeError::NotLeader);
+}
+
+#[tokio::test]
+async fn a_failed_stream_of_leaders_has_ended() {
+    let fake = Fake::start(1);
+    let client = client_of(&fake).await;
+    fake.fail_with([EtcdError::PermissionDenied.into()]);
+    let mut leaders = client.election_service().observe("e");
+    let error = leaders.next().await.expect_err("refused");
+    assert_eq!(error.etcd(), Some(EtcdError::PermissionDenied));
+    assert!(leaders.next().await.expect("the end").is_none());
+}
