@@ -2,8 +2,8 @@
 
 use crate::cli::{Action, Command, Flag, Kind};
 use crate::commands::{
-    alarm, compaction, defrag, del, downgrade, elect, endpoint, get, help, lease, lock, member,
-    move_leader, options, put, snapshot, txn, version, watch,
+    alarm, compaction, completion, defrag, del, downgrade, elect, endpoint, get, help, lease, lock,
+    member, move_leader, options, put, snapshot, txn, version, watch,
 };
 
 const KEY_VALUE: &str = "Key-value commands";
@@ -344,7 +344,15 @@ pub(crate) static ROOT: Command = Command {
         },
         Command::not_built("make-mirror"),
         Command::not_built("check"),
-        Command::not_built("completion"),
+        Command {
+            name: "completion",
+            usage: "completion [bash|zsh|fish|powershell]",
+            short: "Prints a script that lets a shell complete commands and flags",
+            long: COMPLETION_LONG,
+            group: UTILITY,
+            action: Action::Run(completion::run),
+            ..Command::EMPTY
+        },
         Command {
             name: "options",
             usage: "options",
@@ -604,6 +612,14 @@ revision in ETCD_LOCK_KEY and ETCD_LOCK_REV; its exit status becomes that of etc
 of the program must come after '--':
 
 $ etcdctl lock <lockname> -- ls -l";
+
+const COMPLETION_LONG: &str = "\
+Prints a script that lets a shell complete commands and flags. For this shell only:
+
+bash        source <(etcdctl completion bash)
+zsh         source <(etcdctl completion zsh)
+fish        etcdctl completion fish | source
+powershell  etcdctl completion powershell | Out-String | Invoke-Expression";
 
 const STATUS_LONG: &str = "\
 Shows version, sizes, leader and raft state of each endpoint.

@@ -2,6 +2,7 @@
 
 pub(crate) mod alarm;
 pub(crate) mod compaction;
+pub(crate) mod completion;
 pub(crate) mod defrag;
 pub(crate) mod del;
 pub(crate) mod downgrade;

@@ -458,3 +458,21 @@ fn member_list() {
         )
     );
 }
+
+#[test]
+fn completion_scripts() {
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let ran = run(&["completion", shell]);
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+        assert!(ran.out.contains("timetolive"), "{shell}");
+    }
+    let ran = run(&["completion"]);
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+    assert!(
+        ran.err
+            .starts_with("Error: accepts 1 arg(s), received 0\nUsage:")
+    );
+    let ran = run(&["completion", "tcsh"]);
+    let message = "Error: invalid argument \"tcsh\" for \"etcdctl completion\"\nUsage:";
+    assert!(ran.code == 1 && ran.err.starts_with(message), "{ran:?}");
+}
