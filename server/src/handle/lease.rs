@@ -186,7 +186,10 @@ impl Handle {
                     Renewal::NotPrimary => {}
                 }
             }
-            // Leading, and not done with earlier terms; or nobody leads.
+            // Leading, and not done with earlier terms; or nobody leads; or this is the end.
+            if self.inner.inbox.is_closed() {
+                return Err(ApiError::Stopped.into());
+            }
             if Instant::now() >= give_up {
                 let error = match self.leader() {
                     0 => ApiError::NoLeader,

@@ -50,10 +50,11 @@ const REVOKES_PER_SECOND: u32 = 20_000;
 const REVOKE_SHARE: Duration = Duration::from_nanos(1_000_000_000 / REVOKES_PER_SECOND as u64);
 
 /// Time that may be saved up while nothing is revoked; it bounds the burst that follows.
-const MAX_SAVED: Duration = Duration::from_millis(250);
+const MAX_SAVED: Duration = Duration::from_millis(150);
 
-/// Revocations handed out by one turn: what a write that arrives meanwhile waits for.
-const REVOKES_PER_TURN: usize = 250;
+/// Revocations handed out by one turn: about half a millisecond of work, which a write that arrives
+/// meanwhile waits for.
+const REVOKES_PER_TURN: usize = 64;
 
 /// Revocations handed out and not applied. A slow disk slows them down by this.
 const MAX_REVOKING: usize = 1000;

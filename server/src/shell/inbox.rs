@@ -58,6 +58,11 @@ impl Inbox {
         self.arrived.notify_one();
     }
 
+    /// Whether the member has stopped.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.queue.lock().closed
+    }
+
     /// Takes what is there, without waiting. Returns whether the member is asked to stop.
     pub(super) fn drain(&self, into: &mut Vec<Input<Waiter>>) -> bool {
         let mut queue = self.queue.lock();

@@ -57,6 +57,8 @@ async fn a_member_that_has_stopped_neither_renews_nor_looks_up() {
     assert!(!handle.inner.lessor.lock().is_primary());
     let answer = handle.lease_time_to_live(lookup(true)).await;
     assert_eq!(answer, Err(ApiError::Stopped.into()));
+    let renewal = handle.lease_keep_alive(pb::LeaseKeepAliveRequest { id: 1 });
+    assert_eq!(renewal.await, Err(ApiError::Stopped.into()));
     let revoke = pb::LeaseRevokeRequest { id: 1 };
     assert_eq!(
         handle.lease_revoke(revoke).await,
