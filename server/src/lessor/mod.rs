@@ -42,9 +42,9 @@ use ferrite_storage::leases::Lease;
 use queue::Queue;
 use spread::Spread;
 
-/// Leases revoked per second at most, as long as turns come often enough. etcd's limit is 1000; an
-/// entry of ours costs a tenth of its.
-const REVOKES_PER_SECOND: u32 = 20_000;
+/// Leases revoked per second at most, as long as turns come often enough. etcd's limit is 1000. More
+/// would take a share of the processor that shows in the writes of others.
+const REVOKES_PER_SECOND: u32 = 12_000;
 
 /// What one revocation takes of the time that a turn may spend.
 const REVOKE_SHARE: Duration = Duration::from_nanos(1_000_000_000 / REVOKES_PER_SECOND as u64);
