@@ -3,7 +3,7 @@
 //!
 //! The rows are divided between threads. First they are read leaf by leaf ([`PageFile::leaves`]),
 //! which only ever confirms that all is well. When it does not, everything is read again through
-//! the tree, at a third of the speed, and *that* decides what is damaged, and names it.
+//! the tree, which is several times slower, and *that* decides what is damaged, and names it.
 
 use std::ops::ControlFlow;
 
