@@ -7,6 +7,7 @@
 
 pub mod bootstrap;
 mod compactor;
+mod concurrency;
 pub mod config;
 pub mod error;
 pub mod grpc;

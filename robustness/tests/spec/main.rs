@@ -11,5 +11,6 @@ mod alarms;
 mod kv;
 mod lease;
 mod maintenance;
+mod queues;
 mod support;
 mod txn;

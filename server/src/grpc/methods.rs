@@ -13,9 +13,8 @@ use crate::metrics::Method;
 pub(super) enum Route {
     /// A method that is built.
     Built(Method),
-    /// A method that is known but not built: its service and name, and the series it counts in
-    /// (none for Lock and Election, which have series only once they are used).
-    NotBuilt(&'static str, &'static str, Option<Method>),
+    /// A method that is known but not built.
+    NotBuilt(Method),
 }
 
 /// Methods of the services above that answer `UNIMPLEMENTED` for now.
@@ -47,28 +46,16 @@ const NOT_BUILT: &[Method] = &[
     Method::AuthRoleRevokePermission,
 ];
 
-/// Services without series of their own before they are used; none of their methods is built.
-const UNCOUNTED: &[(&str, &[&str])] = &[
-    ("v3lockpb.Lock", &["Lock", "Unlock"]),
-    (
-        "v3electionpb.Election",
-        &["Campaign", "Proclaim", "Leader", "Observe", "Resign"],
-    ),
-];
-
 /// Every RPC of etcd's that answers `UNIMPLEMENTED`, as (service, method).
 pub fn not_built() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let counted = NOT_BUILT
+    NOT_BUILT
         .iter()
-        .map(|method| (method.service(), method.name()));
-    let uncounted = UNCOUNTED
-        .iter()
-        .flat_map(|(service, methods)| methods.iter().map(|method| (*service, *method)));
-    counted.chain(uncounted)
+        .map(|method| (method.service(), method.name()))
 }
 
-/// The answer of an RPC that is not built. `service` may carry its package, the text does not.
-pub(super) fn not_built_error(service: &str, method: &str) -> Error {
+/// The answer of an RPC that is not built. The text leaves out the package of the service.
+pub(super) fn not_built_error(method: Method) -> Error {
+    let (service, method) = (method.service(), method.name());
     let service = service.rsplit_once('.').map_or(service, |(_, name)| name);
     Error::status(
         Code::Unimplemented,
@@ -83,7 +70,7 @@ pub(super) fn not_built_error(service: &str, method: &str) -> Error {
 pub(super) fn route(path: &str) -> Result<Route, Error> {
     if let Some(method) = Method::from_path(path) {
         return Ok(if NOT_BUILT.contains(&method) {
-            Route::NotBuilt(method.service(), method.name(), Some(method))
+            Route::NotBuilt(method)
         } else {
             Route::Built(method)
         });
@@ -95,11 +82,7 @@ pub(super) fn route(path: &str) -> Result<Route, Error> {
     else {
         return unimplemented(format!("malformed method name: {path:?}"));
     };
-    if let Some((service, methods)) = UNCOUNTED.iter().find(|(name, _)| *name == service) {
-        if let Some(method) = methods.iter().find(|name| **name == method) {
-            return Ok(Route::NotBuilt(service, method, None));
-        }
-    } else if !is_counted_service(service) {
+    if !is_service(service) {
         return unimplemented(format!("unknown service {service}"));
     }
     unimplemented(format!("unknown method {method} for service {service}"))
@@ -109,12 +92,10 @@ pub(super) fn route(path: &str) -> Result<Route, Error> {
 pub(super) fn is_service_path(path: &str) -> bool {
     path.strip_prefix('/')
         .and_then(|path| path.rsplit_once('/'))
-        .is_some_and(|(service, _)| {
-            is_counted_service(service) || UNCOUNTED.iter().any(|(name, _)| *name == service)
-        })
+        .is_some_and(|(service, _)| is_service(service))
 }
 
-fn is_counted_service(service: &str) -> bool {
+fn is_service(service: &str) -> bool {
     Method::ALL.iter().any(|method| method.service() == service)
 }
 
@@ -155,6 +136,13 @@ mod tests {
             "etcdserverpb.Maintenance/Status",
             "etcdserverpb.Maintenance/Hash",
             "etcdserverpb.Maintenance/HashKV",
+            "v3lockpb.Lock/Lock",
+            "v3lockpb.Lock/Unlock",
+            "v3electionpb.Election/Campaign",
+            "v3electionpb.Election/Proclaim",
+            "v3electionpb.Election/Leader",
+            "v3electionpb.Election/Observe",
+            "v3electionpb.Election/Resign",
             "grpc.health.v1.Health/Check",
             "grpc.health.v1.Health/List",
             "grpc.health.v1.Health/Watch",
@@ -168,13 +156,15 @@ mod tests {
         for (service, method) in not_built() {
             assert!(seen.insert((service, method)), "{service}/{method} twice");
             match route(&format!("/{service}/{method}")) {
-                Ok(Route::NotBuilt(s, m, _)) => assert_eq!((s, m), (service, method)),
+                Ok(Route::NotBuilt(found)) => {
+                    assert_eq!((found.service(), found.name()), (service, method));
+                }
                 other => panic!("{service}/{method}: {other:?}"),
             }
         }
-        assert_eq!(seen.len(), 32);
+        assert_eq!(seen.len(), 25);
         assert_eq!(
-            not_built_error("etcdserverpb.Cluster", "MemberAdd").message(),
+            not_built_error(Method::ClusterMemberAdd).message(),
             "etcdserver: Cluster/MemberAdd is not built yet"
         );
     }

@@ -29,8 +29,10 @@ use crate::metrics::{Method, Metrics};
 
 mod body;
 mod call;
+mod election;
 mod health;
 mod lease;
+mod lock;
 mod message;
 mod methods;
 mod range_reply;
@@ -309,10 +311,19 @@ impl<K: Kv> Server<K> {
             Route::Built(Method::WatchWatch) => {
                 Begun::Boxed(Box::pin(self.clone().stream::<watch::Watch, B>(call, body)))
             }
+            Route::Built(Method::ElectionObserve) => Begun::Boxed(Box::pin(
+                self.clone().stream::<election::Observe, B>(call, body),
+            )),
+            Route::Built(
+                method @ (Method::LockLock
+                | Method::LockUnlock
+                | Method::ElectionCampaign
+                | Method::ElectionProclaim
+                | Method::ElectionLeader
+                | Method::ElectionResign),
+            ) => Begun::Boxed(Box::pin(self.clone().queue(method, call, body))),
             Route::Built(method) => Begun::Unary(method, call, body),
-            Route::NotBuilt(service, name, method) => {
-                Begun::Answered(Box::new(self.refuse_not_built(service, name, method)))
-            }
+            Route::NotBuilt(method) => Begun::Answered(Box::new(self.refuse_not_built(method))),
         }
     }
 
@@ -344,8 +355,32 @@ impl<K: Kv> Server<K> {
             Method::HealthCheck => self.unary::<health::Check, B>(&call, body).await,
             Method::HealthList => self.unary::<health::List, B>(&call, body).await,
             // `methods` routes nothing else to `Built`; its test lists them.
-            other => self.refuse_not_built(other.service(), other.name(), Some(other)),
+            other => self.refuse_not_built(other),
         })
+    }
+
+    /// A unary call of the Lock or the Election service: it may wait for long, but not for longer
+    /// than the server runs.
+    async fn queue<B>(self, method: Method, call: Call, body: B) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+    {
+        let answer = async {
+            match method {
+                Method::LockLock => self.unary::<lock::Lock, B>(&call, body).await,
+                Method::LockUnlock => self.unary::<lock::Unlock, B>(&call, body).await,
+                Method::ElectionCampaign => self.unary::<election::Campaign, B>(&call, body).await,
+                Method::ElectionProclaim => self.unary::<election::Proclaim, B>(&call, body).await,
+                Method::ElectionLeader => self.unary::<election::Leader, B>(&call, body).await,
+                Method::ElectionResign => self.unary::<election::Resign, B>(&call, body).await,
+                other => self.refuse_not_built(other),
+            }
+        };
+        tokio::select! {
+            biased;
+            response = answer => response,
+            () = self.stopping().cancelled() => status::refuse(&ferrite_api::Error::Stopped.into()),
+        }
     }
 
     /// Watches the leader for the streams that insist on one, until the server stops: after
@@ -373,17 +408,9 @@ impl<K: Kv> Server<K> {
         }
     }
 
-    fn refuse_not_built(
-        &self,
-        service: &str,
-        name: &str,
-        method: Option<Method>,
-    ) -> Response<Body> {
-        let error = methods::not_built_error(service, name);
-        if let Some(method) = method {
-            call::Account::begin(&self.inner.metrics, method, None, Duration::MAX)
-                .end(error.code());
-        }
+    fn refuse_not_built(&self, method: Method) -> Response<Body> {
+        let error = methods::not_built_error(method);
+        call::Account::begin(&self.inner.metrics, method, None, Duration::MAX).end(error.code());
         status::refuse(&error)
     }
 

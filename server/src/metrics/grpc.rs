@@ -1,9 +1,10 @@
 //! `grpc_server_*`: one prepared [`Rpc`] per method, an array of counters per status code, so that
 //! counting a call is a few atomic additions and no label lookup (spec/metrics.md section 6).
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 use tonic::Code;
 
 use super::register::Registrar;
@@ -32,7 +33,7 @@ impl MethodType {
 
 macro_rules! methods {
     ($($service:literal: $($variant:ident $method:literal $kind:ident),+;)+) => {
-        /// Every method whose series exist from the start.
+        /// Every method.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[allow(missing_docs, reason = "service and method name are the documentation")]
         pub enum Method { $($($variant),+),+ }
@@ -116,6 +117,15 @@ methods! {
         AuthRoleDelete "RoleDelete" Unary,
         AuthRoleGrantPermission "RoleGrantPermission" Unary,
         AuthRoleRevokePermission "RoleRevokePermission" Unary;
+    "v3lockpb.Lock":
+        LockLock "Lock" Unary,
+        LockUnlock "Unlock" Unary;
+    "v3electionpb.Election":
+        ElectionCampaign "Campaign" Unary,
+        ElectionProclaim "Proclaim" Unary,
+        ElectionLeader "Leader" Unary,
+        ElectionObserve "Observe" ServerStream,
+        ElectionResign "Resign" Unary;
     "grpc.health.v1.Health":
         HealthCheck "Check" Unary,
         HealthList "List" Unary,
@@ -184,9 +194,46 @@ impl Rpc {
     }
 }
 
-/// `grpc_server_*` of all methods, all at 0 from the start.
+/// `grpc_server_*` of all methods, all at 0 from the start but those of Lock and Election, which are
+/// there once they are used.
 pub struct GrpcMetrics {
-    methods: Vec<Rpc>,
+    methods: Vec<OnceLock<Rpc>>,
+    families: Families,
+}
+
+struct Families {
+    started: IntCounterVec,
+    received: IntCounterVec,
+    sent: IntCounterVec,
+    handled: IntCounterVec,
+    handling: Option<HistogramVec>,
+}
+
+impl Families {
+    fn of(&self, method: Method) -> Rpc {
+        let (kind, service, name) = (method.kind().name(), method.service(), method.name());
+        let values = [kind, service, name];
+        Rpc {
+            started: self.started.with_label_values(&values),
+            received: self.received.with_label_values(&values),
+            sent: self.sent.with_label_values(&values),
+            handled: CODE_NAMES.map(|code| {
+                let values = [kind, service, name, code];
+                self.handled.with_label_values(&values)
+            }),
+            handling: self
+                .handling
+                .as_ref()
+                .map(|handling| handling.with_label_values(&values)),
+        }
+    }
+}
+
+impl Method {
+    /// Whether its series exist from the start.
+    pub fn is_counted_from_the_start(self) -> bool {
+        !matches!(self.service(), "v3lockpb.Lock" | "v3electionpb.Election")
+    }
 }
 
 impl GrpcMetrics {
@@ -216,26 +263,29 @@ impl GrpcMetrics {
                 HANDLING_BUCKETS.to_vec(),
             )
         });
+        let families = Families {
+            started,
+            received,
+            sent,
+            handled,
+            handling,
+        };
         let methods = Method::ALL.iter().map(|method| {
-            let (kind, service, name) = (method.kind().name(), method.service(), method.name());
-            let values = [kind, service, name];
-            Rpc {
-                started: started.with_label_values(&values),
-                received: received.with_label_values(&values),
-                sent: sent.with_label_values(&values),
-                handled: CODE_NAMES
-                    .map(|code| handled.with_label_values(&[kind, service, name, code])),
-                handling: handling.as_ref().map(|h| h.with_label_values(&values)),
+            let rpc = OnceLock::new();
+            if method.is_counted_from_the_start() {
+                rpc.get_or_init(|| families.of(*method));
             }
+            rpc
         });
         Self {
             methods: methods.collect(),
+            families,
         }
     }
 
     /// The counters of a method.
     pub fn method(&self, method: Method) -> &Rpc {
-        &self.methods[method as usize]
+        self.methods[method as usize].get_or_init(|| self.families.of(method))
     }
 
     /// The counters of an HTTP/2 path such as `/etcdserverpb.KV/Range`.
