@@ -29,9 +29,7 @@ pub(crate) const PIECE: usize = 128 * 1024;
 const HOLD: Duration = Duration::from_secs(10);
 
 /// Threads at least and at most: as many as there are cores. More of them only wait for each other:
-/// what is read comes from the system's cache mostly, and where it does not, a few reads that wait
-/// leave the others going. Ten lists at once on 2 cores took twice the CPU with 4 threads, spinning on
-/// the locks of redb's cache.
+/// what is read comes from the system's cache mostly, through redb's, whose locks they share.
 const THREADS: (usize, usize) = (2, 16);
 
 /// The threads, as whoever has work sees them. Cheap to clone.
