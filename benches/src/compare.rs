@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::keys::KeySpace;
 use crate::lease;
+use crate::list;
 use crate::load::{self, Plan, Summary, Until, on_this_thread, per_op_us};
 use crate::page;
 use crate::proc::Sample;
@@ -70,6 +71,14 @@ pub enum Scenario {
     LeaseExpire,
     /// Keep-alives by 64 streams.
     LeaseKeepAlive,
+    /// The whole space in one answer, three at a time.
+    List3,
+    /// The same, ten at a time.
+    List10,
+    /// The whole space by `RangeStream`, three at a time.
+    ListStream3,
+    /// The same, ten at a time.
+    ListStream10,
     /// kill -9 under writes, to the next acknowledged write on the same data.
     Crash,
 }
@@ -90,6 +99,10 @@ impl Scenario {
         ("page", Scenario::Page),
         ("lease-expire", Scenario::LeaseExpire),
         ("lease-keepalive", Scenario::LeaseKeepAlive),
+        ("list-3", Scenario::List3),
+        ("list-10", Scenario::List10),
+        ("list-stream-3", Scenario::ListStream3),
+        ("list-stream-10", Scenario::ListStream10),
         ("crash", Scenario::Crash),
     ];
 
@@ -131,7 +144,7 @@ impl FromStr for Scenarios {
             if !any && chosen.len() == before {
                 let names: Vec<&str> = Scenario::ALL.iter().map(|(name, _)| *name).collect();
                 bail!(
-                    "no scenario `{word}`; there are all, put, get, {}",
+                    "no scenario `{word}`; there are all, put, get, list, {}",
                     names.join(", ")
                 );
             }
@@ -262,6 +275,10 @@ impl Round<'_> {
                 Scenario::Page => self.page(&cluster)?,
                 Scenario::LeaseExpire => self.lease_expire(&cluster)?,
                 Scenario::LeaseKeepAlive => self.lease_keep_alive(&cluster)?,
+                Scenario::List3 => self.list(&cluster, 3, false)?,
+                Scenario::List10 => self.list(&cluster, 10, false)?,
+                Scenario::ListStream3 => self.list(&cluster, 3, true)?,
+                Scenario::ListStream10 => self.list(&cluster, 10, true)?,
             }
         }
         let peak = cluster.sample()?.peak_rss_bytes;
@@ -452,6 +469,47 @@ impl Round<'_> {
             Goal::AtLeast(1.5),
             (Goal::None, Goal::AtMost(0.5)),
         )
+    }
+
+    fn list(&mut self, cluster: &Cluster, lists: usize, streamed: bool) -> anyhow::Result<()> {
+        let endpoints = cluster.endpoints();
+        let endpoint = endpoints.first().context("no endpoint")?;
+        let done = list::list(
+            endpoint,
+            &self.comparison.keys,
+            self.comparison.value_size,
+            lists,
+            streamed,
+            || cluster.sample(),
+        )?;
+        let stream = if streamed { "stream " } else { "" };
+        let name = format!("list {stream}{lists}");
+        (self.line)(&done.line(&name));
+        self.add(
+            &format!("{name}: rate"),
+            "MB/s",
+            Goal::AtLeast(2.0),
+            done.megabytes_per_second(),
+        );
+        self.add(
+            &format!("{name}: server CPU per GB"),
+            "s",
+            Goal::AtMost(0.5),
+            done.cpu_per_gigabyte(),
+        );
+        self.add(
+            &format!("{name}: first byte of the slowest"),
+            "ms",
+            Goal::None,
+            done.first_byte.as_secs_f64() * 1e3,
+        );
+        self.add(
+            &format!("{name}: extra memory"),
+            "MB",
+            Goal::None,
+            done.extra_megabytes(),
+        );
+        Ok(())
     }
 
     /// Kills the servers right behind a load of writes, so that what was acknowledged last was

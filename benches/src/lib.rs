@@ -5,7 +5,7 @@
 //! Nothing here knows how Ferrite works inside: a real etcd is measured by the same code.
 //!
 //! Reading order: [`keys`] (which keys, in which order), [`rpc`] (the light gRPC client),
-//! [`histogram`], [`load`], [`page`], [`lease`]; then [`server`] (child processes), [`proc`] (what the kernel
+//! [`histogram`], [`load`], [`page`], [`lease`], [`list`]; then [`server`] (child processes), [`proc`] (what the kernel
 //! says about them), [`compare`], [`report`].
 
 pub mod compare;
@@ -13,6 +13,7 @@ pub mod flags;
 pub mod histogram;
 pub mod keys;
 pub mod lease;
+pub mod list;
 pub mod load;
 pub mod page;
 pub mod proc;

@@ -10,13 +10,14 @@
 //! leaves out: TLS, compression, deadlines, metadata.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ferrite_api::pb::etcdserverpb::{
     CompactionRequest, CompactionResponse, LeaseGrantRequest, LeaseGrantResponse,
     LeaseKeepAliveRequest, LeaseKeepAliveResponse, PutRequest, PutResponse, RangeRequest,
-    RangeResponse,
+    RangeResponse, RangeStreamResponse,
 };
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
@@ -93,6 +94,28 @@ methods! {
     LeaseGrant = 3, "/etcdserverpb.Lease/LeaseGrant", LeaseGrantRequest, LeaseGrantResponse;
     /// `Lease.LeaseKeepAlive`, with one request; see [`Connection::keep_alive`] for more.
     LeaseKeepAlive = 4, "/etcdserverpb.Lease/LeaseKeepAlive", LeaseKeepAliveRequest, LeaseKeepAliveResponse;
+    /// `KV.RangeStream`, for [`Connection::discard`] only.
+    RangeStream = 5, "/etcdserverpb.KV/RangeStream", RangeRequest, RangeStreamResponse;
+}
+
+/// How a list is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum List {
+    /// `KV.Range`: one message.
+    Unary,
+    /// `KV.RangeStream`: many.
+    Streamed,
+}
+
+/// What came of an answer that nobody kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Discarded {
+    /// Whole messages.
+    pub messages: u64,
+    /// Their bytes, without prefixes.
+    pub bytes: u64,
+    /// From the request to the first byte.
+    pub first_byte: Duration,
 }
 
 /// One HTTP/2 connection. Clones share it.
@@ -154,19 +177,7 @@ impl Connection {
         _: M,
         message: &M::Request,
     ) -> Result<M::Response, CallError> {
-        let body = encode(message)?;
-        let (response, mut stream) = self.open_stream(M::METHOD).await?;
-        stream.send_data(body, true)?;
-        let response = response.await?;
-        if response.headers().contains_key("grpc-status") {
-            // Headers that are also the trailers: an error without a message.
-            check_status(response.headers())?;
-            return Err(broken("status OK without a message"));
-        }
-        if response.status() != http::StatusCode::OK {
-            return Err(broken(&format!("HTTP status {}", response.status())));
-        }
-        let mut incoming = response.into_body();
+        let mut incoming = self.answer(M::METHOD, message).await?;
         let mut received = BytesMut::new();
         let mut first = Bytes::new();
         while let Some(chunk) = incoming.data().await {
@@ -195,6 +206,82 @@ impl Connection {
 }
 
 impl Connection {
+    /// Asks for a list and drops the answer as it comes; counts what it was.
+    ///
+    /// # Errors
+    /// What the server answered, or what broke; a message that is not whole.
+    pub async fn discard(
+        &mut self,
+        list: List,
+        request: &RangeRequest,
+    ) -> Result<Discarded, CallError> {
+        let sent = Instant::now();
+        let method = match list {
+            List::Unary => Range::METHOD,
+            List::Streamed => RangeStream::METHOD,
+        };
+        let mut incoming = self.answer(method, request).await?;
+        let mut counted = Discarded::default();
+        // Of the message that is coming: the prefix as far as it is there, bytes to come.
+        let (mut prefix, mut left) = (Vec::with_capacity(PREFIX_BYTES), 0);
+        while let Some(chunk) = incoming.data().await {
+            let mut chunk = chunk?;
+            incoming.flow_control().release_capacity(chunk.len())?;
+            if counted.first_byte.is_zero() {
+                counted.first_byte = sent.elapsed();
+            }
+            while !chunk.is_empty() {
+                if left == 0 {
+                    let more = chunk.len().min(PREFIX_BYTES - prefix.len());
+                    prefix.extend_from_slice(&chunk.split_to(more));
+                    let [0, a, b, c, d] = prefix[..] else {
+                        if prefix.len() < PREFIX_BYTES {
+                            continue;
+                        }
+                        return Err(broken("compressed answer"));
+                    };
+                    left = u64::from(u32::from_be_bytes([a, b, c, d]));
+                    prefix.clear();
+                    counted.messages += 1;
+                    counted.bytes += left;
+                    continue;
+                }
+                let taken = left.min(chunk.len() as u64);
+                chunk.advance(taken as usize);
+                left -= taken;
+            }
+        }
+        match incoming.trailers().await? {
+            Some(trailers) => check_status(&trailers)?,
+            None => return Err(broken("answer without trailers")),
+        }
+        if left > 0 || !prefix.is_empty() || counted.messages == 0 {
+            return Err(broken("an answer that is not whole"));
+        }
+        Ok(counted)
+    }
+
+    /// Sends a request; the body of the answer.
+    async fn answer(
+        &mut self,
+        method: usize,
+        message: &impl Message,
+    ) -> Result<RecvStream, CallError> {
+        let body = encode(message)?;
+        let (response, mut stream) = self.open_stream(method).await?;
+        stream.send_data(body, true)?;
+        let response = response.await?;
+        if response.headers().contains_key("grpc-status") {
+            // Headers that are also the trailers: an error without a message.
+            check_status(response.headers())?;
+            return Err(broken("status OK without a message"));
+        }
+        if response.status() != http::StatusCode::OK {
+            return Err(broken(&format!("HTTP status {}", response.status())));
+        }
+        Ok(response.into_body())
+    }
+
     async fn open_stream(
         &mut self,
         method: usize,

@@ -90,8 +90,9 @@ enum Hash {
     Settled,
 }
 
-/// With a checkpoint every 5 s, a reader in pieces has at least 10 s to get through.
-const PATIENCE: u32 = 2;
+/// With a checkpoint every 5 s, a reader in pieces that goes on has at least 55 s to get through: time
+/// for ten lists of a gigabyte at once. What it costs is room in the file for the rows meanwhile.
+const PATIENCE: u32 = 12;
 
 #[derive(Debug)]
 enum Phase {

@@ -28,8 +28,9 @@ pub(crate) const PIECE: usize = 128 * 1024;
 /// nothing for as long.
 const HOLD: Duration = Duration::from_secs(10);
 
-/// Threads at least and at most. More than the cores, since a read may wait for the disk.
-const THREADS: (usize, usize) = (4, 16);
+/// Threads at least and at most: as many as there are cores. More of them only wait for each other:
+/// what is read comes from the system's cache mostly, through redb's, whose locks they share.
+const THREADS: (usize, usize) = (2, 16);
 
 /// The threads, as whoever has work sees them. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -58,7 +59,7 @@ pub(super) trait Source: Send + 'static {
 impl Default for Readers {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = (2 * cores).clamp(THREADS.0, THREADS.1);
+        let threads = cores.clamp(THREADS.0, THREADS.1);
         Self {
             threads: Arc::new(Semaphore::new(threads)),
             ahead: Arc::default(),

@@ -48,6 +48,12 @@ async fn a_stock_client_talks_to_every_method_that_is_built() {
         (response.more, response.count, response.header),
         (true, 3, Some(header()))
     );
+    let mut stream = kv.range_stream(range(3, 10)).await.unwrap().into_inner();
+    for pair in pairs(3, 10) {
+        let message = stream.message().await.unwrap().unwrap();
+        assert_eq!(message.range_response.unwrap().kvs, [pair]);
+    }
+    assert_eq!(stream.message().await.unwrap(), None);
     let delete = pb::DeleteRangeRequest {
         key: "four".into(),
         ..Default::default()
@@ -199,6 +205,28 @@ async fn a_long_answer_to_a_gzip_request_is_not_compressed() {
         assert_eq!(answer.headers["grpc-encoding"], "gzip");
         assert_eq!(answer.data.get_u8(), flag, "{limit}");
     }
+}
+
+#[tokio::test]
+async fn a_streamed_range_to_a_client_that_compresses() {
+    let port = Port::start().await;
+    let raw = port.raw().await;
+    let path = "/etcdserverpb.KV/RangeStream";
+    for (size, flag) in [(1_000, 1), (2_000_000, 0)] {
+        let request = send(path, &range(2, size)).header("grpc-encoding", "gzip");
+        let mut answer = raw.answer(request).await;
+        assert_eq!(answer.status().0, 0);
+        let mut messages = 0;
+        while answer.data.has_remaining() {
+            assert_eq!(answer.data.get_u8(), flag, "{size}");
+            let length = answer.data.get_u32() as usize;
+            answer.data.advance(length);
+            messages += 1;
+        }
+        assert_eq!(messages, 2, "{size}");
+    }
+    let sent = r#"grpc_server_msg_sent_total{grpc_method="RangeStream",grpc_service="etcdserverpb.KV",grpc_type="server_stream"}"#;
+    assert_eq!(port.metric(sent), 4.0);
 }
 
 #[tokio::test]

@@ -109,6 +109,13 @@ impl RecentRows {
             .filter(|row| row.revision == revision)
     }
 
+    /// Whether a row at `revision` may be here. Quick for what is older than everything here, which
+    /// is most of what a long read asks for.
+    pub(crate) fn reaches(&self, revision: Revision) -> bool {
+        let first = self.chunks.first();
+        first.is_some_and(|chunk| chunk.len() > 0 && chunk.row(0).revision <= revision)
+    }
+
     /// The rows with `after < main <= upto`, in revision order.
     pub fn between(&self, after: i64, upto: i64) -> impl Iterator<Item = &Row> {
         let from = Revision::new(after + 1, 0);
@@ -195,6 +202,7 @@ mod tests {
             assert_eq!(pinned.get(Revision::new(main, 2)), None);
         }
         assert_eq!(rows.get(Revision::new(2, 0)), None);
+        assert!(!rows.reaches(Revision::new(2, 0)) && rows.reaches(Revision::new(3001, 0)));
         assert_eq!(rows.get(Revision::new(3001, 0)), Some(&row(3001, 0)));
         assert!(rows.bytes() < pinned.bytes());
         let mains: Vec<_> = rows.between(4000, 4002).map(|row| row.revision).collect();

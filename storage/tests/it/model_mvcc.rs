@@ -303,6 +303,7 @@ fn run(steps: Vec<Step>) {
         check_leases(&store, &model);
         store.state.store().index().check_invariants();
     }
+    drop(long);
     // Whatever is left of compactions ends, and every revision still reads the same.
     while store.checkpoint(3) || store.state.prune_step(1) {}
     assert!(!store.state.compacting());

@@ -82,7 +82,9 @@ fn fill(
     revision: Revision,
     place: &mut [u8],
 ) -> Result<(), RowError> {
-    if let Some(row) = view.recent.get(revision) {
+    if view.recent.reaches(revision)
+        && let Some(row) = view.recent.get(revision)
+    {
         if row.record.len() != place.len() {
             return Err(RowError::Storage(Error::Corrupt {
                 what: format!(
