@@ -20,7 +20,8 @@ flags (default)
   --etcd PATH            an etcd binary; without it only ours is measured
   --scenario LIST        all, or names separated by commas: start, fill, put (put-1, put-64,
                          put-1000), get (get-1, get-64, get-1000), serializable-64, mixed, page,
-                         lease (lease-expire, lease-keepalive), crash (all)
+                         lease (lease-expire, lease-keepalive), crash,
+                         watch (watch-1, watch-100, watch-10000, watch-stuck, watch-idle) (all)
   --rounds N             (5)
   --members N            members of each cluster, all on this machine (1)
   --keys N               (1000000)

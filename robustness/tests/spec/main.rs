@@ -13,3 +13,4 @@ mod lease;
 mod maintenance;
 mod support;
 mod txn;
+mod watch;
