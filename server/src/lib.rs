@@ -9,6 +9,7 @@ pub mod bootstrap;
 mod compactor;
 pub mod config;
 pub mod error;
+mod gather;
 pub mod grpc;
 pub mod handle;
 pub mod http;

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::gather::Gathered;
 use crate::grpc::{self, Begun, Body, Kv};
 
 /// What a client may send ahead of what has been read, per stream, in bytes: most requests fit whole.
@@ -316,7 +317,8 @@ impl<K: Kv> Port<K> {
             let begun = self.begin(request);
             self.grpc.clone().finish(begun)
         });
-        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
+        let socket = TokioIo::new(Gathered::new(stream));
+        let mut connection = pin!(self.builder.serve_connection(socket, service));
         let ended = tokio::select! {
             biased;
             ended = connection.as_mut() => ended,
