@@ -2,12 +2,15 @@
 //!
 //! When the member has answered a batch, or an event concerns many streams, many tasks wake up and
 //! each hands its connection a small frame. The scheduler runs a connection right behind the first of
-//! them, and it would write that one frame: a system call for each. [`Gathered`] keeps small writes,
-//! and lets everything that is ready to run go first, once, before it flushes. Where nothing is, that
-//! costs nothing but one more poll.
+//! them, and HTTP/2 flushes after each frame: a system call for every frame. [`Gathered`] keeps small
+//! writes until the connection is polled once more, which it asks for, behind everything that is
+//! ready to run. Where nothing is, that costs nothing but this poll.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,24 +24,53 @@ const ENOUGH: usize = 32 * 1024;
 /// What an idle connection keeps of its buffer (bytes).
 const KEPT: usize = 4 * 1024;
 
-/// A socket whose small writes are gathered until it is flushed.
+/// A socket whose small writes are gathered until the next poll of its connection.
+///
+/// What is in the buffer is on its way: the first flush that finds it wakes the task, whose next poll
+/// flushes again, as HTTP/1 and HTTP/2 connections do in every poll.
 #[derive(Debug)]
 pub(crate) struct Gathered<S> {
     socket: S,
     buffer: Vec<u8>,
     /// How much of the buffer is written.
     written: usize,
-    /// Others were let go first since the last flush.
-    waited: bool,
+    /// The poll in which the oldest of the buffer came.
+    since: u64,
+    polls: Polls,
+    /// The next poll is asked for.
+    asked: bool,
+}
+
+/// Counts the polls of a connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Polls(Arc<AtomicU64>);
+
+impl Polls {
+    /// Polls the connection whose socket this counts for, to its end.
+    pub(crate) async fn count<F: Future>(&self, mut connection: Pin<&mut F>) -> F::Output {
+        poll_fn(|cx| {
+            // One task polls: a plain number would do, could it be shared.
+            self.0.fetch_add(1, Ordering::Relaxed);
+            connection.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    fn now(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl<S: AsyncWrite + Unpin> Gathered<S> {
-    pub(crate) fn new(socket: S) -> Self {
+    /// A socket for a connection that is polled through `polls`.
+    pub(crate) fn new(socket: S, polls: Polls) -> Self {
         Self {
             socket,
             buffer: Vec::new(),
             written: 0,
-            waited: false,
+            since: 0,
+            polls,
+            asked: false,
         }
     }
 
@@ -89,6 +121,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
         if self.buffer.len() >= ENOUGH {
             ready!(self.drain(cx))?;
         }
+        if self.buffer.is_empty() {
+            self.since = self.polls.now();
+            self.asked = false;
+        }
         for slice in slices {
             self.buffer.extend_from_slice(slice);
         }
@@ -100,14 +136,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.waited && !self.buffer.is_empty() && self.buffer.len() < ENOUGH {
-            self.waited = true;
-            // A task that wakes itself goes to the end of the queue.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        let small = !self.buffer.is_empty() && self.buffer.len() < ENOUGH;
+        if small && self.since == self.polls.now() {
+            if !std::mem::replace(&mut self.asked, true) {
+                // A task that wakes itself goes to the end of the queue.
+                cx.waker().wake_by_ref();
+            }
+            return Poll::Ready(Ok(()));
         }
         ready!(self.drain(cx))?;
-        self.waited = false;
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 
@@ -119,7 +156,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::sync::atomic::AtomicBool;
+    use std::task::{Wake, Waker};
 
     use super::*;
 
@@ -151,7 +189,11 @@ mod tests {
 
     fn gathered(most: usize) -> Gathered<Socket> {
         let writes = Vec::new();
-        Gathered::new(Socket { most, writes })
+        Gathered::new(Socket { most, writes }, Polls::default())
+    }
+
+    fn next_poll(gathered: &Gathered<Socket>) {
+        gathered.polls.0.fetch_add(1, Ordering::Relaxed);
     }
 
     fn write(gathered: &mut Gathered<Socket>, data: &[u8]) -> usize {
@@ -162,22 +204,40 @@ mod tests {
         }
     }
 
+    /// Flushes; returns whether that asked for another poll.
     fn flush(gathered: &mut Gathered<Socket>) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(gathered).poll_flush(&mut cx).is_ready()
+        let woken = Arc::new(Woken(AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&woken));
+        let flushed = Pin::new(gathered).poll_flush(&mut Context::from_waker(&waker));
+        assert!(matches!(flushed, Poll::Ready(Ok(()))));
+        woken.0.load(Ordering::Relaxed)
+    }
+
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 
     #[test]
-    fn what_comes_while_others_go_first_is_one_write() {
+    fn what_comes_until_the_next_poll_is_one_write() {
         let mut socket = gathered(usize::MAX);
         for round in 1..=3 {
-            assert_eq!(write(&mut socket, b"first "), 6);
-            assert!(!flush(&mut socket), "others go first");
-            assert_eq!(write(&mut socket, b"second"), 6);
-            assert!(flush(&mut socket), "once");
-            assert_eq!(socket.socket.writes, vec![b"first second".to_vec(); round]);
+            write(&mut socket, b"first ");
+            assert!(flush(&mut socket), "the next poll is asked for");
+            write(&mut socket, b"second ");
+            assert!(!flush(&mut socket), "once");
+            next_poll(&socket);
+            write(&mut socket, b"third");
+            assert!(!flush(&mut socket));
+            assert_eq!(
+                socket.socket.writes,
+                vec![b"first second third".to_vec(); round]
+            );
+            assert!(!flush(&mut socket), "there is nothing to wait for");
         }
-        assert!(flush(&mut socket), "there is nothing to wait for");
     }
 
     #[test]
@@ -185,7 +245,8 @@ mod tests {
         for most in [1000, usize::MAX] {
             let mut socket = gathered(most);
             let mut expected = Vec::new();
-            for (n, length) in [10, LARGE, 20, ENOUGH, LARGE - 1, 5, LARGE - 1].into_iter().enumerate() {
+            let lengths = [10, LARGE, 20, ENOUGH, LARGE - 1, 5, LARGE - 1];
+            for (n, length) in lengths.into_iter().enumerate() {
                 let data = vec![u8::try_from(n).unwrap(); length];
                 let mut rest = &data[..];
                 while !rest.is_empty() {
@@ -193,9 +254,22 @@ mod tests {
                 }
                 expected.extend(data);
             }
-            while !flush(&mut socket) {}
-            assert!(socket.socket.writes.concat() == expected, "at most {most} bytes");
+            next_poll(&socket);
+            flush(&mut socket);
+            assert!(
+                socket.socket.writes.concat() == expected,
+                "at most {most} bytes"
+            );
             assert!(socket.buffer.capacity() <= KEPT);
         }
+    }
+
+    #[test]
+    fn a_shut_down_socket_has_written_everything() {
+        let mut socket = gathered(usize::MAX);
+        write(&mut socket, b"the end");
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut socket).poll_shutdown(&mut cx).is_ready());
+        assert_eq!(socket.socket.writes, [b"the end"]);
     }
 }
