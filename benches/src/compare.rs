@@ -21,6 +21,7 @@ use crate::proc::Sample;
 use crate::report::{Goal, Metric, Report, Side};
 use crate::rpc::{Connection, Put, Range};
 use crate::server::{Children, Cluster, Program};
+use crate::watch;
 
 /// How long background work may go on after the key space was written, before memory and bytes
 /// are read: longer than the pause between two checkpoints.
@@ -35,6 +36,10 @@ const LEASE_WRITERS: usize = 16;
 const KEEP_ALIVES: usize = 64;
 /// Keys in a page.
 const PAGE_SIZE: u64 = 500;
+/// Streams that are not read while others write.
+const STUCK: usize = 20;
+/// Watchers whose memory is measured.
+const IDLE: usize = 10_000;
 /// How long a killed server may take to the next acknowledged write.
 const RECOVER_WITHIN: Duration = Duration::from_secs(300);
 /// Patience with one write to a server that is starting.
@@ -79,6 +84,16 @@ pub enum Scenario {
     ListStream3,
     /// The same, ten at a time.
     ListStream10,
+    /// Events of one key to 1 watcher.
+    Watch1,
+    /// Events of one key to 100 watchers.
+    Watch100,
+    /// Events of one key to 10,000 watchers.
+    Watch10000,
+    /// Writes by 64 clients while 20 streams that watch everything are not read.
+    WatchStuck,
+    /// Memory of 10,000 watchers of a key each.
+    WatchIdle,
     /// kill -9 under writes, to the next acknowledged write on the same data.
     Crash,
 }
@@ -103,6 +118,11 @@ impl Scenario {
         ("list-10", Scenario::List10),
         ("list-stream-3", Scenario::ListStream3),
         ("list-stream-10", Scenario::ListStream10),
+        ("watch-1", Scenario::Watch1),
+        ("watch-100", Scenario::Watch100),
+        ("watch-10000", Scenario::Watch10000),
+        ("watch-stuck", Scenario::WatchStuck),
+        ("watch-idle", Scenario::WatchIdle),
         ("crash", Scenario::Crash),
     ];
 
@@ -115,6 +135,11 @@ impl Scenario {
                 | Scenario::Put1000
                 | Scenario::LeaseExpire
                 | Scenario::LeaseKeepAlive
+                | Scenario::Watch1
+                | Scenario::Watch100
+                | Scenario::Watch10000
+                | Scenario::WatchStuck
+                | Scenario::WatchIdle
         )
     }
 }
@@ -279,6 +304,11 @@ impl Round<'_> {
                 Scenario::List10 => self.list(&cluster, 10, false)?,
                 Scenario::ListStream3 => self.list(&cluster, 3, true)?,
                 Scenario::ListStream10 => self.list(&cluster, 10, true)?,
+                Scenario::Watch1 => self.watch(&cluster, 1)?,
+                Scenario::Watch100 => self.watch(&cluster, 100)?,
+                Scenario::Watch10000 => self.watch(&cluster, 10_000)?,
+                Scenario::WatchStuck => self.watch_stuck(&cluster)?,
+                Scenario::WatchIdle => self.watch_idle(&cluster)?,
             }
         }
         let peak = cluster.sample()?.peak_rss_bytes;
@@ -508,6 +538,59 @@ impl Round<'_> {
             "MB",
             Goal::None,
             done.extra_megabytes(),
+        );
+        Ok(())
+    }
+
+    fn watch(&mut self, cluster: &Cluster, watchers: usize) -> anyhow::Result<()> {
+        let before = cluster.sample()?;
+        let fan_out = watch::fan_out(&self.plan(cluster, 1), watchers, self.comparison.time)?;
+        let cpu = cluster.sample()?.cpu.saturating_sub(before.cpu);
+        let name = format!("watch {watchers}");
+        (self.line)(&fan_out.line(&name));
+        self.add(
+            &format!("{name}: events"),
+            "/s",
+            Goal::None,
+            fan_out.per_second(),
+        );
+        self.add(
+            &format!("{name}: events per second of server CPU"),
+            "/s",
+            Goal::AtLeast(3.0),
+            fan_out.events as f64 / cpu.as_secs_f64().max(f64::EPSILON),
+        );
+        Ok(())
+    }
+
+    fn watch_stuck(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+        let summary = watch::put_beside_stuck(&self.plan(cluster, 64), STUCK)?;
+        let name = format!("put 64 beside {STUCK} stuck watchers");
+        (self.line)(&summary.line(&name));
+        no_errors(&summary)?;
+        self.add(
+            &format!("{name}: rate"),
+            "/s",
+            Goal::None,
+            summary.per_second(),
+        );
+        self.add(
+            &format!("{name}: p99"),
+            "us",
+            Goal::AtMost(0.5),
+            us(&summary, 0.99),
+        );
+        Ok(())
+    }
+
+    fn watch_idle(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+        let before = cluster.sample()?.rss_bytes;
+        let with = watch::idle(&self.plan(cluster, 1), IDLE, || cluster.sample())?.rss_bytes;
+        self.add(
+            &format!("watch idle: memory of one of {IDLE} watchers"),
+            "B",
+            Goal::AtMost(0.333),
+            with.saturating_sub(before) as f64 / IDLE as f64,
         );
         Ok(())
     }

@@ -5,8 +5,8 @@
 //! Nothing here knows how Ferrite works inside: a real etcd is measured by the same code.
 //!
 //! Reading order: [`keys`] (which keys, in which order), [`rpc`] (the light gRPC client),
-//! [`histogram`], [`load`], [`page`], [`lease`], [`list`]; then [`server`] (child processes), [`proc`] (what the kernel
-//! says about them), [`compare`], [`report`].
+//! [`histogram`], [`load`], [`page`], [`lease`], [`list`], [`watch`]; then [`server`] (child processes),
+//! [`proc`] (what the kernel says about them), [`compare`], [`report`].
 
 pub mod compare;
 pub mod flags;
@@ -20,3 +20,4 @@ pub mod proc;
 pub mod report;
 pub mod rpc;
 pub mod server;
+pub mod watch;

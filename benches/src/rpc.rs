@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ferrite_api::pb::etcdserverpb::watch_request::RequestUnion;
 use ferrite_api::pb::etcdserverpb::{
     CompactionRequest, CompactionResponse, LeaseGrantRequest, LeaseGrantResponse,
     LeaseKeepAliveRequest, LeaseKeepAliveResponse, PutRequest, PutResponse, RangeRequest,
-    RangeResponse, RangeStreamResponse,
+    RangeResponse, RangeStreamResponse, WatchCreateRequest, WatchRequest, WatchResponse,
 };
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
@@ -96,6 +97,8 @@ methods! {
     LeaseKeepAlive = 4, "/etcdserverpb.Lease/LeaseKeepAlive", LeaseKeepAliveRequest, LeaseKeepAliveResponse;
     /// `KV.RangeStream`, for [`Connection::discard`] only.
     RangeStream = 5, "/etcdserverpb.KV/RangeStream", RangeRequest, RangeStreamResponse;
+    /// `Watch.Watch`, by [`Connection::watch`].
+    Watch = 6, "/etcdserverpb.Watch/Watch", WatchRequest, WatchResponse;
 }
 
 /// How a list is asked for.
@@ -133,6 +136,14 @@ impl Connection {
     /// # Errors
     /// The address is not one, nobody listens there, or it does not speak HTTP/2.
     pub async fn open(endpoint: &str) -> anyhow::Result<Connection> {
+        Self::open_with(endpoint, STREAM_WINDOW, CONNECTION_WINDOW).await
+    }
+
+    /// As [`Connection::open`], with receive windows of these many bytes per stream and together.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub async fn open_with(endpoint: &str, stream: u32, all: u32) -> anyhow::Result<Connection> {
         let authority = endpoint
             .strip_prefix("http://")
             .unwrap_or(endpoint)
@@ -147,8 +158,8 @@ impl Connection {
             .with_context(|| format!("cannot connect to {authority}"))?;
         socket.set_nodelay(true)?;
         let (streams, connection) = h2::client::Builder::new()
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_window_size(stream)
+            .initial_connection_window_size(all)
             .enable_push(false)
             .handshake(socket)
             .await
@@ -308,6 +319,86 @@ impl Connection {
             received: BytesMut::new(),
         })
     }
+}
+
+impl Connection {
+    /// Opens a watch stream with its first request. Servers send no headers before the first
+    /// response, so this waits for it, but leaves it to be taken.
+    ///
+    /// # Errors
+    /// What the server answered, or what broke.
+    pub async fn watch(&mut self, first: WatchCreateRequest) -> Result<WatchCall, CallError> {
+        let (response, mut requests) = self.open_stream(Watch::METHOD).await?;
+        requests.send_data(create(first)?, false)?;
+        let response = response.await?;
+        if response.headers().contains_key("grpc-status") {
+            check_status(response.headers())?;
+            return Err(broken("a watch that ended at once"));
+        }
+        Ok(WatchCall {
+            requests,
+            responses: response.into_body(),
+            partial: BytesMut::new(),
+        })
+    }
+}
+
+/// An open watch stream. Its messages are not decoded: with many watchers that would be what is
+/// measured.
+#[derive(Debug)]
+pub struct WatchCall {
+    requests: SendStream<Bytes>,
+    responses: RecvStream,
+    /// What has arrived of messages that are not complete.
+    partial: BytesMut,
+}
+
+impl WatchCall {
+    /// Creates one more watcher.
+    ///
+    /// # Errors
+    /// The stream has ended.
+    pub fn create(&mut self, request: WatchCreateRequest) -> Result<(), CallError> {
+        self.requests.send_data(create(request)?, false)?;
+        Ok(())
+    }
+
+    /// Waits for the next messages, complete ones, without their prefixes.
+    ///
+    /// # Errors
+    /// The stream has ended.
+    pub async fn next(&mut self) -> Result<Vec<Bytes>, CallError> {
+        loop {
+            let Some(chunk) = self.responses.data().await else {
+                let trailers = self.responses.trailers().await?;
+                check_status(&trailers.unwrap_or_default())?;
+                return Err(broken("the watch stream has ended"));
+            };
+            let chunk = chunk?;
+            self.responses
+                .flow_control()
+                .release_capacity(chunk.len())?;
+            self.partial.extend_from_slice(&chunk);
+            let mut messages = Vec::new();
+            while let [_, a, b, c, d, rest @ ..] = &self.partial[..] {
+                let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+                if rest.len() < length {
+                    break;
+                }
+                self.partial.advance(PREFIX_BYTES);
+                messages.push(self.partial.split_to(length).freeze());
+            }
+            if !messages.is_empty() {
+                return Ok(messages);
+            }
+        }
+    }
+}
+
+fn create(request: WatchCreateRequest) -> Result<Bytes, CallError> {
+    encode(&WatchRequest {
+        request_union: Some(RequestUnion::CreateRequest(request)),
+    })
 }
 
 /// A stream in both directions.

@@ -5,7 +5,7 @@
 //! ```
 
 use bytes::Bytes;
-use ferrite_api::pb::etcdserverpb::{PutRequest, RangeRequest};
+use ferrite_api::pb::etcdserverpb::{PutRequest, RangeRequest, WatchCreateRequest};
 use ferrite_api::pb::mvccpb::KeyValue;
 use ferrite_server::Server;
 use ferrite_server::config::{Config, Url};
@@ -26,6 +26,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("serving on {}", server.client_addresses()[0]);
 
     let handle = server.handle();
+    let mut watch = handle.watch();
+    watch.create(WatchCreateRequest {
+        key: Bytes::from_static(b"greeting"),
+        ..WatchCreateRequest::default()
+    });
+
     let put = PutRequest {
         key: Bytes::from_static(b"greeting"),
         value: Bytes::from_static(b"hello"),
@@ -44,6 +50,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let reply = handle.range(get).await?;
     let pair = KeyValue::decode(reply.kvs[0].clone())?;
     println!("revision {revision}: {:?} = {:?}", pair.key, pair.value);
+
+    // "Created" first, then the put.
+    let _created = watch.next().await?;
+    let response = watch.next().await?;
+    println!("watched: {:?}", response.to_message().events);
 
     server.stop().await?;
     Ok(())

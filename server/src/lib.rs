@@ -10,6 +10,7 @@ mod compactor;
 mod concurrency;
 pub mod config;
 pub mod error;
+mod gather;
 pub mod grpc;
 pub mod handle;
 pub mod http;

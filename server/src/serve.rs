@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::gather::{Gathered, Polls};
 use crate::grpc::{self, Begun, Body, Kv};
 
 /// What a client may send ahead of what has been read, per stream, in bytes: most requests fit whole.
@@ -316,15 +317,17 @@ impl<K: Kv> Port<K> {
             let begun = self.begin(request);
             self.grpc.clone().finish(begun)
         });
-        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
+        let polls = Polls::default();
+        let socket = TokioIo::new(Gathered::new(stream, polls.clone()));
+        let mut connection = pin!(self.builder.serve_connection(socket, service));
         let ended = tokio::select! {
             biased;
-            ended = connection.as_mut() => ended,
+            ended = polls.count(connection.as_mut()) => ended,
             () = self.draining.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     biased;
-                    ended = connection.as_mut() => ended,
+                    ended = polls.count(connection.as_mut()) => ended,
                     () = self.killing.cancelled() => return,
                 }
             }

@@ -21,7 +21,8 @@ flags (default)
   --scenario LIST        all, or names separated by commas: start, fill, put (put-1, put-64,
                          put-1000), get (get-1, get-64, get-1000), serializable-64, mixed, page,
                          lease (lease-expire, lease-keepalive), list (list-3, list-10,
-                         list-stream-3, list-stream-10), crash (all)
+                         list-stream-3, list-stream-10), crash,
+                         watch (watch-1, watch-100, watch-10000, watch-stuck, watch-idle) (all)
   --rounds N             (5)
   --members N            members of each cluster, all on this machine (1)
   --keys N               (1000000)

@@ -9,3 +9,4 @@ mod kill_minus_9;
 mod lease_crash;
 mod quota;
 mod serving;
+mod watch_resume;

@@ -14,3 +14,4 @@ mod maintenance;
 mod queues;
 mod support;
 mod txn;
+mod watch;

@@ -18,7 +18,7 @@ use crate::metrics::{Method, Metrics};
 use crate::watch::{Content, Pieces, Response};
 
 /// Responses that are sent before requests are looked at again.
-const BURST: usize = 256;
+const BURST: u32 = 256;
 
 /// Watch.Watch.
 pub(super) struct Watch;
@@ -49,7 +49,7 @@ impl Streaming for Watch {
                     Err(error) => return Err(sender.broken(error)),
                 },
                 () = std::future::ready(()), if more => {}
-                response = watch.next(), if !more => sender.send(&response?)?,
+                response = watch.next(), if !more => sender.first(&response?)?,
             }
         }
     }
@@ -97,8 +97,9 @@ impl Sender {
 
     /// Sends what is there, until a frame is full. Returns whether there may be more.
     fn burst(&mut self, watch: &mut WatchStream) -> Result<bool, Error> {
-        let mut more = true;
-        for _ in 0..BURST {
+        let begun = Instant::now();
+        let (mut sent, mut events, mut more) = (0_u32, 0, true);
+        while sent < BURST {
             if !self.responses.has_room() {
                 break;
             }
@@ -106,31 +107,54 @@ impl Sender {
                 more = false;
                 break;
             };
-            self.send(&response)?;
+            events += self.send(&response)?;
+            sent += 1;
         }
-        self.stream.flush();
-        self.per_event.flush();
+        if events > 0 {
+            // A response takes less than a clock is good for: the time is shared among them.
+            let took = begun.elapsed().as_secs_f64();
+            for _ in 0..sent {
+                self.stream.observe(took / f64::from(sent));
+                self.per_event.observe(took / events as f64);
+            }
+            self.stream.flush();
+            self.per_event.flush();
+            self.metrics.watch.events.inc_by(events);
+        }
         Ok(more)
     }
 
-    fn send(&mut self, response: &Response) -> Result<(), Error> {
+    /// Sends a response that was waited for.
+    fn first(&mut self, response: &Response) -> Result<(), Error> {
         let begun = Instant::now();
-        let length = response.encoded_len();
-        let sent = self
-            .responses
-            .send_pieces(length, |frames| response.pieces(frames));
-        let took = begun.elapsed().as_secs_f64();
-        let watch = &self.metrics.watch;
-        match &response.content {
-            Content::Events { events, .. } => {
-                watch.events.inc_by(events.len() as u64);
-                self.stream.observe(took);
-                self.per_event.observe(took / events.len() as f64);
-            }
-            Content::Progress => watch.send_progress.observe(took),
-            _ => watch.send_control.observe(took),
+        let events = self.send(response)?;
+        if events > 0 {
+            let took = begun.elapsed().as_secs_f64();
+            self.stream.observe(took);
+            self.per_event.observe(took / events as f64);
+            self.metrics.watch.events.inc_by(events);
         }
-        sent
+        Ok(())
+    }
+
+    /// Sends one response. Returns the number of its events.
+    fn send(&mut self, response: &Response) -> Result<u64, Error> {
+        let length = response.encoded_len();
+        let begun = match &response.content {
+            Content::Events { .. } => None,
+            _ => Some(Instant::now()),
+        };
+        self.responses
+            .send_pieces(length, |frames| response.pieces(frames))?;
+        if let Some(begun) = begun {
+            let watch = &self.metrics.watch;
+            let series = match &response.content {
+                Content::Progress => &watch.send_progress,
+                _ => &watch.send_control,
+            };
+            series.observe(begun.elapsed().as_secs_f64());
+        }
+        Ok(response.events().len() as u64)
     }
 
     /// The client's side has failed in a way that is not its going away.

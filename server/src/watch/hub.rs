@@ -103,7 +103,8 @@ pub(crate) struct Counts {
 
 #[derive(Debug, Default)]
 struct Turn {
-    ranges: IntervalIndex<BTreeMap<u64, Arc<Mark>>>,
+    /// By range, the streams that it concerns, in the order of their numbers.
+    ranges: IntervalIndex<Vec<(u64, Arc<Mark>)>>,
     /// Every stream that has a range.
     streams: BTreeMap<u64, Registered>,
     /// Streams to wake after the next turn, whatever it brings.
@@ -174,14 +175,14 @@ impl Hub {
             ranges: 0,
         });
         registered.ranges += 1;
+        let entry = (stream, Arc::clone(mark));
         match turn.ranges.get_mut(range) {
-            Some(streams) => {
-                streams.insert(stream, Arc::clone(mark));
-            }
-            None => {
-                let streams = [(stream, Arc::clone(mark))].into();
-                turn.ranges.insert(range, streams);
-            }
+            Some(streams) => match find(streams, stream) {
+                // New streams have the greatest numbers.
+                Err(at) => streams.insert(at, entry),
+                Ok(_) => debug_assert!(false, "stream {stream} adds {range:?} twice"),
+            },
+            None => turn.ranges.insert(range, vec![entry]),
         }
         self.done() + 1
     }
@@ -190,7 +191,9 @@ impl Hub {
     pub(super) fn remove(&self, stream: u64, range: &KeyRange) {
         let mut turn = self.turn.lock();
         if let Some(streams) = turn.ranges.get_mut(range) {
-            streams.remove(&stream);
+            if let Ok(at) = find(streams, stream) {
+                streams.remove(at);
+            }
             if streams.is_empty() {
                 turn.ranges.remove(range);
             }
@@ -246,8 +249,8 @@ impl Hub {
                     for event in &events {
                         let main = event.revision().main;
                         turn.ranges.each_mut(event.key(), |streams| {
-                            let marked = streams.values().filter(|mark| mark.set(main));
-                            wake.extend(marked.cloned());
+                            let marked = streams.iter().filter(|(_, mark)| mark.set(main));
+                            wake.extend(marked.map(|(_, mark)| Arc::clone(mark)));
                         });
                     }
                     self.done.store(upto, Ordering::Release);
@@ -299,6 +302,11 @@ impl Hub {
         }
         (upto > done).then_some((events, upto))
     }
+}
+
+/// Where a stream is in a list of them, or would be.
+fn find(streams: &[(u64, Arc<Mark>)], stream: u64) -> Result<usize, usize> {
+    streams.binary_search_by_key(&stream, |(stream, _)| *stream)
 }
 
 /// The first revision after `done` whose rows are in memory.

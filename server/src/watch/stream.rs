@@ -335,9 +335,11 @@ impl Stream {
         let key = if request.key.is_empty() {
             Bytes::from_static(&[0])
         } else {
-            request.key.clone()
+            // Copied: a slice would keep the buffer that the request came in.
+            Bytes::copy_from_slice(&request.key)
         };
-        let range = KeyRange::new(key, &request.range_end);
+        let range_end = Bytes::copy_from_slice(&request.range_end);
+        let range = KeyRange::new(key, &range_end);
         if range.is_empty() {
             return Err(RANGE_EMPTY.to_owned());
         }
@@ -457,8 +459,11 @@ impl Stream {
         let range = watcher.range.clone();
         self.live += 1;
         self.hub.counts().behind.fetch_sub(1, Ordering::Relaxed);
-        if let Some(group) = self.groups.get_mut(&range) {
-            Arc::make_mut(&mut group.live).push(place);
+        match self.groups.get_mut(&range) {
+            // Most ranges have one watcher: no room for more.
+            Some(group) if group.live.is_empty() => group.live = Arc::new(vec![place]),
+            Some(group) => Arc::make_mut(&mut group.live).push(place),
+            None => {}
         }
     }
 
