@@ -353,6 +353,17 @@ pub(crate) struct TwoWay<Req, Resp> {
 }
 
 impl<Req, Resp> TwoWay<Req, Resp> {
+    /// A stream without a connection, and the server's ends of it.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> (Self, mpsc::Receiver<Req>, mpsc::Sender<Result<Resp, Error>>) {
+        let (requests, outgoing) = mpsc::channel(REQUESTS_AHEAD);
+        let (sender, answers) = mpsc::channel(REQUESTS_AHEAD);
+        let incoming = Incoming {
+            stage: Stage::InMemory(answers),
+        };
+        (TwoWay { requests, incoming }, outgoing, sender)
+    }
+
     /// The next answer. That the server is done counts as a lost connection: neither side ends
     /// these streams.
     ///
@@ -372,6 +383,8 @@ pub(crate) struct Incoming<T> {
 enum Stage<T> {
     Opening(Opening<T>),
     Open(Box<Answers<T>>),
+    #[cfg(test)]
+    InMemory(mpsc::Receiver<Result<T, Error>>),
     Ended,
 }
 
@@ -395,6 +408,8 @@ impl<T> Incoming<T> {
                     Err(error) => break Err(error),
                 },
                 Stage::Open(answers) => break answers.next().await,
+                #[cfg(test)]
+                Stage::InMemory(answers) => break answers.recv().await.transpose(),
                 Stage::Ended => return Ok(None),
             }
         };
@@ -410,6 +425,8 @@ impl<T> std::fmt::Debug for Incoming<T> {
         f.write_str(match self.stage {
             Stage::Opening(_) => "Incoming(opening)",
             Stage::Open(_) => "Incoming(open)",
+            #[cfg(test)]
+            Stage::InMemory(_) => "Incoming(in memory)",
             Stage::Ended => "Incoming(ended)",
         })
     }

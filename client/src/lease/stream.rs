@@ -12,7 +12,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Status;
 
 use super::machine::{Key, Machine, Next};
+use crate::call::TwoWay;
 use crate::{Client, Error, rpc};
+
+type Stream = TwoWay<pb::LeaseKeepAliveRequest, pb::LeaseKeepAliveResponse>;
 
 /// Pause before a stream is opened again.
 const REOPEN: Duration = Duration::from_millis(500);
@@ -43,17 +46,27 @@ struct State {
 impl Keeper {
     /// Begins to renew, unless the lease is renewed already.
     pub(super) fn listen(&self, client: &Client, lease: LeaseId) -> Listener {
+        // A member without a leader cannot renew anything: never wait there.
+        let strict = client.with_require_leader();
+        let open = move || strict.two_way_stream(rpc::LEASE_KEEP_ALIVE);
+        self.listen_on(open, lease, client.scope.require_leader)
+    }
+
+    /// Renews over the streams that `open` gives.
+    fn listen_on(
+        &self,
+        open: impl Fn() -> Stream + Send + 'static,
+        lease: LeaseId,
+        require_leader: bool,
+    ) -> Listener {
         let hub = self.hub.clone();
         let notify = Arc::new(Notify::new());
-        let require_leader = client.scope.require_leader;
         let mut state = hub.state.lock();
         let now = Instant::now();
         let key = state.machine.listen(now, lease.get(), require_leader);
         state.readers.insert(key, notify.clone());
         if !std::mem::replace(&mut state.running, true) {
-            // A member without a leader cannot renew anything: never wait there.
-            let client = client.with_require_leader();
-            tokio::spawn(run(hub.clone(), client));
+            tokio::spawn(run(hub.clone(), open));
         }
         drop(state);
         hub.changed.notify_one();
@@ -117,8 +130,8 @@ impl Drop for Listener {
 }
 
 /// Keeps a stream open for as long as there are leases.
-async fn run(hub: Arc<Hub>, client: Client) {
-    while let Err(error) = carry(&hub, &client).await {
+async fn run(hub: Arc<Hub>, open: impl Fn() -> Stream) {
+    while let Err(error) = carry(&hub, open()).await {
         tracing::debug!(%error, "lease stream ended");
         hub.step(|machine, now| machine.broken(now, &error));
         sleep(REOPEN).await;
@@ -126,8 +139,7 @@ async fn run(hub: Arc<Hub>, client: Client) {
 }
 
 /// The life of one stream. `Ok` when there are no leases any more; then the task is retired.
-async fn carry(hub: &Hub, client: &Client) -> Result<(), Error> {
-    let mut stream = client.two_way_stream(rpc::LEASE_KEEP_ALIVE);
+async fn carry(hub: &Hub, mut stream: Stream) -> Result<(), Error> {
     let requests = stream.requests.clone();
     loop {
         let (has_request, stalled, wake) = hub.step(|machine, now| {
@@ -168,3 +180,6 @@ async fn wait(wake: Option<Instant>, has_request: bool) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;
