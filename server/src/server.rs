@@ -48,8 +48,8 @@ const WAL: wal::Options = wal::Options {
     spare_segments: 4,
 };
 
-/// Bytes of page file that redb keeps in memory.
-const PAGE_CACHE_BYTES: usize = 24 << 20;
+/// Bytes of page file that redb keeps in memory, for commits and scans: single rows are read past it.
+const PAGE_CACHE_BYTES: usize = 16 << 20;
 
 /// Why a server did not start or had to end.
 #[derive(Debug, thiserror::Error)]

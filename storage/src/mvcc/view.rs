@@ -44,22 +44,22 @@ impl View {
     pub fn rows(&self) -> Rows<'_> {
         Rows {
             view: self,
-            reader: None,
-            reads: 0,
+            fetcher: None,
+            fetched: 0,
         }
     }
 }
 
-/// Fetches rows of a view. The page-file transaction is opened when first needed and renewed every
-/// few hundred rows: a transaction that stays open makes the page file grow.
+/// Fetches rows of a view. What fetches them from the page file is renewed every few hundred rows: it
+/// may hold a transaction, and one that stays open makes the file grow.
 pub struct Rows<'a> {
     view: &'a View,
-    reader: Option<page::Reader>,
-    reads: u32,
+    fetcher: Option<page::Fetcher>,
+    fetched: u32,
 }
 
-/// Rows read through one page-file transaction; at a few microseconds a row this is milliseconds.
-const READS_PER_TRANSACTION: u32 = 512;
+/// Rows until then; at a few microseconds a row this is milliseconds.
+const RENEWED_AFTER: u32 = 512;
 
 impl Rows<'_> {
     /// The record of the put at `revision`.
@@ -70,19 +70,16 @@ impl Rows<'_> {
         if let Some(row) = self.view.recent.get(revision) {
             return Ok(row.record.clone());
         }
-        if self.reads == READS_PER_TRANSACTION {
-            self.reader = None;
-            self.reads = 0;
+        if self.fetched == RENEWED_AFTER {
+            self.fetcher = None;
+            self.fetched = 0;
         }
-        self.reads += 1;
-        let reader = match &self.reader {
-            Some(reader) => reader,
-            None => {
-                let reader = self.view.page.reader()?;
-                self.reader.insert(reader)
-            }
+        self.fetched += 1;
+        let fetcher = match &mut self.fetcher {
+            Some(fetcher) => fetcher,
+            fetcher => fetcher.insert(self.view.page.fetcher()?),
         };
-        Ok(reader.row(revision, false)?)
+        Ok(fetcher.row(revision)?)
     }
 }
 

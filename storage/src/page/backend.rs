@@ -357,6 +357,27 @@ impl Pages {
         Ok(Ok(()))
     }
 
+    /// Reads adjacent pages without a look at their checksums. `None`: it cannot be done; whoever
+    /// reads them through redb hears why. A page may be half overwritten: it is not pinned.
+    pub(super) fn read_unchecked(&self, first: u64, out: &mut [u8]) -> Option<()> {
+        let end = first.saturating_add(out.len() as u64 / PAGE);
+        if end > self.pages() {
+            return None;
+        }
+        for (page, chunk) in runs(first, out.len()) {
+            let offset = layout::page_offset(page);
+            self.file.read_at(&mut out[chunk], offset).ok()?;
+        }
+        Some(())
+    }
+
+    /// The checksum of a page as it is now.
+    pub(super) fn checksum_of(&self, page: u64) -> io::Result<u32> {
+        self.with_checksums(page / GROUP, |checksums| {
+            checksums[(page % GROUP) as usize].load(Ordering::Acquire)
+        })
+    }
+
     fn write_pages(&self, first: u64, data: &[u8]) -> io::Result<()> {
         self.unsynced.store(true, Ordering::Release);
         for (page, chunk) in runs(first, data.len()) {

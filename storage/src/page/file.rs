@@ -14,6 +14,7 @@ use super::error::Error;
 use super::guard::{self, Mode};
 use super::layout::{self, PAGE, REGION_PAGES};
 use super::meta::{FORMAT_VERSION, Meta};
+use super::places::Places;
 use super::reader::Reader;
 use super::space;
 use super::tables;
@@ -85,6 +86,8 @@ pub(super) struct Shared {
     pub(super) scrub: Mutex<Option<Scrub>>,
     /// As of the last commit. Held only to copy.
     pub(super) meta: RwLock<Meta>,
+    /// Where the rows are, as of the last commit; `None` if that is not known.
+    pub(super) places: RwLock<Option<Arc<Places>>>,
     /// The first failure that made the file unusable.
     poison: RwLock<Option<String>>,
 }
@@ -252,6 +255,10 @@ impl PageFile {
             Err(error) => return Err(shared.fail(error)),
         };
         *shared.meta.write() = meta.clone();
+        if let Err(error) = shared.update_places() {
+            // Nothing is lost by that, and the tree will tell what is damaged.
+            tracing::warn!(%error, "rows are read through the page tree");
+        }
         shared.tidy();
         Ok(meta)
     }
@@ -300,6 +307,7 @@ impl Shared {
             verify: Mutex::new(()),
             commit: Mutex::new(()),
             scrub: Mutex::new(None),
+            places: RwLock::new(None),
             poison: RwLock::new(None),
         }))
     }
@@ -342,6 +350,14 @@ impl Shared {
             Error::Io { .. } => self.fail(error),
             error => error,
         }
+    }
+
+    /// Finds the rows where the last commit has left them. `commit` is locked.
+    pub(super) fn update_places(&self) -> Result<Arc<Places>, Error> {
+        let old = self.places.read().clone().unwrap_or_default();
+        let new = old.update(&self.pages).map(Arc::new);
+        *self.places.write() = new.as_ref().ok().cloned();
+        new
     }
 
     /// Reserves what a commit to a file of `rows` rows may need, or refuses it.

@@ -20,7 +20,7 @@ use super::tables::{self, ROWS};
 pub(super) type SmallVisitor<'v> = dyn FnMut(&[u8], &[u8], u32) + 'v;
 
 /// Is shown the chunks of a record, and whether each is the last; may refuse one.
-type ChunkVisitor<'v> = dyn FnMut(&[u8], bool) -> Result<(), String> + 'v;
+pub(super) type ChunkVisitor<'v> = dyn FnMut(&[u8], bool) -> Result<(), String> + 'v;
 
 /// Bytes of rows that a scan gathers before it hands them out.
 const SCAN_BYTES: usize = 64 << 10;
@@ -96,21 +96,7 @@ impl Reader {
             revision,
             tombstone: false,
         };
-        let (expected, mut at) = (out.len(), 0);
-        self.chunks(id, &mut |chunk, last| {
-            let (from, to) = (at, at + chunk.len());
-            at = to;
-            match out.get_mut(from..to) {
-                Some(place) if !last || to == expected => {
-                    place.copy_from_slice(chunk);
-                    Ok(())
-                }
-                _ => Err(format!(
-                    "a record of {expected} bytes is expected, {to} are there{}",
-                    if last { "" } else { " or more" }
-                )),
-            }
-        })
+        self.chunks(id, &mut record_into(out))
     }
 
     /// Gives the chunks of a record to `take` in order, and whether each is the last. Errors name
@@ -276,5 +262,24 @@ impl Reader {
     ) -> Result<T, Error> {
         self.shared.usable()?;
         guard::run(Mode::Throw, table, call).map_err(|error| self.shared.fail_io(error))
+    }
+}
+
+/// Takes the chunks of a record that fills `out`.
+pub(super) fn record_into(out: &mut [u8]) -> impl FnMut(&[u8], bool) -> Result<(), String> {
+    let (expected, mut at) = (out.len(), 0);
+    move |chunk, last| {
+        let (from, to) = (at, at + chunk.len());
+        at = to;
+        match out.get_mut(from..to) {
+            Some(place) if !last || to == expected => {
+                place.copy_from_slice(chunk);
+                Ok(())
+            }
+            _ => Err(format!(
+                "a record of {expected} bytes is expected, {to} are there{}",
+                if last { "" } else { " or more" }
+            )),
+        }
     }
 }

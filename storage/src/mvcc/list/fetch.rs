@@ -1,8 +1,7 @@
 //! Fetching rows into their places: the index tells how long every record is, so a piece of an
 //! answer is laid out first and then filled, each record copied once. The page file is read in the
 //! order of revisions, whatever order the answer has: neighbours in the history are neighbours in
-//! the file, and even rows far apart share the upper pages on the way to them. That halves to
-//! quarters the cost of rows that are not in redb's cache (`page_read` example).
+//! the file, and often in one leaf (`page_read` example).
 
 use std::ops::Range;
 
@@ -67,18 +66,17 @@ pub(super) fn all(view: &View, picks: &[Pick], out: &mut BytesMut) -> Result<(),
         .map(|pick| (pick.revision(), pick.lay_out(out)))
         .collect();
     places.sort_unstable_by_key(|(revision, _)| *revision);
-    let mut reader = None;
+    let mut fetcher = None;
     for (revision, place) in places {
-        fill(view, &mut reader, revision, &mut out[place])?;
+        fill(view, &mut fetcher, revision, &mut out[place])?;
     }
     Ok(())
 }
 
-/// Copies the record of the put at `revision` to its place. The page-file transaction is opened when
-/// first needed.
+/// Copies the record of the put at `revision` to its place.
 fn fill(
     view: &View,
-    reader: &mut Option<page::Reader>,
+    fetcher: &mut Option<page::Fetcher>,
     revision: Revision,
     place: &mut [u8],
 ) -> Result<(), RowError> {
@@ -97,9 +95,9 @@ fn fill(
         place.copy_from_slice(&row.record);
         return Ok(());
     }
-    let reader = match reader {
-        Some(reader) => reader,
-        None => reader.insert(view.page.reader()?),
+    let fetcher = match fetcher {
+        Some(fetcher) => fetcher,
+        None => fetcher.insert(view.page.fetcher()?),
     };
-    Ok(reader.row_into(revision, place)?)
+    Ok(fetcher.row_into(revision, place)?)
 }

@@ -78,10 +78,17 @@ fn read_all(file: &PageFile, model: &Model) -> Result<bool, Error> {
         }
         Err(error) => note(error),
     }
+    let mut fetcher = file.fetcher()?;
     for (id, record) in model.rows() {
         match reader.row(id.revision, id.tombstone) {
             Ok(found) => assert_eq!(found, record, "a wrong row at {id:?}"),
             Err(error) => note(error),
+        }
+        if !id.tombstone {
+            match fetcher.row(id.revision) {
+                Ok(found) => assert_eq!(found, record, "a wrong row at {id:?}, in its leaf"),
+                Err(error) => note(error),
+            }
         }
     }
     match reader.meta() {

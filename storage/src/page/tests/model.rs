@@ -118,8 +118,15 @@ impl Model {
         for sections in 1..=3 {
             assert_eq!(all_rows_of_leaves(file, sections).unwrap(), expected);
         }
+        let mut fetcher = file.fetcher().unwrap();
         for (id, record) in &self.rows {
             assert_eq!(reader.row(id.revision, id.tombstone).unwrap(), record);
+            if !id.tombstone {
+                let mut filled = vec![0; record.len()];
+                fetcher.row_into(id.revision, &mut filled).unwrap();
+                assert_eq!(&filled, record);
+                assert_eq!(fetcher.row(id.revision).unwrap(), record);
+            }
             let other = RowId {
                 tombstone: !id.tombstone,
                 ..*id
@@ -129,6 +136,10 @@ impl Model {
                 assert!(matches!(missing, Err(Error::Missing { .. })), "{missing:?}");
             }
         }
+        assert!(
+            !fetcher.asked_tree(),
+            "a row was not where it is said to be"
+        );
         for table in Table::ALL {
             let expected: Vec<_> = self
                 .table(table)

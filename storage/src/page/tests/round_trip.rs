@@ -368,3 +368,46 @@ fn files_and_readers_are_shared_between_threads() {
     shared::<PageFile>();
     shared::<Reader>();
 }
+
+#[test]
+fn an_old_fetcher_finds_what_is_still_there() {
+    let file = create(&disk_with_directory(SimDisk::new(1)));
+    let lens = [10, 1000, 5000, 50_000];
+    let len = |main: i64| lens[main as usize % lens.len()];
+    let batch = |mains: std::ops::RangeInclusive<i64>, remove: Vec<RowId>| {
+        let rows: Vec<_> = mains
+            .map(|main| row(id(main, 0, false), len(main)))
+            .collect();
+        Batch {
+            rows,
+            remove,
+            ..Batch::default()
+        }
+    };
+    file.commit(&batch(1..=200, Vec::new())).unwrap();
+    let mut fetchers = vec![file.fetcher().unwrap()];
+    // Most of the pages are freed, and then written again.
+    for round in 0..8 {
+        let removed = (1..=200)
+            .filter(|main| main % 8 == round && *main % 3 != 0)
+            .map(|main| id(main, 0, false));
+        let new = 1000 * (round + 1)..=1000 * (round + 1) + 50;
+        file.commit(&batch(new, removed.collect())).unwrap();
+        fetchers.push(file.fetcher().unwrap());
+    }
+    let reader = file.reader().unwrap();
+    for fetcher in &mut fetchers {
+        for main in (1..=200).chain(8000..=8050) {
+            let revision = Revision::new(main, 0);
+            let mut filled = vec![0; len(main)];
+            match (fetcher.row_into(revision, &mut filled), main) {
+                // In a page that was freed and not written again.
+                (Ok(()), _) => assert_eq!(filled, row(id(main, 0, false), len(main)).record),
+                (Err(Error::Missing { .. }), 1..=200) if main % 3 != 0 => {
+                    reader.row(revision, false).unwrap_err();
+                }
+                (Err(error), _) => panic!("row {main}: {error:?}"),
+            }
+        }
+    }
+}
