@@ -3,16 +3,16 @@
 //! When the member has answered a batch, or an event concerns many streams, many tasks wake up and
 //! each hands its connection a small frame. The scheduler runs a connection right behind the first of
 //! them, and HTTP/2 flushes after each frame: a system call for every frame. [`Gathered`] keeps small
-//! writes until the connection is polled once more, which it asks for, behind everything that is
-//! ready to run. Where nothing is, that costs nothing but this poll.
+//! writes until the end of a second poll of the connection, which it asks for, behind everything that
+//! is ready to run. Where nothing is, that costs nothing but this poll.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Writes from this length on are not copied (bytes).
@@ -24,57 +24,79 @@ const ENOUGH: usize = 32 * 1024;
 /// What an idle connection keeps of its buffer (bytes).
 const KEPT: usize = 4 * 1024;
 
-/// A socket whose small writes are gathered until the next poll of its connection.
-///
-/// What is in the buffer is on its way: the first flush that finds it wakes the task, whose next poll
-/// flushes again, as HTTP/1 and HTTP/2 connections do in every poll.
+/// A socket whose small writes are gathered. Its connection must be polled through
+/// [`Gathered::drive`]: what has been flushed is on its way only then.
 #[derive(Debug)]
 pub(crate) struct Gathered<S> {
+    // One task polls the connection and what is behind it: the lock is never waited for.
+    inner: Arc<Mutex<Inner<S>>>,
+}
+
+#[derive(Debug)]
+struct Inner<S> {
     socket: S,
     buffer: Vec<u8>,
     /// How much of the buffer is written.
     written: usize,
-    /// The poll in which the oldest of the buffer came.
-    since: u64,
-    polls: Polls,
-    /// The next poll is asked for.
-    asked: bool,
-}
-
-/// Counts the polls of a connection.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Polls(Arc<AtomicU64>);
-
-impl Polls {
-    /// Polls the connection whose socket this counts for, to its end.
-    pub(crate) async fn count<F: Future>(&self, mut connection: Pin<&mut F>) -> F::Output {
-        poll_fn(|cx| {
-            // One task polls: a plain number would do, could it be shared.
-            self.0.fetch_add(1, Ordering::Relaxed);
-            connection.as_mut().poll(cx)
-        })
-        .await
-    }
-
-    fn now(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
+    /// The buffer has been there at the end of a poll: it leaves at the end of the next.
+    waited: bool,
+    /// Why the buffer could not be written. The next call has it.
+    failure: Option<io::Error>,
 }
 
 impl<S: AsyncWrite + Unpin> Gathered<S> {
-    /// A socket for a connection that is polled through `polls`.
-    pub(crate) fn new(socket: S, polls: Polls) -> Self {
-        Self {
+    pub(crate) fn new(socket: S) -> Self {
+        let inner = Inner {
             socket,
             buffer: Vec::new(),
             written: 0,
-            since: 0,
-            polls,
-            asked: false,
+            waited: false,
+            failure: None,
+        };
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+        }
+    }
+
+    /// The same socket, to drive the connection that is given this one.
+    pub(crate) fn share(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+
+    /// Polls the connection of this socket to its end.
+    pub(crate) async fn drive<F: Future>(&self, mut connection: Pin<&mut F>) -> F::Output {
+        poll_fn(|cx| {
+            let polled = connection.as_mut().poll(cx);
+            if polled.is_pending() {
+                self.inner.lock().end_of_poll(cx);
+            }
+            polled
+        })
+        .await
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Inner<S> {
+    fn end_of_poll(&mut self, cx: &mut Context<'_>) {
+        if self.buffer.is_empty() {
+            return;
+        }
+        if !std::mem::replace(&mut self.waited, true) {
+            // A task that wakes itself goes to the end of the queue.
+            cx.waker().wake_by_ref();
+        } else if let Poll::Ready(Err(error)) = self.drain(cx) {
+            self.failure = Some(error);
+            // For the connection to learn it.
+            cx.waker().wake_by_ref();
         }
     }
 
     fn drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Err(failure));
+        }
         while self.written < self.buffer.len() {
             let rest = &self.buffer[self.written..];
             match ready!(Pin::new(&mut self.socket).poll_write(cx, rest))? {
@@ -83,19 +105,44 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
             }
         }
         self.written = 0;
+        self.waited = false;
         self.buffer.clear();
         self.buffer.shrink_to(KEPT);
         Poll::Ready(Ok(()))
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        if length >= LARGE {
+            ready!(self.drain(cx))?;
+            return Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
+        }
+        if self.buffer.len() >= ENOUGH || self.failure.is_some() {
+            ready!(self.drain(cx))?;
+        }
+        for slice in slices {
+            self.buffer.extend_from_slice(slice);
+        }
+        Poll::Ready(Ok(length))
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let later = !self.buffer.is_empty() && self.buffer.len() < ENOUGH;
+        if later && self.failure.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.drain(cx))?;
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buf)
+        Pin::new(&mut self.inner.lock().socket).poll_read(cx, buf)
     }
 }
 
@@ -105,65 +152,45 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(data)])
+        self.inner.lock().write(cx, &[IoSlice::new(data)])
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let length = slices.iter().map(|slice| slice.len()).sum();
-        if length >= LARGE {
-            ready!(self.drain(cx))?;
-            return Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
-        }
-        if self.buffer.len() >= ENOUGH {
-            ready!(self.drain(cx))?;
-        }
-        if self.buffer.is_empty() {
-            self.since = self.polls.now();
-            self.asked = false;
-        }
-        for slice in slices {
-            self.buffer.extend_from_slice(slice);
-        }
-        Poll::Ready(Ok(length))
+        self.inner.lock().write(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        self.inner.lock().socket.is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let small = !self.buffer.is_empty() && self.buffer.len() < ENOUGH;
-        if small && self.since == self.polls.now() {
-            if !std::mem::replace(&mut self.asked, true) {
-                // A task that wakes itself goes to the end of the queue.
-                cx.waker().wake_by_ref();
-            }
-            return Poll::Ready(Ok(()));
-        }
-        ready!(self.drain(cx))?;
-        Pin::new(&mut self.socket).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.lock().flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.drain(cx))?;
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.inner.lock();
+        ready!(inner.drain(cx))?;
+        Pin::new(&mut inner.socket).poll_shutdown(cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Wake, Waker};
 
     use super::*;
 
-    /// Takes at most `most` bytes a write.
+    /// Takes at most `most` bytes a write, and nothing while it is `full` or `broken`.
+    #[derive(Default)]
     struct Socket {
         most: usize,
+        full: bool,
+        broken: bool,
         writes: Vec<Vec<u8>>,
     }
 
@@ -173,6 +200,12 @@ mod tests {
             _: &mut Context<'_>,
             data: &[u8],
         ) -> Poll<io::Result<usize>> {
+            if self.broken {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            if self.full {
+                return Poll::Pending;
+            }
             let length = data.len().min(self.most);
             self.writes.push(data[..length].to_vec());
             Poll::Ready(Ok(length))
@@ -188,28 +221,41 @@ mod tests {
     }
 
     fn gathered(most: usize) -> Gathered<Socket> {
-        let writes = Vec::new();
-        Gathered::new(Socket { most, writes }, Polls::default())
+        Gathered::new(Socket {
+            most,
+            ..Socket::default()
+        })
     }
 
-    fn next_poll(gathered: &Gathered<Socket>) {
-        gathered.polls.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn write(gathered: &mut Gathered<Socket>, data: &[u8]) -> usize {
+    fn write(gathered: &mut Gathered<Socket>, data: &[u8]) -> Poll<io::Result<usize>> {
         let mut cx = Context::from_waker(Waker::noop());
-        match Pin::new(gathered).poll_write(&mut cx, data) {
+        Pin::new(gathered).poll_write(&mut cx, data)
+    }
+
+    fn written(gathered: &mut Gathered<Socket>, data: &[u8]) -> usize {
+        match write(gathered, data) {
             Poll::Ready(Ok(length)) => length,
             other => panic!("{other:?}"),
         }
     }
 
-    /// Flushes; returns whether that asked for another poll.
-    fn flush(gathered: &mut Gathered<Socket>) -> bool {
+    /// A poll of the connection, in which it flushes what it writes. Returns whether that asked for
+    /// another poll.
+    fn poll(socket: &mut Gathered<Socket>, data: &[&[u8]]) -> bool {
+        let driver = socket.share();
+        let mut connection = std::pin::pin!(poll_fn(|cx| {
+            for data in data {
+                assert_eq!(written(socket, data), data.len());
+                let flushed = Pin::new(&mut *socket).poll_flush(cx);
+                assert!(matches!(flushed, Poll::Ready(Ok(()))));
+            }
+            Poll::<()>::Pending
+        }));
         let woken = Arc::new(Woken(AtomicBool::new(false)));
         let waker = Waker::from(Arc::clone(&woken));
-        let flushed = Pin::new(gathered).poll_flush(&mut Context::from_waker(&waker));
-        assert!(matches!(flushed, Poll::Ready(Ok(()))));
+        let mut drive = std::pin::pin!(driver.drive(connection.as_mut()));
+        let polled = drive.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
         woken.0.load(Ordering::Relaxed)
     }
 
@@ -222,21 +268,14 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_until_the_next_poll_is_one_write() {
+    fn what_comes_in_two_polls_is_one_write() {
         let mut socket = gathered(usize::MAX);
         for round in 1..=3 {
-            write(&mut socket, b"first ");
-            assert!(flush(&mut socket), "the next poll is asked for");
-            write(&mut socket, b"second ");
-            assert!(!flush(&mut socket), "once");
-            next_poll(&socket);
-            write(&mut socket, b"third");
-            assert!(!flush(&mut socket));
-            assert_eq!(
-                socket.socket.writes,
-                vec![b"first second third".to_vec(); round]
-            );
-            assert!(!flush(&mut socket), "there is nothing to wait for");
+            assert!(poll(&mut socket, &[b"first ", b"second "]), "one more poll");
+            assert!(!poll(&mut socket, &[b"third ", b"fourth"]), "no more");
+            let expected = vec![b"first second third fourth".to_vec(); round];
+            assert_eq!(socket.inner.lock().socket.writes, expected);
+            assert!(!poll(&mut socket, &[]), "there is nothing to wait for");
         }
     }
 
@@ -250,26 +289,53 @@ mod tests {
                 let data = vec![u8::try_from(n).unwrap(); length];
                 let mut rest = &data[..];
                 while !rest.is_empty() {
-                    rest = &rest[write(&mut socket, rest)..];
+                    rest = &rest[written(&mut socket, rest)..];
                 }
                 expected.extend(data);
             }
-            next_poll(&socket);
-            flush(&mut socket);
+            poll(&mut socket, &[]);
+            poll(&mut socket, &[]);
+            let inner = socket.inner.lock();
             assert!(
-                socket.socket.writes.concat() == expected,
+                inner.socket.writes.concat() == expected,
                 "at most {most} bytes"
             );
-            assert!(socket.buffer.capacity() <= KEPT);
+            assert!(inner.buffer.capacity() <= KEPT);
         }
+    }
+
+    #[test]
+    fn a_full_socket_takes_no_more_than_enough_and_loses_nothing() {
+        let mut socket = gathered(1000);
+        socket.inner.lock().socket.full = true;
+        let piece = [7; LARGE - 1];
+        let mut expected = 0;
+        while let Poll::Ready(length) = write(&mut socket, &piece) {
+            expected += length.unwrap();
+            poll(&mut socket, &[]);
+        }
+        assert!((ENOUGH..ENOUGH + LARGE).contains(&expected), "{expected}");
+        socket.inner.lock().socket.full = false;
+        assert!(!poll(&mut socket, &[]), "it is on its way");
+        assert_eq!(socket.inner.lock().socket.writes.concat().len(), expected);
+    }
+
+    #[test]
+    fn a_broken_socket_is_reported() {
+        let mut socket = gathered(1000);
+        socket.inner.lock().socket.broken = true;
+        assert!(poll(&mut socket, &[b"lost"]));
+        assert!(poll(&mut socket, &[]), "the connection has to learn it");
+        let failed = write(&mut socket, b"more");
+        assert!(matches!(failed, Poll::Ready(Err(_))), "{failed:?}");
     }
 
     #[test]
     fn a_shut_down_socket_has_written_everything() {
         let mut socket = gathered(usize::MAX);
-        write(&mut socket, b"the end");
+        written(&mut socket, b"the end");
         let mut cx = Context::from_waker(Waker::noop());
         assert!(Pin::new(&mut socket).poll_shutdown(&mut cx).is_ready());
-        assert_eq!(socket.socket.writes, [b"the end"]);
+        assert_eq!(socket.inner.lock().socket.writes, [b"the end"]);
     }
 }

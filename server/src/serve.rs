@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::gather::{Gathered, Polls};
+use crate::gather::Gathered;
 use crate::grpc::{self, Begun, Body, Kv};
 
 /// What a client may send ahead of what has been read, per stream, in bytes: most requests fit whole.
@@ -313,21 +313,23 @@ impl<K: Kv> Port<K> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let grpc = self.grpc.for_connection();
         let service = service_fn(|request| {
-            let begun = self.begin(request);
-            self.grpc.clone().finish(begun)
+            let begun = self.begin(&grpc, request);
+            grpc.clone().finish(begun)
         });
-        let polls = Polls::default();
-        let socket = TokioIo::new(Gathered::new(stream, polls.clone()));
+        let socket = Gathered::new(stream);
+        let driver = socket.share();
+        let socket = TokioIo::new(socket);
         let mut connection = pin!(self.builder.serve_connection(socket, service));
         let ended = tokio::select! {
             biased;
-            ended = polls.count(connection.as_mut()) => ended,
+            ended = driver.drive(connection.as_mut()) => ended,
             () = self.draining.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     biased;
-                    ended = polls.count(connection.as_mut()) => ended,
+                    ended = driver.drive(connection.as_mut()) => ended,
                     () = self.killing.cancelled() => return,
                 }
             }
@@ -337,7 +339,7 @@ impl<K: Kv> Port<K> {
         }
     }
 
-    fn begin(&self, request: Request<Incoming>) -> Begun<Incoming> {
+    fn begin(&self, grpc: &grpc::Server<K>, request: Request<Incoming>) -> Begun<Incoming> {
         let to_grpc = match self.serves {
             Serves::Both => {
                 request.version() == http::Version::HTTP_2 && grpc::Server::<K>::accepts(&request)
@@ -346,7 +348,7 @@ impl<K: Kv> Port<K> {
             Serves::Http => false,
         };
         if to_grpc {
-            return self.grpc.begin(request);
+            return grpc.begin(request);
         }
         let page = self.http.clone().oneshot(request);
         Begun::Boxed(Box::pin(async move {

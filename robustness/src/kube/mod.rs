@@ -186,11 +186,32 @@ pub async fn run(
     let totals = shared.monitor.totals(plan.duration);
     let summary = check(&history)?;
     server.stop()?;
-    Ok(Report {
+    let report = Report {
         history: summary,
         totals,
         kills,
-    })
+    };
+    report.proves_something(&plan)?;
+    Ok(report)
+}
+
+impl Report {
+    /// A run in which something never happened says nothing about it.
+    fn proves_something(&self, plan: &Plan) -> anyhow::Result<()> {
+        let history = &self.history;
+        let long = plan.duration > 3 * workers::EVENT_TTL;
+        let killed = !plan.kill_every.is_zero() && plan.duration > 2 * plan.kill_every;
+        for (what, expected, found) in [
+            ("acknowledged writes", true, history.acknowledged),
+            ("reads", true, history.reads),
+            ("watched events", true, history.watched),
+            ("events that ended with their leases", long, history.expired),
+            ("kills", killed, self.kills as usize),
+        ] {
+            anyhow::ensure!(found > 0 || !expected, "the run saw no {what}");
+        }
+        Ok(())
+    }
 }
 
 /// The moment of the next kill.

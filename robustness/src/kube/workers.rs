@@ -24,8 +24,8 @@ use crate::history::{
 const WRITERS: u32 = 12;
 /// Keys that share a lease at most, as in kube-apiserver.
 const KEYS_PER_LEASE: u32 = 1000;
-/// Life of an event, seconds.
-const EVENT_TTL: i64 = 60;
+/// Life of an event.
+pub(super) const EVENT_TTL: Duration = Duration::from_secs(60);
 /// A lease takes new keys for so long.
 const LEASE_REUSE: Duration = Duration::from_secs(10);
 /// Pairs of a page.
@@ -317,7 +317,7 @@ async fn events(shared: Shared) -> anyhow::Result<Recorded> {
             Some(lease) => lease.id,
             None => {
                 let called = shared.now();
-                match client.leases().grant(EVENT_TTL).await {
+                match client.leases().grant(EVENT_TTL.as_secs().try_into()?).await {
                     Ok(granted) => {
                         keys_on_lease = 0;
                         let ttl = Duration::from_secs(u64::try_from(granted.ttl)?);

@@ -14,6 +14,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -208,10 +209,12 @@ pub(crate) enum Begun<B> {
     Boxed(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }
 
-/// The gRPC services of one member. Cheap to clone.
+/// The gRPC services of one member, for one of its connections. Cheap to clone.
 #[derive(Debug)]
 pub struct Server<K> {
     inner: Arc<Inner<K>>,
+    /// The number of the connection; 0 for none in particular.
+    connection: u32,
 }
 
 #[derive(Debug)]
@@ -226,12 +229,15 @@ struct Inner<K> {
     /// Ends the streams that insist on a leader; replaced when it was used. A mutex: taken once per
     /// such stream and per loss of the leader, never across an await.
     leaderless: Mutex<CancellationToken>,
+    /// The number of the last connection.
+    connections: AtomicU32,
 }
 
 impl<K> Clone for Server<K> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
+            connection: self.connection,
         }
     }
 }
@@ -256,7 +262,18 @@ impl<K: Kv> Server<K> {
                 slow_call,
                 stopping,
                 leaderless,
+                connections: AtomicU32::new(0),
             }),
+            connection: 0,
+        }
+    }
+
+    /// The same services, for another connection.
+    pub fn for_connection(&self) -> Self {
+        let before = self.inner.connections.fetch_add(1, Ordering::Relaxed);
+        Self {
+            inner: self.inner.clone(),
+            connection: before.wrapping_add(1),
         }
     }
 

@@ -33,7 +33,7 @@ impl Streaming for Watch {
         mut requests: Requests<pb::WatchRequest>,
         responses: Responses<pb::WatchResponse>,
     ) -> Result<(), Error> {
-        let mut watch = kv.watch()?;
+        let mut watch = kv.watch()?.of_connection(requests.connection());
         let mut sender = Sender::new(responses);
         // Whether the client may still send requests. It need not, to go on watching.
         let mut open = true;

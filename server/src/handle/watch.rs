@@ -124,6 +124,14 @@ impl Handle {
 }
 
 impl WatchStream {
+    /// Says which connection the stream is on, before it has watchers. Streams of one connection
+    /// are woken one after another, so that what they have to say leaves in one write.
+    #[must_use]
+    pub(crate) fn of_connection(mut self, connection: u32) -> Self {
+        self.stream.of_connection(connection);
+        self
+    }
+
     /// Creates a watcher. The answer comes before its events, in the order of the requests.
     pub fn create(&mut self, request: pb::WatchCreateRequest) {
         let notify = request.progress_notify;

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::task::Waker;
 
 use ferrite_storage::mvcc::range::KeyRange;
@@ -72,6 +72,15 @@ impl Mark {
     }
 }
 
+/// Which stream: unique, and in an order in which streams of one connection are neighbours. (Both
+/// wrap; that two streams meet takes 2^32 connections during the life of one.)
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Number {
+    /// The number of the connection.
+    pub(super) connection: u32,
+    stream: u32,
+}
+
 /// The hub of a member. See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Hub {
@@ -84,7 +93,7 @@ pub(crate) struct Hub {
     ring: Mutex<Ring>,
     /// Everything at or below it is in the ring (or was) and marked.
     done: AtomicI64,
-    next_stream: AtomicU64,
+    next_stream: AtomicU32,
     counts: Counts,
 }
 
@@ -104,9 +113,9 @@ pub(crate) struct Counts {
 #[derive(Debug, Default)]
 struct Turn {
     /// By range, the streams that it concerns, in the order of their numbers.
-    ranges: IntervalIndex<Vec<(u64, Arc<Mark>)>>,
+    ranges: IntervalIndex<Vec<(Number, Arc<Mark>)>>,
     /// Every stream that has a range.
-    streams: BTreeMap<u64, Registered>,
+    streams: BTreeMap<Number, Registered>,
     /// Streams to wake after the next turn, whatever it brings.
     waiting: Vec<Arc<Mark>>,
 }
@@ -126,7 +135,7 @@ impl Hub {
             turn: Mutex::default(),
             ring,
             done: AtomicI64::new(0),
-            next_stream: AtomicU64::new(0),
+            next_stream: AtomicU32::new(0),
             counts: Counts::default(),
         }
     }
@@ -157,15 +166,18 @@ impl Hub {
         self.done.load(Ordering::Acquire)
     }
 
-    /// A new stream: its number and its mark.
-    pub(super) fn open(&self) -> (u64, Arc<Mark>) {
-        let id = self.next_stream.fetch_add(1, Ordering::Relaxed);
-        (id, Arc::new(Mark::new()))
+    /// A new stream: its number, with connection 0 for now, and its mark.
+    pub(super) fn open(&self) -> (Number, Arc<Mark>) {
+        let number = Number {
+            connection: 0,
+            stream: self.next_stream.fetch_add(1, Ordering::Relaxed),
+        };
+        (number, Arc::new(Mark::new()))
     }
 
     /// From now on events in `range` concern the stream. Returns the first revision for which this
     /// is certain.
-    pub(super) fn add(&self, stream: u64, mark: &Arc<Mark>, range: &KeyRange) -> i64 {
+    pub(super) fn add(&self, stream: Number, mark: &Arc<Mark>, range: &KeyRange) -> i64 {
         let mut turn = self.turn.lock();
         if turn.streams.is_empty() {
             self.begin();
@@ -178,9 +190,8 @@ impl Hub {
         let entry = (stream, Arc::clone(mark));
         match turn.ranges.get_mut(range) {
             Some(streams) => match find(streams, stream) {
-                // New streams have the greatest numbers.
                 Err(at) => streams.insert(at, entry),
-                Ok(_) => debug_assert!(false, "stream {stream} adds {range:?} twice"),
+                Ok(_) => debug_assert!(false, "{stream:?} adds {range:?} twice"),
             },
             None => turn.ranges.insert(range, vec![entry]),
         }
@@ -188,7 +199,7 @@ impl Hub {
     }
 
     /// Events in `range` concern the stream no longer.
-    pub(super) fn remove(&self, stream: u64, range: &KeyRange) {
+    pub(super) fn remove(&self, stream: Number, range: &KeyRange) {
         let mut turn = self.turn.lock();
         if let Some(streams) = turn.ranges.get_mut(range) {
             if let Ok(at) = find(streams, stream) {
@@ -305,7 +316,7 @@ impl Hub {
 }
 
 /// Where a stream is in a list of them, or would be.
-fn find(streams: &[(u64, Arc<Mark>)], stream: u64) -> Result<usize, usize> {
+fn find(streams: &[(Number, Arc<Mark>)], stream: Number) -> Result<usize, usize> {
     streams.binary_search_by_key(&stream, |(stream, _)| *stream)
 }
 

@@ -29,7 +29,7 @@ use ferrite_storage::mvcc::range::KeyRange;
 
 use super::catch_up::{CatchUp, CaughtUp, Lane, Outcome};
 use super::event::Event;
-use super::hub::{Hub, Mark};
+use super::hub::{Hub, Mark, Number};
 use super::interval::IntervalIndex;
 use super::response::{Content, Response};
 use crate::error::Error;
@@ -143,7 +143,7 @@ enum Progress {
 #[derive(Debug)]
 pub(crate) struct Stream {
     hub: Arc<Hub>,
-    number: u64,
+    number: Number,
     mark: Arc<Mark>,
     ids: (ClusterId, MemberId),
     slots: Vec<Option<Watcher>>,
@@ -172,6 +172,12 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// See [`WatchStream::of_connection`](crate::handle::WatchStream).
+    pub(crate) fn of_connection(&mut self, connection: u32) {
+        debug_assert!(self.slots.is_empty(), "the hub knows the stream already");
+        self.number.connection = connection;
+    }
+
     pub(crate) fn new(hub: Arc<Hub>, cluster: ClusterId, member: MemberId) -> Self {
         let (number, mark) = hub.open();
         hub.counts().streams.fetch_add(1, Ordering::Relaxed);

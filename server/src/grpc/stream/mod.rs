@@ -84,7 +84,7 @@ impl<K: Kv> Server<K> {
         let messages = Messages::new(body, self.max_message_bytes(), call.gzip);
         let serving = M::serve(
             self.kv().clone(),
-            Requests::new(messages, Arc::clone(metrics), M::METHOD),
+            Requests::new(messages, Arc::clone(metrics), M::METHOD, self.connection),
             Responses::new(Arc::clone(&outbox)),
         );
         let ending = self.ending(&call, M::stopped());

@@ -21,11 +21,17 @@ pub(in crate::grpc) struct Requests<R> {
     ended: bool,
     metrics: Arc<Metrics>,
     method: Method,
+    connection: u32,
     request: PhantomData<fn() -> R>,
 }
 
 impl<R: Message + Default> Requests<R> {
-    pub(super) fn new<B>(messages: Messages<B>, metrics: Arc<Metrics>, method: Method) -> Self
+    pub(super) fn new<B>(
+        messages: Messages<B>,
+        metrics: Arc<Metrics>,
+        method: Method,
+        connection: u32,
+    ) -> Self
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
@@ -34,8 +40,14 @@ impl<R: Message + Default> Requests<R> {
             ended: false,
             metrics,
             method,
+            connection,
             request: PhantomData,
         }
+    }
+
+    /// The number of the connection that they come from.
+    pub(in crate::grpc) fn connection(&self) -> u32 {
+        self.connection
     }
 
     /// The next request; `None` once the client has closed its side, which by itself does not end

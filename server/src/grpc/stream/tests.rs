@@ -105,7 +105,7 @@ where
     let outbox = Arc::new(Outbox::new(metrics.clone(), METHOD, gzip));
     let messages = Messages::new(requests, LIMIT, gzip);
     let serving = serve(
-        Requests::new(messages, metrics.clone(), METHOD),
+        Requests::new(messages, metrics.clone(), METHOD, 0),
         Responses::new(outbox.clone()),
     );
     let stop = CancellationToken::new();
