@@ -47,12 +47,13 @@ pub(super) fn write(store: &mut Store, request: TxnRequest) -> Result<TxnOutcome
         }),
         RowError::Storage(error) => Failure::Fatal(error),
     })?;
-    check_ranges(&view, &request, &path)?;
+    let (revision, compacted) = (view.revision, view.compacted);
     drop(view);
 
     // A put with ignore_* after a delete of its key fails only when it is reached.
     let mut txn = store.begin(can_fail_late(&request, &path));
-    let result = check_puts(&txn, &request, &path).and_then(|()| execute(&mut txn, request, path));
+    let result = check_ops(&txn, revision, compacted, &request, &path)
+        .and_then(|()| execute(&mut txn, request, path));
     match result {
         Ok(mut outcome) => {
             outcome.revision = txn.commit();
@@ -207,19 +208,21 @@ fn verdict(compare: &Compare, ordering: Ordering) -> bool {
     }
 }
 
-fn check_ranges(view: &View, request: &TxnRequest, path: &Path) -> Result<(), Failure> {
+/// Checks ranges and puts in the order of the operations: the first that cannot be carried out
+/// decides how the transaction is refused.
+fn check_ops(
+    txn: &WriteTxn<'_>,
+    revision: i64,
+    compacted: i64,
+    request: &TxnRequest,
+    path: &Path,
+) -> Result<(), Failure> {
     for_each_op(request, path, &mut |op| match op {
-        Request::RequestRange(range) => match resolve(view.revision, view.compacted, range) {
+        Request::RequestRange(range) => match resolve(revision, compacted, range) {
             Ok(_) => Ok(()),
             Err(RangeError::Future { .. }) => Err(ApiError::FutureRev.into()),
             Err(_) => Err(ApiError::Compacted.into()),
         },
-        _ => Ok(()),
-    })
-}
-
-fn check_puts(txn: &WriteTxn<'_>, request: &TxnRequest, path: &Path) -> Result<(), Failure> {
-    for_each_op(request, path, &mut |op| match op {
         Request::RequestPut(put) => check_put(txn, put),
         _ => Ok(()),
     })

@@ -184,29 +184,15 @@ impl Model {
         }
     }
 
+    /// Ranges and puts of the path in the order of the ops, depth first, against the state before.
     fn check(
         &self,
         request: &TxnRequest,
         path: &mut dyn Iterator<Item = bool>,
     ) -> Result<(), Error> {
-        // Ranges of the whole path first, then puts: only which error wins could tell.
-        let taken: Vec<bool> = path.collect();
-        for puts in [false, true] {
-            let mut path = taken.iter().copied();
-            self.check_kind(request, &mut path, puts)?;
-        }
-        Ok(())
-    }
-
-    fn check_kind(
-        &self,
-        request: &TxnRequest,
-        path: &mut dyn Iterator<Item = bool>,
-        puts: bool,
-    ) -> Result<(), Error> {
         for op in branch(request, path) {
             match op.request.as_ref().unwrap() {
-                Request::RequestRange(range) if !puts => {
+                Request::RequestRange(range) => {
                     if range.revision > self.revision() {
                         return Err(Error::FutureRev);
                     }
@@ -214,15 +200,15 @@ impl Model {
                         return Err(Error::Compacted);
                     }
                 }
-                Request::RequestPut(put) if puts => {
+                Request::RequestPut(put) => {
                     self.check_lease(put)?;
                     let keeps = put.ignore_value || put.ignore_lease;
                     if keeps && !self.current().contains_key(&put.key) {
                         return Err(Error::KeyNotFound);
                     }
                 }
-                Request::RequestTxn(nested) => self.check_kind(nested, path, puts)?,
-                _ => {}
+                Request::RequestTxn(nested) => self.check(nested, path)?,
+                Request::RequestDeleteRange(_) => {}
             }
         }
         Ok(())
