@@ -1,4 +1,5 @@
-//! Sections 1.2 and 8, and section 5 of spec cluster.md: the space quota and the alarms.
+//! Sections 1.2 and 8, section 4.4 of spec errors.md (`e4_4`) and section 5 of spec cluster.md: the
+//! space quota and the alarms.
 
 use std::time::Duration;
 
@@ -11,13 +12,10 @@ use ferrite_server::config::Config;
 use tokio::time::timeout;
 use tonic::Code;
 
-use crate::lease::leases;
+use crate::lease::{self, leases};
 use crate::support::*;
 
-const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
-const CORRUPT: &str = "etcdserver: corrupt cluster";
-
-fn alarm(action: AlarmAction, member_id: u64, alarm: pb::AlarmType) -> pb::AlarmRequest {
+pub(crate) fn alarm(action: AlarmAction, member_id: u64, alarm: pb::AlarmType) -> pb::AlarmRequest {
     pb::AlarmRequest {
         action: action as i32,
         member_id,
@@ -45,7 +43,7 @@ fn txn(success: Vec<Request>) -> pb::TxnRequest {
 }
 
 impl Member {
-    async fn alarm(&self, request: pb::AlarmRequest) -> Vec<pb::AlarmMember> {
+    pub(crate) async fn alarm(&self, request: pb::AlarmRequest) -> Vec<pb::AlarmMember> {
         let answer = self.maintenance().alarm(request).await.unwrap();
         answer.into_inner().alarms
     }
@@ -59,7 +57,7 @@ impl Member {
         alarms
     }
 
-    async fn status(&self) -> pb::StatusResponse {
+    pub(crate) async fn status(&self) -> pb::StatusResponse {
         let request = pb::StatusRequest {};
         let answer = self.maintenance().status(request).await.unwrap();
         answer.into_inner()
@@ -91,14 +89,14 @@ impl Member {
     }
 }
 
-fn quota(bytes: i64) -> impl Fn(&mut Config) {
+pub(crate) fn quota(bytes: i64) -> impl Fn(&mut Config) {
     move |config| config.quota_backend_bytes = bytes
 }
 
 /// Full, alarm, what is refused and what is not, disarm while still full, compaction, room, disarm,
 /// write.
 #[tokio::test]
-async fn s4_4_a_full_store_alarms_until_there_is_room_and_somebody_disarms_it() {
+async fn e4_4_a_full_store_alarms_until_there_is_room_and_somebody_disarms_it() {
     let member = Member::start_with(quota(8 << 20)).await;
     member.fill().await;
     let id = member.id().await;
@@ -229,7 +227,7 @@ async fn s1_2_a_corrupt_alarm_refuses_every_write_and_no_read() {
 
 /// The second look, after apply: a batch that passed the first one fills the store.
 #[tokio::test]
-async fn s4_4_a_put_that_finds_the_store_full_while_applying_raises_the_alarm() {
+async fn e4_4_a_put_that_finds_the_store_full_while_applying_raises_the_alarm() {
     let member = Member::start_with(quota(8 << 20)).await;
     let value = "x".repeat(1 << 20);
     let mut puts = Vec::new();
@@ -249,6 +247,106 @@ async fn s4_4_a_put_that_finds_the_store_full_while_applying_raises_the_alarm() 
     assert!((revision..=65).contains(&answer.header.unwrap().revision));
     member.fill().await;
     assert_eq!(member.alarms().await.len(), 1);
+}
+
+#[tokio::test]
+async fn s8_alarm_get_asks_for_a_type_and_never_for_a_member() {
+    use pb::AlarmType::{Corrupt, Nospace};
+    let member = Member::start().await;
+    let alarms = [(7, Nospace), (8, Nospace), (7, Corrupt)];
+    for (id, kind) in alarms {
+        member.alarm(alarm(AlarmAction::Activate, id, kind)).await;
+    }
+    for (asked, expected) in [
+        (pb::AlarmType::None, &alarms[..]),
+        (Nospace, &alarms[..2]),
+        (Corrupt, &alarms[2..]),
+    ] {
+        for id in [0, 7, 99] {
+            let found = member.alarm(alarm(AlarmAction::Get, id, asked)).await;
+            assert_eq!(found.len(), expected.len(), "{asked:?} of {id}");
+            for (member_id, kind) in expected {
+                let wanted = pb::AlarmMember {
+                    member_id: *member_id,
+                    alarm: *kind as i32,
+                };
+                assert!(found.contains(&wanted), "{asked:?} of {id}: {found:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn s8_alarm_deactivate_knows_no_wildcard() {
+    let member = Member::start().await;
+    let nospace = |action, id| alarm(action, id, pb::AlarmType::Nospace);
+    let raised = member.alarm(nospace(AlarmAction::Activate, 7)).await;
+    assert_eq!(raised.len(), 1);
+    for wrong in [
+        nospace(AlarmAction::Deactivate, 0),
+        nospace(AlarmAction::Deactivate, 8),
+        alarm(AlarmAction::Deactivate, 7, pb::AlarmType::None),
+        alarm(AlarmAction::Deactivate, 7, pb::AlarmType::Corrupt),
+    ] {
+        assert_eq!(member.alarm(wrong).await, [], "{wrong:?}");
+        assert_eq!(member.alarms().await, raised);
+    }
+    let right = nospace(AlarmAction::Deactivate, 7);
+    assert_eq!(member.alarm(right).await, raised);
+    assert_eq!(member.alarms().await, []);
+}
+
+#[tokio::test]
+async fn s1_2_5_a_nospace_alarm_refuses_txns_that_put_and_lets_the_rest_pass() {
+    let member = Member::start_with(quota(-1)).await;
+    member.put("a", "1").await;
+    lease::grant(&member, 1, 60).await;
+    let raise = alarm(AlarmAction::Activate, 7, pb::AlarmType::Nospace);
+    member.alarm(raise).await;
+    let put_op = Request::RequestPut(put("k", "v"));
+    let nested = Request::RequestTxn(txn(vec![put_op.clone()]));
+    for costly in [put_op, nested] {
+        let answer = member.kv().txn(txn(vec![costly])).await;
+        refused(answer, Code::ResourceExhausted, NO_SPACE);
+    }
+    let free = txn(vec![Request::RequestDeleteRange(delete("k", ""))]);
+    member.kv().txn(free).await.unwrap();
+    member.delete("a", "").await;
+    member.compact(3).await;
+    let revoke = pb::LeaseRevokeRequest { id: 1 };
+    leases(&member).lease_revoke(revoke).await.unwrap();
+}
+
+#[tokio::test]
+async fn s1_2_5_alarms_are_seen_before_what_the_request_would_find() {
+    let member = Member::start_with(quota(-1)).await;
+    let raise = |kind| alarm(AlarmAction::Activate, 7, kind);
+    member.alarm(raise(pb::AlarmType::Nospace)).await;
+    let unknown_lease = pb::PutRequest {
+        lease: 99,
+        ..put("k", "v")
+    };
+    let too_long = pb::LeaseGrantRequest {
+        id: 1,
+        ttl: i64::MAX,
+    };
+    let (mut kv, mut lease) = (member.kv(), leases(&member));
+    let full = Code::ResourceExhausted;
+    refused(kv.put(unknown_lease.clone()).await, full, NO_SPACE);
+    refused(lease.lease_grant(too_long).await, full, NO_SPACE);
+    member.alarm(raise(pb::AlarmType::Corrupt)).await;
+    let corrupt = Code::DataLoss;
+    refused(kv.put(unknown_lease).await, corrupt, CORRUPT);
+    refused(lease.lease_grant(too_long).await, corrupt, CORRUPT);
+    let unknown = pb::LeaseRevokeRequest { id: 99 };
+    refused(lease.lease_revoke(unknown).await, corrupt, CORRUPT);
+    let future = Member::compaction(99);
+    refused(kv.compact(future).await, corrupt, CORRUPT);
+    // What the answering member checks comes first.
+    let no_key = kv.put(put("", "")).await;
+    refused(no_key, Code::InvalidArgument, EMPTY_KEY);
+    let no_key = kv.delete_range(delete("", "")).await;
+    refused(no_key, Code::InvalidArgument, EMPTY_KEY);
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb as pb;
+use ferrite_api::pb::mvccpb::KeyValue;
 use tonic::Code;
 
+use crate::lease::{grant, put_with};
 use crate::support::*;
 
 #[tokio::test]
@@ -125,6 +127,24 @@ async fn s4_1_range_refusals() {
 }
 
 #[tokio::test]
+async fn s4_1_sort_options_are_checked_before_the_revision() {
+    let member = Member::start().await;
+    let mut request = pb::RangeRequest {
+        revision: 99,
+        sort_target: 5,
+        ..get("a")
+    };
+    for serializable in [false, true] {
+        request.serializable = serializable;
+        let answer = member.kv().range(request.clone()).await;
+        refused(answer, Code::InvalidArgument, SORT_OPTION);
+    }
+    request.sort_target = 4;
+    let answer = member.kv().range(request).await;
+    refused(answer, Code::OutOfRange, FUTURE);
+}
+
+#[tokio::test]
 async fn s4_1_range_ends() {
     let member = Member::start().await;
     for key in ["a", "b", "c"] {
@@ -221,6 +241,122 @@ async fn s4_1_counts_limits_filters_and_sorts() {
 }
 
 #[tokio::test]
+async fn s4_1_keys_are_in_the_order_of_their_bytes() {
+    let member = Member::start().await;
+    let sorted: [&[u8]; 6] = [b"\0", b"A", b"a", b"a\0", b"aa", b"\xff\xfe"];
+    for key in [4, 0, 5, 2, 1, 3].map(|place| Bytes::from_static(sorted[place])) {
+        let request = pb::PutRequest {
+            key,
+            ..Default::default()
+        };
+        member.kv().put(request).await.unwrap();
+    }
+    let answer = member.kv().range(range("\0", "\0")).await.unwrap();
+    let found = answer.into_inner().kvs.into_iter().map(|kv| kv.key);
+    assert_eq!(found.collect::<Vec<_>>(), sorted);
+}
+
+#[tokio::test]
+async fn s4_1_count_only_ignores_limit_filters_and_sort() {
+    let member = Member::start().await;
+    for key in ["a", "b", "c"] {
+        member.put(key, "v").await;
+    }
+    let request = pb::RangeRequest {
+        count_only: true,
+        limit: 1,
+        max_mod_revision: 1,
+        sort_order: 2,
+        sort_target: 4,
+        keys_only: true,
+        ..range("a", "z")
+    };
+    let answer = member.kv().range(request).await.unwrap().into_inner();
+    assert_eq!((answer.kvs.len(), answer.more, answer.count), (0, false, 3));
+    // A revision counts.
+    let old = pb::RangeRequest {
+        count_only: true,
+        revision: 3,
+        ..range("a", "z")
+    };
+    let answer = member.kv().range(old).await.unwrap().into_inner();
+    assert_eq!(answer.count, 2);
+}
+
+#[tokio::test]
+async fn s4_1_filters_are_inclusive_and_come_before_sort_and_limit() {
+    let member = Member::start().await;
+    // Created at 2, 3, 4, changed at 7, 6, 5.
+    for key in ["a", "b", "c", "c", "b", "a"] {
+        member.put(key, "v").await;
+    }
+    let ask = async |change: &dyn Fn(&mut pb::RangeRequest)| {
+        let mut request = range("a", "z");
+        change(&mut request);
+        let answer = member.kv().range(request).await.unwrap().into_inner();
+        assert_eq!(answer.count, 3, "filters do not count");
+        (keys(&answer.kvs).concat(), answer.more)
+    };
+    let whole = |keys: &str| (keys.to_owned(), false);
+    assert_eq!(ask(&|r| r.min_mod_revision = 6).await, whole("ab"));
+    assert_eq!(ask(&|r| r.max_mod_revision = 6).await, whole("bc"));
+    assert_eq!(ask(&|r| r.min_create_revision = 3).await, whole("bc"));
+    assert_eq!(ask(&|r| r.max_create_revision = 3).await, whole("ab"));
+    let both = |r: &mut pb::RangeRequest| {
+        (r.min_mod_revision, r.max_mod_revision) = (6, 6);
+        (r.min_create_revision, r.max_create_revision) = (3, 3);
+    };
+    assert_eq!(ask(&both).await, whole("b"));
+    assert_eq!(ask(&|r| r.min_mod_revision = 8).await, whole(""));
+    // Sorted before it is cut, because there is a filter.
+    let by_modification = |r: &mut pb::RangeRequest| {
+        r.set_sort_target(pb::range_request::SortTarget::Mod);
+        (r.limit, r.max_create_revision) = (2, 4);
+    };
+    assert_eq!(ask(&by_modification).await, ("cb".to_owned(), true));
+    // Without it the first three by key are taken: here, all of them.
+    let unfiltered = |r: &mut pb::RangeRequest| {
+        r.set_sort_target(pb::range_request::SortTarget::Mod);
+        r.limit = 1;
+    };
+    assert_eq!(ask(&unfiltered).await, ("b".to_owned(), true));
+}
+
+#[tokio::test]
+async fn s4_1_keys_only_has_the_lease_if_values_were_needed_for_the_sort() {
+    use pb::range_request::{SortOrder, SortTarget};
+    let member = Member::start().await;
+    grant(&member, 7, 60).await;
+    for _ in 0..2 {
+        member.kv().put(put_with("a", 7)).await.unwrap();
+    }
+    for (target, lease) in [
+        (SortTarget::Key, 0),
+        (SortTarget::Version, 0),
+        (SortTarget::Create, 0),
+        (SortTarget::Mod, 0),
+        (SortTarget::Value, 7),
+    ] {
+        for order in [SortOrder::None, SortOrder::Ascend, SortOrder::Descend] {
+            let mut request = range("a", "z");
+            request.keys_only = true;
+            request.set_sort_target(target);
+            request.set_sort_order(order);
+            let answer = member.kv().range(request).await.unwrap().into_inner();
+            let pair = KeyValue {
+                key: Bytes::from_static(b"a"),
+                create_revision: 2,
+                mod_revision: 3,
+                version: 2,
+                value: Bytes::new(),
+                lease,
+            };
+            assert_eq!(answer.kvs, [pair], "{target:?} {order:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn s4_3_put_refusals() {
     let member = Member::start().await;
     let mut kv = member.kv();
@@ -300,6 +436,85 @@ async fn s4_3_put_answers() {
     assert_eq!(member.pair("empty").await.unwrap().value, "");
 }
 
+/// The pair `a` of [`put_with`], put once at revision 2 with lease 7.
+fn leased() -> KeyValue {
+    KeyValue {
+        key: Bytes::from_static(b"a"),
+        create_revision: 2,
+        mod_revision: 2,
+        version: 1,
+        value: Bytes::from_static(b"v"),
+        lease: 7,
+    }
+}
+
+#[tokio::test]
+async fn s4_3_the_previous_pair_is_whole() {
+    let member = Member::start().await;
+    grant(&member, 7, 60).await;
+    let mut kv = member.kv();
+    kv.put(put_with("a", 7)).await.unwrap();
+    let request = |ignore_lease| pb::PutRequest {
+        prev_kv: true,
+        ignore_lease,
+        ..put("a", "v")
+    };
+    let answer = kv.put(request(true)).await.unwrap().into_inner();
+    assert_eq!(answer.prev_kv, Some(leased()));
+    // The lease has stayed, until a put without one.
+    let kept = KeyValue {
+        mod_revision: 3,
+        version: 2,
+        ..leased()
+    };
+    let answer = kv.put(request(false)).await.unwrap().into_inner();
+    assert_eq!(answer.prev_kv, Some(kept));
+    assert_eq!(member.pair("a").await.unwrap().lease, 0);
+    // Not asked for.
+    let answer = kv.put(put("a", "v")).await.unwrap().into_inner();
+    assert_eq!(answer.prev_kv, None);
+}
+
+#[tokio::test]
+async fn s4_3_ignoring_both_changes_the_revision_only() {
+    let member = Member::start().await;
+    grant(&member, 7, 60).await;
+    member.kv().put(put_with("a", 7)).await.unwrap();
+    let request = pb::PutRequest {
+        ignore_value: true,
+        ignore_lease: true,
+        ..put("a", "")
+    };
+    member.kv().put(request).await.unwrap();
+    let pair = KeyValue {
+        mod_revision: 3,
+        version: 2,
+        ..leased()
+    };
+    assert_eq!(member.pair("a").await, Some(pair));
+}
+
+#[tokio::test]
+async fn s4_4_previous_pairs_are_whole_and_in_the_order_of_keys() {
+    let member = Member::start().await;
+    grant(&member, 7, 60).await;
+    member.kv().put(put_with("a", 7)).await.unwrap();
+    for key in ["c", "b"] {
+        member.put(key, "v").await;
+    }
+    let request = pb::DeleteRangeRequest {
+        prev_kv: true,
+        ..delete("a", "\0")
+    };
+    let answer = member.kv().delete_range(request).await.unwrap();
+    let answer = answer.into_inner();
+    assert_eq!(
+        (answer.deleted, keys(&answer.prev_kvs).concat()),
+        (3, "abc".to_owned())
+    );
+    assert_eq!(answer.prev_kvs[0], leased());
+}
+
 #[tokio::test]
 async fn s4_4_delete_range() {
     let member = Member::start().await;
@@ -355,5 +570,11 @@ async fn s4_6_compact() {
     };
     kv.compact(physical).await.unwrap();
     refused(kv.compact(physical).await, Code::OutOfRange, COMPACTED);
+    // 6.
+    let below = pb::RangeRequest {
+        revision: 4,
+        ..get("a")
+    };
+    refused(kv.range(below).await, Code::OutOfRange, COMPACTED);
     assert_eq!(member.pair("a").await.unwrap().version, 4);
 }

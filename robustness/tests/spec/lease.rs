@@ -16,16 +16,16 @@ use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 use crate::support::*;
+use crate::watch::{self, Watch};
 
 const LEASE_EXISTS: &str = "etcdserver: lease already exists";
 const TTL_TOO_LARGE: &str = "etcdserver: too large lease TTL";
-const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
 
 pub(crate) fn leases(member: &Member) -> LeaseClient<Channel> {
     LeaseClient::new(member.channel.clone())
 }
 
-async fn grant(member: &Member, id: i64, ttl: i64) -> pb::LeaseGrantResponse {
+pub(crate) async fn grant(member: &Member, id: i64, ttl: i64) -> pb::LeaseGrantResponse {
     let request = pb::LeaseGrantRequest { id, ttl };
     let answer = leases(member).lease_grant(request).await;
     answer.unwrap().into_inner()
@@ -49,7 +49,7 @@ async fn keys_of(member: &Member, id: i64) -> Vec<String> {
         .collect()
 }
 
-fn put_with(key: &str, lease: i64) -> pb::PutRequest {
+pub(crate) fn put_with(key: &str, lease: i64) -> pb::PutRequest {
     pb::PutRequest {
         lease,
         ..put(key, "v")
@@ -210,10 +210,9 @@ async fn s6_alarms_refuse_grants_and_corrupt_ones_revocations() {
     let answer = leases(&member).lease_grant(request).await;
     refused(answer, Code::ResourceExhausted, NO_SPACE);
     maintenance.alarm(alarm(Activate, Corrupt)).await.unwrap();
-    let corrupt = "etcdserver: corrupt cluster";
     let answer = leases(&member).lease_grant(request).await;
-    refused(answer, Code::DataLoss, corrupt);
-    refused(revoke(&member, 1).await, Code::DataLoss, corrupt);
+    refused(answer, Code::DataLoss, CORRUPT);
+    refused(revoke(&member, 1).await, Code::DataLoss, CORRUPT);
     let mut keep_alive = KeepAlive::open(&member, 1).await;
     assert_eq!(keep_alive.next().await.ttl, 60);
     maintenance.alarm(alarm(Deactivate, Corrupt)).await.unwrap();
@@ -235,6 +234,38 @@ async fn s6_revoke_deletes_the_keys_in_one_revision() {
     // Without keys there is no revision.
     grant(&member, 2, 60).await;
     full(revoke(&member, 2).await.unwrap().into_inner().header, 6);
+}
+
+#[tokio::test]
+async fn s6_revoke_deletes_in_the_order_of_keys() {
+    let member = Member::start().await;
+    grant(&member, 1, 60).await;
+    for key in ["c", "a", "b"] {
+        member.kv().put(put_with(key, 1)).await.unwrap();
+    }
+    let mut watch = Watch::open(&member, watch::keys("a", "z")).await;
+    watch.created(0, 4).await;
+    revoke(&member, 1).await.unwrap();
+    assert_eq!(
+        watch.events(0).await,
+        ["DELETE a@5", "DELETE b@5", "DELETE c@5"]
+    );
+}
+
+#[tokio::test]
+async fn s6_keep_alive_of_an_unknown_lease_is_an_answer_and_not_the_end() {
+    let member = Member::start().await;
+    let mut stream = KeepAlive::open(&member, 9).await;
+    let answer = stream.next().await;
+    assert_eq!((answer.id, answer.ttl), (9, 0));
+    full(answer.header, 1);
+    grant(&member, 9, 60).await;
+    stream.send(9).await;
+    assert_eq!(stream.next().await.ttl, 60);
+    // Nor is one that was revoked.
+    revoke(&member, 9).await.unwrap();
+    stream.send(9).await;
+    assert_eq!(stream.next().await.ttl, 0);
 }
 
 #[tokio::test]

@@ -1,18 +1,24 @@
-//! Section 8: Maintenance.
+//! Sections 2, 7 and 8: Cluster and Maintenance.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb as pb;
+use ferrite_api::pb::etcdserverpb::alarm_request::AlarmAction;
+use ferrite_api::pb::etcdserverpb::cluster_client::ClusterClient;
 use ferrite_api::pb::etcdserverpb::maintenance_client::MaintenanceClient;
-use ferrite_api::pb::etcdserverpb::request_op::Request;
 use ferrite_server::config::AutoCompaction;
 use tokio::time::timeout;
 use tonic::Code;
 use tonic::transport::Channel;
 
+use crate::alarms::{alarm, quota};
 use crate::support::*;
+use crate::txn::{delete_op, nested, put_op, then};
+
+/// HashKV of everything there is.
+pub(crate) const CURRENT_HASH: pb::HashKvRequest = pb::HashKvRequest { revision: 0 };
 
 impl Member {
     pub(crate) fn maintenance(&self) -> MaintenanceClient<Channel> {
@@ -30,6 +36,12 @@ impl Member {
             physical: true,
         };
         self.kv().compact(request).await.unwrap();
+    }
+
+    pub(crate) async fn members(&self, linearizable: bool) -> pb::MemberListResponse {
+        let request = pb::MemberListRequest { linearizable };
+        let mut client = ClusterClient::new(self.channel.clone());
+        client.member_list(request).await.unwrap().into_inner()
     }
 
     /// HashKV at every revision there is, and one more on both sides.
@@ -58,10 +70,99 @@ impl Member {
     }
 }
 
-fn op(request: Request) -> pb::RequestOp {
-    pb::RequestOp {
-        request: Some(request),
+#[tokio::test]
+async fn s2_headers_of_cluster_and_maintenance_answers() {
+    let member = Member::start().await;
+    member.put("a", "1").await;
+    member.put("a", "2").await;
+    // Membership has no revision.
+    for linearizable in [false, true] {
+        full(member.members(linearizable).await.header, 0);
     }
+    let mut maintenance = member.maintenance();
+    for action in [
+        AlarmAction::Get,
+        AlarmAction::Activate,
+        AlarmAction::Deactivate,
+    ] {
+        let request = alarm(action, 7, pb::AlarmType::Nospace);
+        let answer = maintenance.alarm(request).await.unwrap();
+        full(answer.into_inner().header, 3);
+    }
+    full(member.status().await.header, 3);
+    let hash = maintenance.hash(pb::HashRequest {}).await.unwrap();
+    full(hash.into_inner().header, 3);
+    // Not the revision that was asked for.
+    let request = pb::HashKvRequest { revision: 2 };
+    let hash = maintenance.hash_kv(request).await.unwrap();
+    full(hash.into_inner().header, 3);
+}
+
+#[tokio::test]
+async fn s7_member_list() {
+    let member = Member::start().await;
+    for linearizable in [false, true] {
+        let list = member.members(linearizable).await;
+        let [only] = &list.members[..] else {
+            panic!("{list:?}");
+        };
+        assert_eq!(only.id, list.header.unwrap().member_id);
+        assert_eq!((only.name.as_str(), only.is_learner), ("default", false));
+        assert_eq!(only.peer_ur_ls, ["http://localhost:2380"]);
+        assert_eq!(only.client_ur_ls, ["http://localhost:2379"]);
+    }
+}
+
+#[tokio::test]
+async fn s8_status() {
+    let member = Member::start().await;
+    let before = member.status().await;
+    member.put("a", "1").await;
+    let status = member.status().await;
+    let header = status.header.unwrap();
+    assert_eq!(status.version, "3.7.1");
+    assert_eq!(
+        (status.leader, status.is_learner),
+        (header.member_id, false)
+    );
+    assert_eq!(status.raft_index, before.raft_index + 1);
+    assert_eq!(status.raft_applied_index, status.raft_index);
+    assert_eq!(status.raft_term, header.raft_term);
+    assert!(0 < status.db_size_in_use && status.db_size_in_use <= status.db_size);
+    assert_eq!(status.db_size_quota, 2_147_483_648);
+    assert_eq!(status.downgrade_info, Some(pb::DowngradeInfo::default()));
+    assert_eq!(status.errors, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn s8_status_knows_the_storage_version_once_the_cluster_has_one() {
+    let member = Member::start().await;
+    let known = async {
+        loop {
+            let version = member.status().await.storage_version;
+            if !version.is_empty() {
+                return version;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let version = timeout(Duration::from_secs(60), known).await.unwrap();
+    assert_eq!(version, "3.7.0");
+}
+
+#[tokio::test]
+async fn s8_status_shows_the_quota_and_every_alarm() {
+    let member = Member::start_with(quota(-1)).await;
+    for kind in [pb::AlarmType::Corrupt, pb::AlarmType::Nospace] {
+        member.alarm(alarm(AlarmAction::Activate, 7, kind)).await;
+    }
+    let mut status = member.status().await;
+    status.errors.sort_unstable();
+    assert_eq!(
+        status.errors,
+        ["memberID:7 alarm:CORRUPT", "memberID:7 alarm:NOSPACE"]
+    );
+    assert_eq!(status.db_size_quota, -1);
 }
 
 /// `hashkv.txt` is what etcd 3.7.1 answered to the same requests: when, the revision asked for, then
@@ -89,19 +190,12 @@ async fn s8_hash_kv_is_etcds_at_every_revision_of_a_history() {
         .await;
     member.put("a", &"x".repeat(5000)).await;
     member.put("b", "").await;
-    let nested = pb::TxnRequest {
-        success: vec![op(Request::RequestPut(put("e", "3")))],
-        ..Default::default()
-    };
-    let txn = pb::TxnRequest {
-        success: vec![
-            op(Request::RequestPut(put("c", "1"))),
-            op(Request::RequestPut(put("d", "2"))),
-            op(Request::RequestDeleteRange(delete("a", ""))),
-            op(Request::RequestTxn(nested)),
-        ],
-        ..Default::default()
-    };
+    let txn = then(vec![
+        put_op("c", "1"),
+        put_op("d", "2"),
+        delete_op("a", ""),
+        nested(then(vec![put_op("e", "3")])),
+    ]);
     member.kv().txn(txn).await.unwrap();
     member.hashes("txn", &mut out).await;
     member.compact(12).await;

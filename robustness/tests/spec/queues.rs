@@ -1,9 +1,11 @@
-//! Spec concurrency.md, sections 1 to 3: Lock and Election.
+//! Lock and Election: section 10 of spec validation.md, and sections 1 (`c1_…`) to 3 of spec
+//! concurrency.md.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb as pb;
+use ferrite_api::pb::etcdserverpb::alarm_request::AlarmAction;
 use ferrite_api::pb::v3electionpb::election_client::ElectionClient;
 use ferrite_api::pb::v3electionpb::{
     CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, ProclaimRequest, ResignRequest,
@@ -15,6 +17,7 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
+use crate::alarms::alarm;
 use crate::lease::leases;
 use crate::support::*;
 
@@ -104,7 +107,7 @@ async fn end<T>(call: JoinHandle<Result<T, Status>>) -> Result<tonic::Response<T
 }
 
 #[tokio::test]
-async fn s2_a_lease_gets_the_lock_again_and_others_in_the_order_of_the_log() {
+async fn c2_a_lease_gets_the_lock_again_and_others_in_the_order_of_the_log() {
     let member = Member::start().await;
     member.grant(&[1, 2, 0x2a]).await;
     let first = locks(&member).lock(lock("l", 1)).await.unwrap();
@@ -139,7 +142,7 @@ async fn s2_a_lease_gets_the_lock_again_and_others_in_the_order_of_the_log() {
 }
 
 #[tokio::test]
-async fn s2_a_waiter_that_has_lost_its_key_is_told_in_its_turn() {
+async fn c2_a_waiter_that_has_lost_its_key_is_told_in_its_turn() {
     let member = Member::start().await;
     member.grant(&[1, 2, 3, 4]).await;
     locks(&member).lock(lock("l", 1)).await.unwrap();
@@ -157,7 +160,7 @@ async fn s2_a_waiter_that_has_lost_its_key_is_told_in_its_turn() {
 }
 
 #[tokio::test]
-async fn s2_a_wait_that_is_given_up_takes_its_key_back() {
+async fn c2_a_wait_that_is_given_up_takes_its_key_back() {
     let member = Member::start().await;
     member.grant(&[1, 2, 3]).await;
     locks(&member).lock(lock("l", 1)).await.unwrap();
@@ -179,7 +182,7 @@ async fn s2_a_wait_that_is_given_up_takes_its_key_back() {
 }
 
 #[tokio::test]
-async fn s2_names_leases_and_errors() {
+async fn c2_names_leases_and_errors() {
     let member = Member::start().await;
     member.grant(&[1, -9]).await;
     let mut locks = locks(&member);
@@ -204,34 +207,29 @@ async fn s2_names_leases_and_errors() {
     let granted = leases(&member).lease_time_to_live(request).await.unwrap();
     assert_eq!(granted.into_inner().granted_ttl, 60);
 
-    let raise = pb::AlarmRequest {
-        action: pb::alarm_request::AlarmAction::Activate as i32,
-        member_id: 7,
-        alarm: pb::AlarmType::Nospace as i32,
-    };
-    member.maintenance().alarm(raise).await.unwrap();
+    let raise = alarm(AlarmAction::Activate, 7, pb::AlarmType::Nospace);
+    member.alarm(raise).await;
     for lease in [1, 0] {
         let answer = locks.lock(lock("full", lease)).await;
-        let text = "etcdserver: mvcc: database space exceeded";
-        refused(answer, Code::Unknown, text);
+        refused(answer, Code::Unknown, NO_SPACE);
     }
 }
 
 #[tokio::test]
-async fn s2_a_server_that_stops_does_not_wait_for_those_who_wait() {
+async fn c2_a_server_that_stops_does_not_wait_for_those_who_wait() {
     let member = Member::start().await;
     member.grant(&[1, 2]).await;
     locks(&member).lock(lock("l", 1)).await.unwrap();
     let waiter = member.waits(lock("l", 2), 2).await;
     let member = timeout(Duration::from_secs(5), member.restart(|_| {})).await;
     let member = member.expect("the call that waits holds the stop up");
-    let status = end(waiter).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable);
+    let text = "etcdserver: server stopped";
+    refused(end(waiter).await, Code::Unavailable, text);
     assert!(member.pair("l/1").await.is_some());
 }
 
 #[tokio::test]
-async fn s3_an_election_from_the_first_candidate_to_the_second() {
+async fn c3_an_election_from_the_first_candidate_to_the_second() {
     let member = Member::start().await;
     member.grant(&[1, 2, 3]).await;
     let mut election = elections(&member);
@@ -293,7 +291,7 @@ async fn s3_an_election_from_the_first_candidate_to_the_second() {
 }
 
 #[tokio::test]
-async fn s3_a_candidate_that_has_lost_its_key_has_not_won() {
+async fn c3_a_candidate_that_has_lost_its_key_has_not_won() {
     let member = Member::start().await;
     member.grant(&[1, 2]).await;
     elections(&member).campaign(campaign(1, "a")).await.unwrap();
@@ -307,7 +305,7 @@ async fn s3_a_candidate_that_has_lost_its_key_has_not_won() {
 }
 
 #[tokio::test]
-async fn s3_proclaim_and_resign() {
+async fn c3_proclaim_and_resign() {
     let member = Member::start().await;
     member.grant(&[1]).await;
     let mut election = elections(&member);
@@ -356,7 +354,7 @@ async fn s3_proclaim_and_resign() {
 }
 
 #[tokio::test]
-async fn s3_observe_sees_the_leader_its_values_and_the_next_leader() {
+async fn c3_observe_sees_the_leader_its_values_and_the_next_leader() {
     let member = Member::start().await;
     member.grant(&[1, 2]).await;
     let mut election = elections(&member);
@@ -393,6 +391,53 @@ async fn s3_observe_sees_the_leader_its_values_and_the_next_leader() {
         .unwrap();
     election.campaign(campaign(2, "c")).await.unwrap();
     assert_eq!(next().await, (text("e/2"), text("c"), 5, 5));
+}
+
+/// What the calls inside are refused with comes out with its text and without its code.
+#[tokio::test]
+async fn s10_errors_of_the_calls_inside_are_unknown() {
+    let member = Member::start().await;
+    member.grant(&[1]).await;
+    let large = "v".repeat(1_572_864);
+    let mut election = elections(&member);
+    let answer = election.campaign(campaign(1, &large)).await;
+    refused(answer, Code::Unknown, TOO_LARGE);
+    let won = election.campaign(campaign(1, "a")).await.unwrap();
+    let large = ProclaimRequest {
+        leader: won.into_inner().leader,
+        value: text(&large),
+    };
+    let answer = election.proclaim(large).await;
+    refused(answer, Code::Unknown, TOO_LARGE);
+    let raise = alarm(AlarmAction::Activate, 7, pb::AlarmType::Corrupt);
+    member.alarm(raise).await;
+    refused(
+        locks(&member).lock(lock("l", 1)).await,
+        Code::Unknown,
+        CORRUPT,
+    );
+    let request = UnlockRequest { key: text("l/1") };
+    refused(locks(&member).unlock(request).await, Code::Unknown, CORRUPT);
+    let answer = election.campaign(campaign(1, "b")).await;
+    refused(answer, Code::Unknown, CORRUPT);
+    // Who leads can still be read.
+    let name = LeaderRequest { name: text("e") };
+    let leader = election.leader(name).await.unwrap().into_inner();
+    assert_eq!(leader.kv.unwrap().value, "a");
+}
+
+#[tokio::test]
+async fn s10_a_lock_without_a_lease_gets_one_each_time() {
+    let member = Member::start().await;
+    let first = locks(&member).lock(lock("l", 0)).await.unwrap();
+    let mut late = Request::new(lock("l", 0));
+    late.set_timeout(Duration::from_millis(200));
+    // Another lease, so it has to wait, and does not own it already.
+    assert!(locks(&member).lock(late).await.is_err());
+    let key = first.into_inner().key;
+    member.unlock(std::str::from_utf8(&key).unwrap()).await;
+    let second = locks(&member).lock(lock("l", 0)).await.unwrap();
+    assert_ne!(second.into_inner().key, key);
 }
 
 #[tokio::test]

@@ -30,8 +30,13 @@ impl Member {
 
     /// The same member again, with the same data.
     pub(crate) async fn restart(self, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_in(self.stop().await, change).await
+    }
+
+    /// Ends the member, and returns its directory.
+    pub(crate) async fn stop(self) -> TempDir {
         self.server.stop().await.unwrap();
-        Self::start_in(self.dir, change).await
+        self.dir
     }
 
     async fn start_in(dir: TempDir, change: impl FnOnce(&mut Config)) -> Self {
@@ -155,3 +160,5 @@ pub(crate) const FUTURE: &str = "etcdserver: mvcc: required revision is a future
 pub(crate) const TOO_MANY_OPS: &str = "etcdserver: too many operations in txn request";
 pub(crate) const DUPLICATE_KEY: &str = "etcdserver: duplicate key given in txn request";
 pub(crate) const TOO_LARGE: &str = "etcdserver: request is too large";
+pub(crate) const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
+pub(crate) const CORRUPT: &str = "etcdserver: corrupt cluster";

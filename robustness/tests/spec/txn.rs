@@ -2,36 +2,60 @@
 
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb as pb;
+use pb::alarm_request::AlarmAction;
 use pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use pb::request_op::Request;
 use pb::response_op::Response;
 use tonic::Code;
 
+use crate::alarms::{alarm, quota};
 use crate::support::*;
 
-fn op(request: Request) -> pb::RequestOp {
+pub(crate) fn op(request: Request) -> pb::RequestOp {
     pb::RequestOp {
         request: Some(request),
     }
 }
 
-fn put_op(key: &str, value: &str) -> pb::RequestOp {
+pub(crate) fn put_op(key: &str, value: &str) -> pb::RequestOp {
     op(Request::RequestPut(put(key, value)))
 }
 
-fn get_op(key: &str) -> pb::RequestOp {
+pub(crate) fn get_op(key: &str) -> pb::RequestOp {
     op(Request::RequestRange(get(key)))
 }
 
-fn delete_op(key: &str, end: &str) -> pb::RequestOp {
+pub(crate) fn delete_op(key: &str, end: &str) -> pb::RequestOp {
     op(Request::RequestDeleteRange(delete(key, end)))
 }
 
-fn nested(txn: pb::TxnRequest) -> pb::RequestOp {
+/// A Range at this revision.
+fn at(revision: i64) -> pb::RequestOp {
+    op(Request::RequestRange(pb::RangeRequest {
+        revision,
+        ..get("a")
+    }))
+}
+
+/// A Put that names a lease which nobody has granted.
+fn without_its_lease() -> pb::RequestOp {
+    op(Request::RequestPut(pb::PutRequest {
+        lease: 99,
+        ..put("b", "")
+    }))
+}
+
+/// What the operations have answered.
+fn contents(responses: Vec<pb::ResponseOp>) -> Vec<Response> {
+    let responses = responses.into_iter();
+    responses.map(|op| op.response.unwrap()).collect()
+}
+
+pub(crate) fn nested(txn: pb::TxnRequest) -> pb::RequestOp {
     op(Request::RequestTxn(txn))
 }
 
-fn then(success: Vec<pb::RequestOp>) -> pb::TxnRequest {
+pub(crate) fn then(success: Vec<pb::RequestOp>) -> pb::TxnRequest {
     pb::TxnRequest {
         success,
         ..Default::default()
@@ -53,7 +77,7 @@ fn compare(
     }
 }
 
-fn version(key: &str, result: CompareResult, operand: i64) -> pb::Compare {
+pub(crate) fn version(key: &str, result: CompareResult, operand: i64) -> pb::Compare {
     compare(
         key,
         CompareTarget::Version,
@@ -62,7 +86,7 @@ fn version(key: &str, result: CompareResult, operand: i64) -> pb::Compare {
     )
 }
 
-fn value(key: &str, result: CompareResult, operand: &'static str) -> pb::Compare {
+pub(crate) fn value(key: &str, result: CompareResult, operand: &'static str) -> pb::Compare {
     compare(
         key,
         CompareTarget::Value,
@@ -77,6 +101,115 @@ async fn holds(member: &Member, compare: pb::Compare) -> bool {
         ..Default::default()
     };
     member.kv().txn(txn).await.unwrap().into_inner().succeeded
+}
+
+#[tokio::test]
+async fn s4_5_1_room_is_looked_for_before_anything_else_but_only_for_puts() {
+    let member = Member::start_with(quota(1)).await;
+    let mut kv = member.kv();
+    // The larger branch counts, also if it is the other one, or nested.
+    let costly = nested(then(vec![put_op("", "v")]));
+    let in_failure = pb::TxnRequest {
+        failure: vec![costly.clone()],
+        ..Default::default()
+    };
+    for request in [then(vec![costly]), in_failure] {
+        let answer = kv.txn(request).await;
+        refused(answer, Code::ResourceExhausted, NO_SPACE);
+    }
+    let answer = kv.txn(then(vec![delete_op("", "")])).await;
+    refused(answer, Code::InvalidArgument, EMPTY_KEY);
+    kv.txn(then(vec![delete_op("a", "")])).await.unwrap();
+}
+
+#[tokio::test]
+async fn s4_5_2_every_list_is_limited_and_the_longest_counts() {
+    let member = Member::start().await;
+    let gets = |count: usize| vec![get_op("k"); count];
+    let txn = |compares: usize, success, failure| pb::TxnRequest {
+        compare: vec![version("k", CompareResult::Equal, 0); compares],
+        success: gets(success),
+        failure: gets(failure),
+    };
+    for (request, fits) in [
+        (txn(128, 128, 128), true),
+        (txn(129, 0, 0), false),
+        (txn(0, 129, 0), false),
+        (txn(0, 0, 129), false),
+        // What is nested has what the longest list of the outer level has left.
+        (
+            pb::TxnRequest {
+                success: vec![nested(txn(1, 28, 27))],
+                ..txn(100, 0, 0)
+            },
+            true,
+        ),
+        (
+            pb::TxnRequest {
+                failure: vec![nested(txn(1, 27, 29))],
+                ..txn(100, 0, 0)
+            },
+            false,
+        ),
+    ] {
+        let answer = member.kv().txn(request).await;
+        if fits {
+            answer.unwrap();
+        } else {
+            refused(answer, Code::InvalidArgument, TOO_MANY_OPS);
+        }
+    }
+}
+
+#[tokio::test]
+async fn s4_5_2_all_ops_are_checked_before_any_overlap_and_before_what_they_would_find() {
+    let member = Member::start().await;
+    let mut kv = member.kv();
+    let invalid = Code::InvalidArgument;
+    let twice = vec![put_op("k", "1"), put_op("k", "2")];
+    let request = pb::TxnRequest {
+        success: twice.clone(),
+        failure: vec![nested(then(vec![get_op("")]))],
+        ..Default::default()
+    };
+    refused(kv.txn(request).await, invalid, EMPTY_KEY);
+    let request = pb::TxnRequest {
+        success: vec![at(99), put_op("a", "1")],
+        failure: twice,
+        ..Default::default()
+    };
+    refused(kv.txn(request).await, invalid, DUPLICATE_KEY);
+}
+
+/// Only what writes, whatever branch is taken, is a write; a nested Txn always is.
+#[tokio::test]
+async fn s4_5_4_what_only_reads_is_not_refused_as_a_write() {
+    let member = Member::start().await;
+    member.put("a", "1").await;
+    let raise = alarm(AlarmAction::Activate, 7, pb::AlarmType::Corrupt);
+    member.alarm(raise).await;
+    let compare = pb::TxnRequest {
+        compare: vec![value("a", CompareResult::Equal, "1")],
+        ..Default::default()
+    };
+    let reads = pb::TxnRequest {
+        success: vec![get_op("a")],
+        failure: vec![get_op("b")],
+        ..compare.clone()
+    };
+    for request in [compare, reads.clone()] {
+        let answer = member.kv().txn(request).await.unwrap().into_inner();
+        assert!(answer.succeeded);
+        full(answer.header, 2);
+    }
+    let other_branch = pb::TxnRequest {
+        failure: vec![delete_op("a", "")],
+        ..reads.clone()
+    };
+    for request in [other_branch, then(vec![nested(reads)])] {
+        let answer = member.kv().txn(request).await;
+        refused(answer, Code::DataLoss, CORRUPT);
+    }
 }
 
 #[tokio::test]
@@ -299,22 +432,138 @@ async fn s4_5_6_compares() {
 }
 
 #[tokio::test]
+async fn s4_5_6_nested_compares_see_the_state_before_the_txn() {
+    let member = Member::start().await;
+    let missing = |key: &str, success: &str, failure: &str| {
+        nested(pb::TxnRequest {
+            compare: vec![version(key, CompareResult::Equal, 0)],
+            success: vec![put_op(success, "")],
+            failure: vec![put_op(failure, "")],
+        })
+    };
+    let request = then(vec![
+        put_op("a", "1"),
+        missing("a", "a was missing", "a was there"),
+        missing("a was missing", "both", "one"),
+    ]);
+    let answer = member.kv().txn(request).await.unwrap().into_inner();
+    let succeeded: Vec<_> = answer.responses[1..]
+        .iter()
+        .map(|op| match op.response.as_ref().unwrap() {
+            Response::ResponseTxn(nested) => nested.succeeded,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(succeeded, [true, true]);
+    let all = member.kv().range(range("\0", "\0")).await.unwrap();
+    assert_eq!(keys(&all.into_inner().kvs), ["a", "a was missing", "both"]);
+}
+
+#[tokio::test]
+async fn s4_5_7_checks_are_of_the_state_before_the_txn_and_in_the_order_of_the_ops() {
+    let member = Member::start().await;
+    member.put("a", "1").await;
+    let mut kv = member.kv();
+    let leased = without_its_lease();
+    // 3 is what the put makes.
+    let (range, lease) = (Code::OutOfRange, Code::NotFound);
+    let answer = kv.txn(then(vec![put_op("a", "2"), at(3)])).await;
+    refused(answer, range, FUTURE);
+    let inner = |op: &pb::RequestOp| nested(then(vec![op.clone()]));
+    for (first, second) in [(at(3), leased.clone()), (inner(&at(3)), inner(&leased))] {
+        let answer = kv.txn(then(vec![first.clone(), second.clone()])).await;
+        refused(answer, range, FUTURE);
+        let answer = kv.txn(then(vec![second, first])).await;
+        refused(answer, lease, LEASE_NOT_FOUND);
+    }
+    // Nested ones on the path that is taken, and only there.
+    let branches = |success, failure| {
+        nested(pb::TxnRequest {
+            success: vec![success],
+            failure: vec![failure],
+            ..Default::default()
+        })
+    };
+    let answer = kv.txn(then(vec![branches(leased.clone(), get_op("a"))]));
+    refused(answer.await, lease, LEASE_NOT_FOUND);
+    kv.txn(then(vec![branches(get_op("a"), leased)]))
+        .await
+        .unwrap();
+    // Also where nothing is written.
+    refused(kv.txn(then(vec![at(3)])).await, range, FUTURE);
+    assert_eq!(member.pair("a").await.unwrap().mod_revision, 2);
+}
+
+/// Before the first compaction its revision is -1.
+#[tokio::test]
+async fn s4_5_7_negative_revisions_mostly_fail() {
+    let member = Member::start().await;
+    member.put("a", "1").await;
+    let at = |revision| then(vec![at(revision)]);
+    let mut kv = member.kv();
+    for revision in [-2, i64::MIN] {
+        refused(kv.txn(at(revision)).await, Code::OutOfRange, COMPACTED);
+    }
+    for revision in [-1, 0] {
+        kv.txn(at(revision)).await.unwrap();
+    }
+    let zero = pb::CompactionRequest::default();
+    kv.compact(zero).await.unwrap();
+    refused(kv.txn(at(-1)).await, Code::OutOfRange, COMPACTED);
+}
+
+#[tokio::test]
+async fn s4_5_ops_are_answered_as_alone() {
+    let member = Member::start().await;
+    for key in ["a", "b", "c"] {
+        member.put(key, "1").await;
+    }
+    let request = then(vec![
+        op(Request::RequestRange(pb::RangeRequest {
+            limit: 2,
+            ..range("a", "z")
+        })),
+        op(Request::RequestPut(pb::PutRequest {
+            prev_kv: true,
+            ..put("a", "2")
+        })),
+        op(Request::RequestDeleteRange(pb::DeleteRangeRequest {
+            prev_kv: true,
+            ..delete("b", "z")
+        })),
+        op(Request::RequestRange(pb::RangeRequest {
+            count_only: true,
+            ..range("a", "z")
+        })),
+    ]);
+    let answer = member.kv().txn(request).await.unwrap().into_inner();
+    let responses = contents(answer.responses);
+    let [
+        Response::ResponseRange(page),
+        Response::ResponsePut(put),
+        Response::ResponseDeleteRange(deleted),
+        Response::ResponseRange(counted),
+    ] = &responses[..]
+    else {
+        panic!("{responses:?}");
+    };
+    assert_eq!(keys(&page.kvs), ["a", "b"]);
+    assert_eq!((page.more, page.count), (true, 3));
+    let previous = put.prev_kv.as_ref().unwrap();
+    assert_eq!((&previous.value[..], previous.mod_revision), (&b"1"[..], 2));
+    assert_eq!(deleted.deleted, 2);
+    assert_eq!(keys(&deleted.prev_kvs), ["b", "c"]);
+    assert_eq!((counted.kvs.len(), counted.count), (0, 1));
+}
+
+#[tokio::test]
 async fn s4_5_7_checks_of_the_taken_branch_only() {
     let member = Member::start().await;
     let mut kv = member.kv();
     for _ in 2..=4 {
         member.put("a", "1").await;
     }
-    let at = |revision| {
-        op(Request::RequestRange(pb::RangeRequest {
-            revision,
-            ..get("a")
-        }))
-    };
-    let leased = op(Request::RequestPut(pb::PutRequest {
-        lease: 99,
-        ..put("b", "")
-    }));
+    let leased = without_its_lease();
     let missing = op(Request::RequestPut(pb::PutRequest {
         ignore_value: true,
         ..put("none", "")
@@ -369,11 +618,7 @@ async fn s4_5_8_one_revision_and_headers() {
         assert_eq!(header, expected, "the header of an op has a revision only");
         header.revision
     };
-    let responses: Vec<_> = answer
-        .responses
-        .into_iter()
-        .map(|op| op.response.unwrap())
-        .collect();
+    let responses = contents(answer.responses);
     let [
         Response::ResponseRange(before),
         Response::ResponsePut(put),

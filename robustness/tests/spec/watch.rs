@@ -1,4 +1,4 @@
-//! Spec watch.md: sections 2 (`s2_…`), 3, 4 and 6, over the wire.
+//! Section 5 of spec validation.md, and sections 2 (`w2_…`), 3, 4 and 6 of spec watch.md.
 
 use std::time::Duration;
 
@@ -9,19 +9,20 @@ use ferrite_api::pb::etcdserverpb::watch_request::RequestUnion;
 use ferrite_api::pb::mvccpb;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 
 use crate::support::*;
+use crate::txn::{put_op, then};
 
 /// A watch stream and the requests into it.
-struct Watch {
+pub(crate) struct Watch {
     requests: Option<mpsc::UnboundedSender<pb::WatchRequest>>,
     responses: Streaming<pb::WatchResponse>,
 }
 
 impl Watch {
     /// Opens a stream with this first request.
-    async fn open(member: &Member, first: pb::WatchCreateRequest) -> Self {
+    pub(crate) async fn open(member: &Member, first: pb::WatchCreateRequest) -> Self {
         let (requests, receiver) = mpsc::unbounded_channel();
         requests
             .send(request(RequestUnion::CreateRequest(first)))
@@ -64,7 +65,7 @@ impl Watch {
     }
 
     /// The next response, of a watcher that is created.
-    async fn created(&mut self, id: i64, revision: i64) {
+    pub(crate) async fn created(&mut self, id: i64, revision: i64) {
         let response = self.next().await;
         assert!(response.created && !response.canceled, "{response:?}");
         assert_eq!((response.watch_id, response.events.len()), (id, 0));
@@ -81,12 +82,21 @@ impl Watch {
     }
 
     /// The next response: events of this watcher, as text.
-    async fn events(&mut self, id: i64) -> Vec<String> {
+    pub(crate) async fn events(&mut self, id: i64) -> Vec<String> {
         let response = self.next().await;
         assert!(!response.created && !response.canceled && !response.fragment);
         assert_eq!(response.watch_id, id, "{response:?}");
         assert!(!response.events.is_empty());
         response.events.iter().map(text).collect()
+    }
+
+    /// The next events, of this watcher, in however many responses.
+    async fn collect(&mut self, id: i64, count: usize) -> Vec<String> {
+        let mut seen = Vec::new();
+        while seen.len() < count {
+            seen.extend(self.events(id).await);
+        }
+        seen
     }
 }
 
@@ -121,7 +131,7 @@ fn key(key: &str) -> pb::WatchCreateRequest {
     }
 }
 
-fn keys(from: &str, end: &str) -> pb::WatchCreateRequest {
+pub(crate) fn keys(from: &str, end: &str) -> pb::WatchCreateRequest {
     pb::WatchCreateRequest {
         range_end: Bytes::from(end.to_owned()),
         ..key(from)
@@ -136,7 +146,7 @@ fn from(start_revision: i64, request: pb::WatchCreateRequest) -> pb::WatchCreate
 }
 
 #[tokio::test]
-async fn s2_now_is_exactly_the_created_revision() {
+async fn w2_now_is_exactly_the_created_revision() {
     let member = Member::start().await;
     member.put("a", "old").await;
     let mut watch = Watch::open(&member, key("a")).await;
@@ -147,7 +157,7 @@ async fn s2_now_is_exactly_the_created_revision() {
 }
 
 #[tokio::test]
-async fn s2_ranges() {
+async fn w2_ranges() {
     let member = Member::start().await;
     let mut watch = Watch::open(&member, keys("", "\0")).await; // 0: everything
     watch.create(key("")); // 1: the key of one zero byte
@@ -171,7 +181,7 @@ async fn s2_ranges() {
 }
 
 #[tokio::test]
-async fn s2_refusals_leave_the_stream_alone() {
+async fn w2_refusals_leave_the_stream_alone() {
     let member = Member::start().await;
     let mut watch = Watch::open(&member, from(-1, key("a"))).await;
     watch.refused(COMPACTED).await;
@@ -196,8 +206,168 @@ async fn s2_refusals_leave_the_stream_alone() {
     assert_eq!(watch.events(7).await, ["PUT a=1@2"]);
 }
 
+/// A request with several faults is refused for the first one.
 #[tokio::test]
-async fn s2_ids_are_counted_from_0_and_skip_those_in_use() {
+async fn s5_the_order_of_refusals() {
+    let member = Member::start().await;
+    let taken = pb::WatchCreateRequest {
+        watch_id: 7,
+        ..key("a")
+    };
+    let mut watch = Watch::open(&member, taken).await;
+    watch.created(7, 1).await;
+    let mut request = pb::WatchCreateRequest {
+        watch_id: 7,
+        start_revision: -1,
+        ..keys("b", "a")
+    };
+    watch.create(request.clone());
+    watch.refused(COMPACTED).await;
+    request.start_revision = 0;
+    watch.create(request.clone());
+    watch.refused("mvcc: watcher range is empty").await;
+    request.range_end = Bytes::from_static(b"z");
+    watch.create(request);
+    watch
+        .refused("mvcc: duplicate watch ID provided on the WatchStream")
+        .await;
+}
+
+#[tokio::test]
+async fn s5_ids_of_the_counter_are_used_once_and_given_ones_are_free() {
+    let member = Member::start().await;
+    let mut watch = Watch::open(&member, key("a")).await;
+    watch.created(0, 1).await;
+    watch.cancel(0);
+    assert!(watch.next().await.canceled);
+    watch.create(key("a"));
+    watch.created(1, 1).await;
+    for id in [-5, i64::MIN, i64::MAX] {
+        watch.create(pb::WatchCreateRequest {
+            watch_id: id,
+            ..key("a")
+        });
+        watch.created(id, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn s5_unknown_filters_and_empty_requests_are_ignored() {
+    let member = Member::start().await;
+    let unknown = pb::WatchCreateRequest {
+        filters: vec![2, -1, 77],
+        ..key("a")
+    };
+    let mut watch = Watch::open(&member, unknown).await;
+    watch.created(0, 1).await;
+    let requests = watch.requests.as_ref().unwrap();
+    requests.send(pb::WatchRequest::default()).unwrap();
+    watch.create(key("b"));
+    watch.created(1, 1).await;
+    member.put("a", "1").await;
+    member.delete("a", "").await;
+    let seen = watch.collect(0, 2).await;
+    assert_eq!(seen, ["PUT a=1@2", "DELETE a@3"]);
+}
+
+#[tokio::test]
+async fn s5_both_filters_leave_nothing_to_send() {
+    let member = Member::start().await;
+    let nothing = pb::WatchCreateRequest {
+        filters: vec![0, 1],
+        ..from(1, key("a"))
+    };
+    member.put("a", "1").await;
+    let mut watch = Watch::open(&member, nothing).await;
+    watch.created(0, 2).await;
+    watch.create(from(1, key("a")));
+    watch.created(1, 2).await;
+    member.delete("a", "").await;
+    let seen = watch.collect(1, 2).await;
+    assert_eq!(seen, ["PUT a=1@2", "DELETE a@3"]);
+}
+
+#[tokio::test]
+async fn s5_headers_of_events() {
+    let member = Member::start().await;
+    for value in ["1", "2"] {
+        member.put("a", value).await;
+    }
+    member.put("b", "3").await;
+    let mut watch = Watch::open(&member, from(2, key("a"))).await;
+    watch.created(0, 4).await;
+    // History: the revision of the store, not that of the events.
+    let history = watch.next().await;
+    assert_eq!(history.events.len(), 2);
+    full(history.header, 4);
+    // Live: that of the events.
+    member.put("a", "4").await;
+    full(watch.next().await.header, 5);
+}
+
+/// Two keys at each of many revisions: no response ends within one, and none has more than a thousand.
+#[tokio::test]
+async fn s5_history_comes_in_responses_of_whole_revisions() {
+    let member = Member::start().await;
+    let last = 1102;
+    let mut puts = tokio::task::JoinSet::new();
+    for _ in 2..=last {
+        let mut kv = member.kv();
+        let request = then(vec![put_op("a", ""), put_op("b", "")]);
+        puts.spawn(async move { kv.txn(request).await.unwrap() });
+    }
+    puts.join_all().await;
+    let mut watch = Watch::open(&member, from(1, keys("a", "z"))).await;
+    watch.created(0, last).await;
+    let mut next = 2;
+    while next <= last {
+        let events = watch.events(0).await;
+        assert!(events.len() <= 2000 && events.len().is_multiple_of(2));
+        for pair in events.chunks(2) {
+            assert_eq!(pair, [format!("PUT a=@{next}"), format!("PUT b=@{next}")]);
+            next += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn s5_a_refused_start_revision_takes_no_history_from_others() {
+    let member = Member::start().await;
+    for value in ["1", "2", "3"] {
+        member.put("a", value).await;
+    }
+    let mut watch = Watch::open(&member, from(2, key("a"))).await;
+    watch.create(from(-1, key("a")));
+    watch.create(from(3, key("a")));
+    watch.created(0, 4).await;
+    let mut refusals = 0;
+    let mut seen = [Vec::new(), Vec::new()];
+    while seen[0].len() < 3 || seen[1].len() < 2 {
+        let response = watch.next().await;
+        match response.watch_id {
+            -1 => refusals += 1,
+            0 => seen[0].extend(response.events.iter().map(text)),
+            _ => seen[1].extend(response.events.iter().map(text)),
+        }
+    }
+    assert_eq!(refusals, 1);
+    assert_eq!(seen[0], ["PUT a=1@2", "PUT a=2@3", "PUT a=3@4"]);
+    assert_eq!(seen[1], ["PUT a=2@3", "PUT a=3@4"]);
+}
+
+#[tokio::test]
+async fn s5_a_stream_ends_with_its_server() {
+    let member = Member::start().await;
+    let mut watch = Watch::open(&member, key("a")).await;
+    watch.created(0, 1).await;
+    let _stopped = member.stop().await;
+    let end = watch.responses.message().await.unwrap_err();
+    let text = "etcdserver: server stopped";
+    refused::<()>(Err(end), Code::Unavailable, text);
+}
+
+#[tokio::test]
+async fn w2_ids_are_counted_from_0_and_skip_those_in_use() {
     let member = Member::start().await;
     let one = pb::WatchCreateRequest {
         watch_id: 1,
@@ -212,7 +382,7 @@ async fn s2_ids_are_counted_from_0_and_skip_those_in_use() {
 }
 
 #[tokio::test]
-async fn s2_history_then_live() {
+async fn w2_history_then_live() {
     let member = Member::start().await;
     for value in ["1", "2", "3"] {
         member.put("a", value).await;
@@ -227,7 +397,7 @@ async fn s2_history_then_live() {
 }
 
 #[tokio::test]
-async fn s2_a_future_start_waits() {
+async fn w2_a_future_start_waits() {
     let member = Member::start().await;
     let mut watch = Watch::open(&member, from(4, key("a"))).await;
     watch.created(0, 1).await;
@@ -241,7 +411,7 @@ async fn s2_a_future_start_waits() {
 }
 
 #[tokio::test]
-async fn s2_below_the_compaction_is_created_then_cancelled_and_at_it_is_legal() {
+async fn w2_below_the_compaction_is_created_then_cancelled_and_at_it_is_legal() {
     let member = Member::start().await;
     member.put("a", "1").await;
     member.put("a", "2").await;
@@ -262,7 +432,7 @@ async fn s2_below_the_compaction_is_created_then_cancelled_and_at_it_is_legal() 
 }
 
 #[tokio::test]
-async fn s3_after_a_cancel_nothing_comes_and_the_id_is_free() {
+async fn w3_after_a_cancel_nothing_comes_and_the_id_is_free() {
     let member = Member::start().await;
     let five = pb::WatchCreateRequest {
         watch_id: 5,
@@ -284,7 +454,7 @@ async fn s3_after_a_cancel_nothing_comes_and_the_id_is_free() {
 }
 
 #[tokio::test]
-async fn s3_a_client_that_closes_its_side_goes_on_watching() {
+async fn w3_a_client_that_closes_its_side_goes_on_watching() {
     let member = Member::start().await;
     let mut watch = Watch::open(&member, key("a")).await;
     watch.created(0, 1).await;
@@ -296,7 +466,7 @@ async fn s3_a_client_that_closes_its_side_goes_on_watching() {
 }
 
 #[tokio::test]
-async fn s4_a_transaction_is_one_response_in_the_order_of_its_operations() {
+async fn w4_a_transaction_is_one_response_in_the_order_of_its_operations() {
     let member = Member::start().await;
     member.put("c", "1").await;
     let mut watch = Watch::open(&member, keys("a", "z")).await;
@@ -317,7 +487,7 @@ async fn s4_a_transaction_is_one_response_in_the_order_of_its_operations() {
 }
 
 #[tokio::test]
-async fn s4_filters_and_previous_pairs() {
+async fn w4_filters_and_previous_pairs() {
     let member = Member::start().await;
     let filtered = |filter| pb::WatchCreateRequest {
         filters: vec![filter],
@@ -337,10 +507,7 @@ async fn s4_filters_and_previous_pairs() {
     member.put("a", "2").await;
     member.delete("a", "").await;
     member.put("a", "3").await;
-    let mut seen = Vec::new();
-    while seen.len() < 4 {
-        seen.extend(all.events(0).await);
-    }
+    let seen = all.collect(0, 4).await;
     let expected = [
         "PUT a=1@2",
         "PUT a=2@3 (1@2)",
@@ -349,15 +516,12 @@ async fn s4_filters_and_previous_pairs() {
     ];
     assert_eq!(seen, expected);
     assert_eq!(deletes.events(0).await, ["DELETE a@4"]);
-    let mut seen = Vec::new();
-    while seen.len() < 3 {
-        seen.extend(puts.events(0).await);
-    }
+    let seen = puts.collect(0, 3).await;
     assert_eq!(seen, ["PUT a=1@2", "PUT a=2@3", "PUT a=3@5"]);
 }
 
 #[tokio::test]
-async fn s4_previous_pairs_of_history_unless_they_are_compacted() {
+async fn w4_previous_pairs_of_history_unless_they_are_compacted() {
     let member = Member::start().await;
     member.put("a", "1").await;
     member.put("a", "2").await;
@@ -378,7 +542,7 @@ async fn s4_previous_pairs_of_history_unless_they_are_compacted() {
 
 /// A response of 2 MiB or more: three values of one Txn, and three that they replace.
 #[tokio::test]
-async fn s4_fragments_only_if_asked_for() {
+async fn w4_fragments_only_if_asked_for() {
     let member = Member::start().await;
     let value = "v".repeat(450 << 10);
     let names = ["a", "b", "c"];
@@ -428,7 +592,7 @@ async fn s4_fragments_only_if_asked_for() {
 }
 
 #[tokio::test]
-async fn s6_progress_speaks_for_all_watchers_behind_their_events() {
+async fn w6_progress_speaks_for_all_watchers_behind_their_events() {
     let member = Member::start().await;
     let mut watch = Watch::open(&member, key("a")).await;
     watch.created(0, 1).await;
@@ -446,7 +610,7 @@ async fn s6_progress_speaks_for_all_watchers_behind_their_events() {
 }
 
 #[tokio::test]
-async fn s6_no_progress_without_watchers_or_before_a_start_revision() {
+async fn w6_no_progress_without_watchers_or_before_a_start_revision() {
     let member = Member::start().await;
     let mut watch = Watch::open(&member, from(9, key("a"))).await;
     watch.created(0, 1).await;
@@ -463,7 +627,7 @@ async fn s6_no_progress_without_watchers_or_before_a_start_revision() {
 }
 
 #[tokio::test]
-async fn s6_watchers_are_told_of_progress_periodically() {
+async fn w6_watchers_are_told_of_progress_periodically() {
     let member = Member::start_with(|config| {
         config.watch_progress_notify_interval = Duration::from_millis(100);
     })
