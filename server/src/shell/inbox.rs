@@ -100,3 +100,47 @@ impl Inbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn read() -> Input<Waiter> {
+        let (waiter, _) = oneshot::channel();
+        Input::Read { waiter }
+    }
+
+    /// The code of "too many requests" is UNKNOWN on the wire.
+    #[test]
+    fn s1_2_1_a_member_that_does_not_keep_up_refuses_more_until_it_does() {
+        let inbox = Inbox::default();
+        for _ in 0..CAPACITY {
+            assert_eq!(inbox.send(read()), Ok(()));
+        }
+        let refusal = inbox.send(read()).unwrap_err();
+        let status = tonic::Status::from(refusal);
+        assert_eq!(
+            (status.code(), status.message()),
+            (tonic::Code::Unknown, "etcdserver: too many requests")
+        );
+        let mut taken = Vec::new();
+        inbox.drain(&mut taken);
+        assert_eq!(taken.len(), CAPACITY);
+        assert_eq!(inbox.send(read()), Ok(()));
+    }
+
+    #[test]
+    fn e2_6_a_stopped_member_says_so_to_those_who_wait_and_those_who_come() {
+        let inbox = Inbox::default();
+        let (waiter, mut answer) = oneshot::channel();
+        inbox.send(Input::Read { waiter }).unwrap();
+        inbox.close();
+        let Reply::Failed(error) = answer.try_recv().unwrap() else {
+            panic!("an answer of a member that has stopped");
+        };
+        assert_eq!(error, ferrite_api::Error::Stopped.into());
+        assert_eq!(inbox.send(read()), Err(ferrite_api::Error::Stopped));
+    }
+}
