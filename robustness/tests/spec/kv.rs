@@ -116,7 +116,7 @@ async fn s4_1_range_refusals() {
         Code::OutOfRange,
         COMPACTED,
     );
-    for (revision, modified) in [(4, 4), (5, 5), (0, 5), (-9, 5)] {
+    for (revision, modified) in [(4, 4), (5, 5), (0, 5), (-9, 5), (i64::MIN, 5)] {
         let request = pb::RangeRequest {
             revision,
             ..get("a")
@@ -530,6 +530,11 @@ async fn s4_4_delete_range() {
     let none = kv.delete_range(delete("x", "")).await.unwrap().into_inner();
     assert_eq!(none.deleted, 0);
     full(none.header, 4);
+    // Nor is a range that holds nothing.
+    for (from, end) in [("b", "b"), ("c", "a"), ("x", "\0")] {
+        let none = kv.delete_range(delete(from, end)).await.unwrap();
+        assert_eq!(none.into_inner().deleted, 0, "[{from:?}, {end:?})");
+    }
     let two = pb::DeleteRangeRequest {
         prev_kv: true,
         ..delete("a", "c")

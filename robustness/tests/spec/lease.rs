@@ -236,6 +236,17 @@ async fn s6_revoke_deletes_the_keys_in_one_revision() {
     full(revoke(&member, 2).await.unwrap().into_inner().header, 6);
 }
 
+/// Only a grant chooses another.
+#[tokio::test]
+async fn s6_no_lease_has_the_id_0() {
+    let member = Member::start().await;
+    grant(&member, 0, 60).await;
+    refused(revoke(&member, 0).await, Code::NotFound, LEASE_NOT_FOUND);
+    assert_eq!(KeepAlive::open(&member, 0).await.next().await.ttl, 0);
+    let left = time_to_live(&member, 0).await;
+    assert_eq!((left.id, left.ttl, left.granted_ttl), (0, -1, 0));
+}
+
 #[tokio::test]
 async fn s6_revoke_deletes_in_the_order_of_keys() {
     let member = Member::start().await;

@@ -344,6 +344,10 @@ async fn c3_proclaim_and_resign() {
         let answer = election.proclaim(proclaim(leader)).await;
         refused(answer, Code::Unknown, text);
     }
+    let nobody = ResignRequest {
+        leader: Some(LeaderKey::default()),
+    };
+    refused(election.resign(nobody).await, Code::Unknown, EMPTY_KEY);
     let answer = election.resign(ResignRequest { leader: None }).await;
     refused(answer, Code::Unknown, MISSING_LEADER);
     // Without a lease the key gets one that nobody renews.

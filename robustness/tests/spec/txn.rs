@@ -426,6 +426,28 @@ async fn s4_5_6_compares() {
                 ..version("x", Equal, 0)
             },
         ),
+        // To the end, and one that holds nothing.
+        (
+            true,
+            pb::Compare {
+                range_end: "\0".into(),
+                ..value("b", Equal, "7")
+            },
+        ),
+        (
+            false,
+            pb::Compare {
+                range_end: "\0".into(),
+                ..version("a", Equal, 2)
+            },
+        ),
+        (
+            true,
+            pb::Compare {
+                range_end: "a".into(),
+                ..version("b", Equal, 0)
+            },
+        ),
     ] {
         assert_eq!(holds(&member, row.clone()).await, expected, "{row:?}");
     }
