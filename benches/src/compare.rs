@@ -21,7 +21,7 @@ use crate::proc::Sample;
 use crate::report::{Goal, Metric, Report, Side};
 use crate::rpc::{Connection, Put, Range};
 use crate::server::{Children, Cluster, Program};
-use crate::watch;
+use crate::watch::{self, Target};
 
 /// How long background work may go on after the key space was written, before memory and bytes
 /// are read: longer than the pause between two checkpoints.
@@ -52,6 +52,9 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(2);
 pub enum Scenario {
     /// Exec of a fresh server to the first acknowledged write.
     Start,
+    /// Memory of 10,000 watchers of a key each. First, because memory that a load has left behind
+    /// would hold them.
+    WatchIdle,
     /// Every key written once by 64 clients: throughput, latency, CPU, memory, bytes written.
     Fill,
     /// Writes by 1 client.
@@ -90,10 +93,14 @@ pub enum Scenario {
     Watch100,
     /// Events of one key to 10,000 watchers.
     Watch10000,
+    /// Events of 1000 keys, each to its watcher, with 64 writers.
+    WatchKeys,
+    /// Events of all keys with their previous pairs to 10 watchers, with 64 writers.
+    WatchPrefix,
+    /// A watcher that begins at the first revision while 16 clients write.
+    WatchCatchUp,
     /// Writes by 64 clients while 20 streams that watch everything are not read.
     WatchStuck,
-    /// Memory of 10,000 watchers of a key each.
-    WatchIdle,
     /// kill -9 under writes, to the next acknowledged write on the same data.
     Crash,
 }
@@ -102,6 +109,7 @@ impl Scenario {
     /// All scenarios, in order.
     pub const ALL: &'static [(&'static str, Scenario)] = &[
         ("start", Scenario::Start),
+        ("watch-idle", Scenario::WatchIdle),
         ("fill", Scenario::Fill),
         ("put-1", Scenario::Put1),
         ("put-64", Scenario::Put64),
@@ -121,8 +129,10 @@ impl Scenario {
         ("watch-1", Scenario::Watch1),
         ("watch-100", Scenario::Watch100),
         ("watch-10000", Scenario::Watch10000),
+        ("watch-keys", Scenario::WatchKeys),
+        ("watch-prefix", Scenario::WatchPrefix),
+        ("watch-catch-up", Scenario::WatchCatchUp),
         ("watch-stuck", Scenario::WatchStuck),
-        ("watch-idle", Scenario::WatchIdle),
         ("crash", Scenario::Crash),
     ];
 
@@ -138,6 +148,7 @@ impl Scenario {
                 | Scenario::Watch1
                 | Scenario::Watch100
                 | Scenario::Watch10000
+                | Scenario::WatchKeys
                 | Scenario::WatchStuck
                 | Scenario::WatchIdle
         )
@@ -282,13 +293,16 @@ impl Round<'_> {
                 started.as_secs_f64() * 1e3,
             );
         }
+        if scenarios.contains(&Scenario::WatchIdle) {
+            self.watch_idle(&cluster)?;
+        }
         if scenarios.iter().any(|scenario| scenario.needs_all_keys()) {
             self.fill(&cluster)?;
         }
         for scenario in scenarios {
             match scenario {
                 // Done before or after the others.
-                Scenario::Start | Scenario::Fill | Scenario::Crash => {}
+                Scenario::Start | Scenario::WatchIdle | Scenario::Fill | Scenario::Crash => {}
                 Scenario::Put1 => self.put(&cluster, 1)?,
                 Scenario::Put64 => self.put(&cluster, 64)?,
                 Scenario::Put1000 => self.put(&cluster, 1000)?,
@@ -304,11 +318,13 @@ impl Round<'_> {
                 Scenario::List10 => self.list(&cluster, 10, false)?,
                 Scenario::ListStream3 => self.list(&cluster, 3, true)?,
                 Scenario::ListStream10 => self.list(&cluster, 10, true)?,
-                Scenario::Watch1 => self.watch(&cluster, 1)?,
-                Scenario::Watch100 => self.watch(&cluster, 100)?,
-                Scenario::Watch10000 => self.watch(&cluster, 10_000)?,
+                Scenario::Watch1 => self.watch(&cluster, Target::OneKey, 1, 1)?,
+                Scenario::Watch100 => self.watch(&cluster, Target::OneKey, 100, 1)?,
+                Scenario::Watch10000 => self.watch(&cluster, Target::OneKey, 10_000, 1)?,
+                Scenario::WatchKeys => self.watch(&cluster, Target::KeyEach, 1000, 64)?,
+                Scenario::WatchPrefix => self.watch(&cluster, Target::AllKeys, 10, 64)?,
+                Scenario::WatchCatchUp => self.watch_catch_up(&cluster)?,
                 Scenario::WatchStuck => self.watch_stuck(&cluster)?,
-                Scenario::WatchIdle => self.watch_idle(&cluster)?,
             }
         }
         let peak = cluster.sample()?.peak_rss_bytes;
@@ -542,11 +558,22 @@ impl Round<'_> {
         Ok(())
     }
 
-    fn watch(&mut self, cluster: &Cluster, watchers: usize) -> anyhow::Result<()> {
+    fn watch(
+        &mut self,
+        cluster: &Cluster,
+        target: Target,
+        watchers: usize,
+        writers: usize,
+    ) -> anyhow::Result<()> {
         let before = cluster.sample()?;
-        let fan_out = watch::fan_out(&self.plan(cluster, 1), watchers, self.comparison.time)?;
+        let plan = self.plan(cluster, writers);
+        let fan_out = watch::fan_out(&plan, target, watchers, self.comparison.time)?;
         let cpu = cluster.sample()?.cpu.saturating_sub(before.cpu);
-        let name = format!("watch {watchers}");
+        let name = match target {
+            Target::OneKey => format!("watch {watchers}"),
+            Target::KeyEach => format!("watch {watchers} keys"),
+            Target::AllKeys => format!("watch prefix {watchers}"),
+        };
         (self.line)(&fan_out.line(&name));
         self.add(
             &format!("{name}: events"),
@@ -560,6 +587,26 @@ impl Round<'_> {
             Goal::AtLeast(3.0),
             fan_out.events as f64 / cpu.as_secs_f64().max(f64::EPSILON),
         );
+        Ok(())
+    }
+
+    fn watch_catch_up(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+        let done = watch::catch_up(&self.plan(cluster, 16))?;
+        (self.line)(&format!(
+            "watch catch-up: {} events in {:.2} s",
+            done.events,
+            done.elapsed.as_secs_f64()
+        ));
+        (self.line)(&done.puts.line("put 16 beside it"));
+        no_errors(&done.puts)?;
+        let p99 = us(&done.puts, 0.99);
+        for (what, unit, goal, value) in [
+            ("events", "/s", Goal::AtLeast(1.0), done.per_second()),
+            ("puts meanwhile", "/s", Goal::None, done.puts.per_second()),
+            ("put p99 meanwhile", "us", Goal::AtMost(0.5), p99),
+        ] {
+            self.add(&format!("watch catch-up: {what}"), unit, goal, value);
+        }
         Ok(())
     }
 

@@ -5,25 +5,27 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use bytes::{Buf, Bytes};
-use ferrite_api::pb::etcdserverpb::{PutRequest, WatchCreateRequest};
-use rand::SeedableRng;
+use ferrite_api::pb::etcdserverpb::{PutRequest, RangeRequest, WatchCreateRequest};
 use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
 
 use crate::keys::Values;
-use crate::load::{Plan, Summary, on_this_thread, put};
+use crate::load::{Plan, Summary, on_this_thread, put, put_until};
 use crate::proc;
-use crate::rpc::{Connection, Put, WatchCall};
+use crate::rpc::{Connection, Put, Range, WatchCall};
 
 /// Streams over which watchers are spread, at most.
 const STREAMS: usize = 100;
 /// Connections over which streams are spread, at most.
 const CONNECTIONS: usize = 10;
-/// Puts that may be ahead of the slowest watcher: enough to keep the server busy, few enough that
+/// Puts that may be ahead of the slowest watcher, or more if there are many writers: enough to keep the server busy, few enough that
 /// no watcher falls behind for good.
 const AHEAD: u64 = 16;
 /// Patience with the slowest watcher.
@@ -66,52 +68,180 @@ impl FanOut {
     }
 }
 
-/// Watchers of the plan's first key see puts of it, one after another, for `time`. Every watcher must
-/// see every put exactly once.
+/// What is watched and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// One key: every watcher sees every put.
+    OneKey,
+    /// A key for each watcher: one watcher sees a put.
+    KeyEach,
+    /// All keys, with previous pairs: every watcher sees every put.
+    AllKeys,
+}
+
+/// Watchers see what the plan's clients put, one after another each, for `time`. Every watcher must
+/// see every put that concerns it exactly once.
 ///
 /// # Errors
-/// A call failed, or a watcher saw too few or too many events.
-pub fn fan_out(plan: &Plan, watchers: usize, time: Duration) -> anyhow::Result<FanOut> {
-    let key = plan.keys.key(0);
+/// A call failed, or the watchers saw too few or too many events.
+pub fn fan_out(
+    plan: &Plan,
+    target: Target,
+    watchers: usize,
+    time: Duration,
+) -> anyhow::Result<FanOut> {
+    let request = |n: usize| match target {
+        Target::OneKey => one_key(plan, 0),
+        Target::KeyEach => one_key(plan, n as u64),
+        Target::AllKeys => WatchCreateRequest {
+            prev_kv: true,
+            ..all_keys(plan)
+        },
+    };
     on_this_thread(async {
-        let created = open(plan, watchers, |_| key.clone()).await?;
-        let progress = Rc::new(Progress::default());
-        let slowest: Vec<Rc<Cell<u64>>> = created.iter().map(|_| Rc::default()).collect();
-        for ((call, count), seen) in created.into_iter().zip(&slowest) {
-            let reader = read(call, count, Rc::clone(seen), Rc::clone(&progress));
-            tokio::task::spawn_local(reader);
+        let created = open(plan, watchers, request).await?;
+        let seen = Seen::new(target, &created);
+        for (stream, (call, _)) in created.into_iter().enumerate() {
+            tokio::task::spawn_local(read(call, stream, Rc::clone(&seen)));
         }
         let endpoint = plan.endpoints.first().context("no endpoint")?;
-        let mut writer = Connection::open(endpoint).await?;
-        let values = Values::new(plan.value_size, plan.seed);
-        let mut rng = SmallRng::seed_from_u64(plan.seed);
         let cpu_before = proc::own_cpu()?;
         let begin = Instant::now();
-        let mut puts = 0;
-        while begin.elapsed() < time {
-            wait_for(&slowest, &progress, puts.max(AHEAD) - AHEAD).await?;
-            let request = PutRequest {
-                key: key.clone(),
-                value: values.pick(&mut rng),
-                ..PutRequest::default()
-            };
-            writer.call(Put, &request).await?;
-            puts += 1;
+        let puts = Rc::new(Cell::new(0));
+        let mut connections = Vec::new();
+        for _ in 0..plan.connections {
+            connections.push(Connection::open(endpoint).await?);
         }
-        wait_for(&slowest, &progress, puts).await?;
-        let events = progress.events.get();
+        let mut writers = Vec::new();
+        for client in 0..plan.clients {
+            let mut connection = connections[client % connections.len()].clone();
+            let (plan, seen, puts) = (plan.clone(), Rc::clone(&seen), Rc::clone(&puts));
+            writers.push(tokio::task::spawn_local(async move {
+                let values = Values::new(plan.value_size, plan.seed);
+                let mut rng = SmallRng::seed_from_u64(plan.seed + client as u64);
+                let ahead = AHEAD.max(4 * plan.clients as u64);
+                while begin.elapsed() < time {
+                    seen.wait_for(puts.get().max(ahead) - ahead).await?;
+                    let key = match target {
+                        Target::OneKey => 0,
+                        Target::KeyEach => rng.random_range(0..watchers as u64),
+                        Target::AllKeys => rng.random_range(0..plan.keys.count()),
+                    };
+                    let request = PutRequest {
+                        key: plan.keys.key(key),
+                        value: values.pick(&mut rng),
+                        ..PutRequest::default()
+                    };
+                    connection.call(Put, &request).await?;
+                    puts.set(puts.get() + 1);
+                }
+                anyhow::Ok(())
+            }));
+        }
+        for writer in writers {
+            writer.await??;
+        }
+        let puts = puts.get();
+        seen.wait_for(puts).await?;
+        let events = seen.events.get();
+        let expected = match target {
+            Target::KeyEach => puts,
+            Target::OneKey | Target::AllKeys => puts * watchers as u64,
+        };
         ensure!(
-            events == puts * watchers as u64,
+            events == expected,
             "{watchers} watchers of {puts} puts saw {events} events"
         );
         Ok(FanOut {
             puts,
             events,
-            responses: progress.responses.get(),
+            responses: seen.responses.get(),
             elapsed: begin.elapsed(),
             client_cpu: proc::own_cpu()?.saturating_sub(cpu_before),
         })
     })
+}
+
+/// What a watcher did that began in the past.
+#[derive(Clone, Debug)]
+pub struct CaughtUp {
+    /// Events until it had all that had happened when it began.
+    pub events: u64,
+    /// How long that took.
+    pub elapsed: Duration,
+    /// The puts meanwhile.
+    pub puts: Summary,
+}
+
+impl CaughtUp {
+    /// Events per second.
+    pub fn per_second(&self) -> f64 {
+        self.events as f64 / self.elapsed.as_secs_f64().max(f64::EPSILON)
+    }
+}
+
+/// A watcher of all keys that begins at the first revision, while the plan's clients write, until it
+/// has what was there when it began.
+///
+/// # Errors
+/// As [`put`]; also when the watch failed.
+pub fn catch_up(plan: &Plan) -> anyhow::Result<CaughtUp> {
+    let endpoint = plan.endpoints.first().context("no endpoint")?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers = {
+        let (plan, stop) = (plan.clone(), Arc::clone(&stop));
+        std::thread::Builder::new()
+            .name("writers".into())
+            .spawn(move || put_until(&plan, stop))?
+    };
+    let caught_up = on_this_thread(async {
+        let mut connection = Connection::open(endpoint).await?;
+        let now = RangeRequest {
+            key: plan.keys.key(0),
+            ..RangeRequest::default()
+        };
+        let now = connection.call(Range, &now).await?;
+        let behind = now.header.unwrap_or_default().revision - 1;
+        let request = WatchCreateRequest {
+            start_revision: 2,
+            ..all_keys(plan)
+        };
+        let begin = Instant::now();
+        let mut call = connection.watch(request).await?;
+        let mut events = 0;
+        // Every revision but the first has one event.
+        while events < u64::try_from(behind)? {
+            let messages = tokio::time::timeout(PATIENCE, call.next());
+            let messages = messages.await.context("no event comes")??;
+            events += messages.into_iter().map(count_events).sum::<u64>();
+        }
+        Ok((events, begin.elapsed()))
+    });
+    stop.store(true, Ordering::Relaxed);
+    let puts = writers
+        .join()
+        .map_err(|_| anyhow::anyhow!("the writers' thread panicked"))??;
+    let (events, elapsed) = caught_up?;
+    Ok(CaughtUp {
+        events,
+        elapsed,
+        puts,
+    })
+}
+
+fn one_key(plan: &Plan, number: u64) -> WatchCreateRequest {
+    WatchCreateRequest {
+        key: plan.keys.key(number),
+        ..WatchCreateRequest::default()
+    }
+}
+
+fn all_keys(plan: &Plan) -> WatchCreateRequest {
+    WatchCreateRequest {
+        key: plan.keys.key(0),
+        range_end: plan.keys.end(),
+        ..WatchCreateRequest::default()
+    }
 }
 
 /// Opens watchers of a key each, and runs `measure` while they are idle.
@@ -124,7 +254,7 @@ pub fn idle<T>(
     measure: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     on_this_thread(async {
-        let _watchers = open(plan, watchers, |n| plan.keys.key(n as u64)).await?;
+        let _watchers = open(plan, watchers, |n| one_key(plan, n as u64)).await?;
         measure()
     })
 }
@@ -135,11 +265,7 @@ pub fn idle<T>(
 /// As [`put`], and when a watcher cannot be created.
 pub fn put_beside_stuck(plan: &Plan, stuck: usize) -> anyhow::Result<Summary> {
     let endpoint = plan.endpoints.first().context("no endpoint")?.clone();
-    let all = WatchCreateRequest {
-        key: plan.keys.key(0),
-        range_end: plan.keys.end(),
-        ..WatchCreateRequest::default()
-    };
+    let all = all_keys(plan);
     let (ready, is_ready) = std::sync::mpsc::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let watchers = std::thread::Builder::new()
@@ -172,19 +298,58 @@ pub fn put_beside_stuck(plan: &Plan, stuck: usize) -> anyhow::Result<Summary> {
 }
 
 /// What all readers have seen.
-#[derive(Default)]
-struct Progress {
+struct Seen {
+    /// For each stream: events, and how many of them a put brings. Streams that share the puts
+    /// share one.
+    streams: Vec<Rc<(Cell<u64>, u64)>>,
     events: Cell<u64>,
     responses: Cell<u64>,
     moved: Notify,
     failure: Cell<Option<String>>,
 }
 
+impl Seen {
+    fn new(target: Target, created: &[(WatchCall, u64)]) -> Rc<Self> {
+        let shared = Rc::new((Cell::new(0), 1));
+        let stream = |(_, watchers): &(WatchCall, u64)| match target {
+            Target::KeyEach => Rc::clone(&shared),
+            Target::OneKey | Target::AllKeys => Rc::new((Cell::new(0), *watchers)),
+        };
+        Rc::new(Self {
+            streams: created.iter().map(stream).collect(),
+            events: Cell::default(),
+            responses: Cell::default(),
+            moved: Notify::new(),
+            failure: Cell::default(),
+        })
+    }
+
+    /// Waits until everybody concerned has seen this many puts.
+    async fn wait_for(&self, puts: u64) -> anyhow::Result<()> {
+        let all = async {
+            for stream in &self.streams {
+                while stream.0.get() < puts * stream.1 {
+                    let moved = self.moved.notified();
+                    if let Some(failure) = self.failure.take() {
+                        anyhow::bail!("a watch stream failed: {failure}");
+                    }
+                    moved.await;
+                }
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(PATIENCE, all).await {
+            Ok(result) => result,
+            Err(_) => anyhow::bail!("a watcher has not seen {puts} puts for {PATIENCE:?}"),
+        }
+    }
+}
+
 /// Opens watch streams with all of their watchers; each with the number of them.
 async fn open(
     plan: &Plan,
     watchers: usize,
-    key: impl Fn(usize) -> Bytes,
+    request: impl Fn(usize) -> WatchCreateRequest,
 ) -> anyhow::Result<Vec<(WatchCall, u64)>> {
     let endpoint = plan.endpoints.first().context("no endpoint")?;
     let streams = watchers.min(STREAMS);
@@ -195,14 +360,10 @@ async fn open(
     let mut calls = Vec::new();
     for stream in 0..streams {
         let numbers: Vec<usize> = (stream..watchers).step_by(streams).collect();
-        let request = |n: &usize| WatchCreateRequest {
-            key: key(*n),
-            ..WatchCreateRequest::default()
-        };
         let at = stream % connections.len();
-        let mut call = connections[at].watch(request(&numbers[0])).await?;
+        let mut call = connections[at].watch(request(numbers[0])).await?;
         for n in &numbers[1..] {
-            call.create(request(n))?;
+            call.create(request(*n))?;
         }
         let mut created = 0;
         while created < numbers.len() {
@@ -216,46 +377,23 @@ async fn open(
     Ok(calls)
 }
 
-/// Reads a stream of so many watchers. `seen`: puts that all of them have seen.
-async fn read(mut call: WatchCall, watchers: u64, seen: Rc<Cell<u64>>, progress: Rc<Progress>) {
-    let mut events = 0;
+async fn read(mut call: WatchCall, stream: usize, seen: Rc<Seen>) {
     loop {
         let messages = match call.next().await {
             Ok(messages) => messages,
             Err(error) => {
-                progress.failure.set(Some(error.to_string()));
-                progress.moved.notify_one();
+                seen.failure.set(Some(error.to_string()));
+                seen.moved.notify_waiters();
                 return;
             }
         };
-        let responses = progress.responses.get() + messages.len() as u64;
-        progress.responses.set(responses);
+        let responses = seen.responses.get() + messages.len() as u64;
+        seen.responses.set(responses);
         let new: u64 = messages.into_iter().map(count_events).sum();
-        progress.events.set(progress.events.get() + new);
-        events += new;
-        if events / watchers > seen.get() {
-            seen.set(events / watchers);
-            progress.moved.notify_one();
-        }
-    }
-}
-
-/// Waits until every stream has seen this many puts.
-async fn wait_for(seen: &[Rc<Cell<u64>>], progress: &Progress, puts: u64) -> anyhow::Result<()> {
-    let all = async {
-        for stream in seen {
-            while stream.get() < puts {
-                progress.moved.notified().await;
-                if let Some(failure) = progress.failure.take() {
-                    anyhow::bail!("a watch stream failed: {failure}");
-                }
-            }
-        }
-        Ok(())
-    };
-    match tokio::time::timeout(PATIENCE, all).await {
-        Ok(result) => result,
-        Err(_) => anyhow::bail!("a watcher has not seen {puts} puts for {PATIENCE:?}"),
+        seen.events.set(seen.events.get() + new);
+        let stream = &seen.streams[stream].0;
+        stream.set(stream.get() + new);
+        seen.moved.notify_waiters();
     }
 }
 

@@ -12,7 +12,7 @@ mod meter;
 
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ferrite_disk::wal::Wal;
 use tokio::sync::oneshot;
@@ -69,6 +69,7 @@ pub(crate) fn start(parts: Parts) -> std::io::Result<thread::JoinHandle<Result<(
                 next_tick: Instant::now(),
                 idle: false,
                 leader: 0,
+                compacting: None,
             };
             let inbox = Arc::clone(&shell.parts.inbox);
             let lessor = shell.parts.member.lessor();
@@ -90,6 +91,8 @@ struct Shell {
     idle: bool,
     /// The last leader seen; 0 = none.
     leader: u64,
+    /// Since when a compaction has been removing rows.
+    compacting: Option<Instant>,
 }
 
 impl Shell {
@@ -251,6 +254,20 @@ impl Shell {
                 server.leader_changes_seen.inc();
             }
             self.leader = leader;
+        }
+        let removing = member.state().compacting();
+        match self.compacting {
+            None if removing => self.compacting = Some(Instant::now()),
+            Some(begun) if !removing => {
+                self.compacting = None;
+                let mvcc = &metrics.mvcc;
+                mvcc.db_compaction_total
+                    .observe(begun.elapsed().as_secs_f64() * 1000.0);
+                let now = SystemTime::now().duration_since(UNIX_EPOCH);
+                mvcc.db_compaction_last
+                    .set(count(now.unwrap_or_default().as_secs()));
+            }
+            _ => {}
         }
     }
 

@@ -37,9 +37,9 @@ use crate::error::Error;
 /// The id in answers that concern no watcher, or all of them.
 const NO_WATCHER: i64 = -1;
 
-const RANGE_EMPTY: &str = "mvcc: watcher range is empty";
-const DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
-const RESERVED_ID: &str = "mvcc: watch ID -1 is reserved";
+pub(super) const RANGE_EMPTY: &str = "mvcc: watcher range is empty";
+pub(super) const DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
+pub(super) const RESERVED_ID: &str = "mvcc: watch ID -1 is reserved";
 
 /// A watcher's place, and proof that it is still the same watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -774,20 +774,5 @@ impl Drop for Stream {
                 self.hub.remove(self.number, &watcher.range);
             }
         }
-    }
-}
-
-/// Why a request that was refused may be refused.
-#[cfg(test)]
-pub(super) fn tests_refusal(request: &pb::WatchCreateRequest) -> &'static str {
-    let range = KeyRange::new(request.key.clone(), &request.range_end);
-    match request {
-        pb::WatchCreateRequest {
-            start_revision: ..0,
-            ..
-        } => ferrite_api::Error::Compacted.message(),
-        _ if range.is_empty() => RANGE_EMPTY,
-        pb::WatchCreateRequest { watch_id: -1, .. } => RESERVED_ID,
-        _ => DUPLICATE_ID,
     }
 }

@@ -170,8 +170,9 @@ impl World {
         });
     }
 
-    /// Moves what was applied into the page file, and compacted rows out of it.
-    fn checkpoint(&mut self) {
+    /// Moves what was applied into the page file, and compacted rows out of it. These keys are put
+    /// meanwhile.
+    fn checkpoint(&mut self, meanwhile: &BTreeSet<Bytes>) {
         let policy = Policy {
             max_bytes: 1,
             remove_rows: 3,
@@ -180,6 +181,9 @@ impl World {
             let Some(job) = self.state.next_job(&policy, Reason::Aged) else {
                 break;
             };
+            if !meanwhile.is_empty() {
+                self.put(meanwhile);
+            }
             self.state.finish_job(job.run()).unwrap();
         }
         while self.state.prune_step(2) {}
@@ -335,10 +339,7 @@ impl Client {
             Content::Created => self.created(world, id, revision),
             Content::Refused(reason) => {
                 let request = self.creating.pop_front().expect("a request");
-                assert_eq!(
-                    (id, &reason[..]),
-                    (-1, super::stream::tests_refusal(&request))
-                );
+                assert_eq!((id, &reason[..]), (-1, refusal(&request)));
             }
             Content::Canceled => {
                 while self.canceling.pop_front() != Some(id) {
@@ -484,7 +485,7 @@ enum Op {
     Put(BTreeSet<Bytes>),
     Delete(Bytes, Bytes),
     Compact(i64),
-    Checkpoint,
+    Checkpoint(BTreeSet<Bytes>),
     Turn,
     Poll(usize, usize),
     Read(usize),
@@ -534,7 +535,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         20 => prop::collection::btree_set(any_key(), 1..4).prop_map(Op::Put),
         3 => (any_key(), any_end()).prop_map(|(key, end)| Op::Delete(key, end)),
         2 => (0i64..20).prop_map(Op::Compact),
-        4 => Just(Op::Checkpoint),
+        4 => prop::collection::btree_set(any_key(), 0..3).prop_map(Op::Checkpoint),
         12 => Just(Op::Turn),
         12 => (client(), 1usize..8).prop_map(|(client, most)| Op::Poll(client, most)),
         6 => client().prop_map(Op::Read),
@@ -554,7 +555,7 @@ fn run(ops: Vec<Op>, limits: Limits) {
             Op::Put(keys) => world.put(&keys),
             Op::Delete(key, end) => world.delete(&KeyRange::new(key.clone(), &end), &key, &end),
             Op::Compact(back) => world.compact(back),
-            Op::Checkpoint => world.checkpoint(),
+            Op::Checkpoint(meanwhile) => world.checkpoint(&meanwhile),
             Op::Turn => {
                 world.hub.turn();
             }
@@ -635,5 +636,19 @@ proptest! {
     fn also_with_a_ring_that_holds_everything(ops in prop::collection::vec(any_op(), 1..120)) {
         let limits = Limits { ring_bytes: 1 << 20, replay_revisions: 1000, ..tiny() };
         run(ops, limits);
+    }
+}
+
+/// Why a request that was refused may be refused.
+fn refusal(request: &WatchCreateRequest) -> &'static str {
+    let range = KeyRange::new(request.key.clone(), &request.range_end);
+    match request {
+        WatchCreateRequest {
+            start_revision: ..0,
+            ..
+        } => ferrite_api::Error::Compacted.message(),
+        _ if range.is_empty() => stream::RANGE_EMPTY,
+        WatchCreateRequest { watch_id: -1, .. } => stream::RESERVED_ID,
+        _ => stream::DUPLICATE_ID,
     }
 }

@@ -13,8 +13,11 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use ferrite_api::types::Revision;
 
-/// Rows in one chunk: large enough that the list of chunks stays short (32 MB of small rows are
-/// about 100 chunks), small enough that dropping a checkpointed prefix frees memory promptly.
+/// Rows in the first chunk; each has twice as many as the one before it.
+const FIRST_CHUNK_ROWS: usize = 8;
+
+/// Rows in one chunk at most: large enough that the list of chunks stays short (32 MB of small rows
+/// are about 100 chunks), small enough that dropping a checkpointed prefix frees memory promptly.
 const CHUNK_ROWS: usize = 1024;
 
 /// A chunk that holds this many bytes takes no further row: chunks are dropped whole.
@@ -48,9 +51,9 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn new() -> Self {
+    fn new(rows: usize) -> Self {
         Self {
-            slots: (0..CHUNK_ROWS).map(|_| OnceLock::new()).collect(),
+            slots: (0..rows).map(|_| OnceLock::new()).collect(),
             len: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
         }
@@ -67,7 +70,7 @@ impl Chunk {
     }
 
     fn has_room(&self) -> bool {
-        self.len() < CHUNK_ROWS && self.bytes.load(Ordering::Relaxed) < CHUNK_BYTES
+        self.len() < self.slots.len() && self.bytes.load(Ordering::Relaxed) < CHUNK_BYTES
     }
 
     fn last(&self) -> Option<&Row> {
@@ -93,6 +96,8 @@ impl Chunk {
 #[derive(Clone, Debug, Default)]
 pub struct RecentRows {
     chunks: Arc<Vec<Arc<Chunk>>>,
+    /// The last revision of which a row was dropped: the others of its rows may be here still.
+    dropped: i64,
 }
 
 impl RecentRows {
@@ -116,9 +121,10 @@ impl RecentRows {
         first.is_some_and(|chunk| chunk.len() > 0 && chunk.row(0).revision <= revision)
     }
 
-    /// The rows with `after < main <= upto`, in revision order.
+    /// The rows with `after < main <= upto` in revision order, but for the revisions that are not
+    /// here as a whole any more: these are missing altogether.
     pub fn between(&self, after: i64, upto: i64) -> impl Iterator<Item = &Row> {
-        let from = Revision::new(after + 1, 0);
+        let from = Revision::new(after.max(self.dropped) + 1, 0);
         let first = self
             .chunks
             .partition_point(|chunk| chunk.last().is_some_and(|last| last.revision < from));
@@ -145,7 +151,10 @@ impl RecentRows {
             _ => {
                 // Copies the list of chunks (not the chunks) when a reader has it pinned.
                 let chunks = Arc::make_mut(&mut self.chunks);
-                chunks.push(Arc::new(Chunk::new()));
+                let rows = chunks.last().map_or(FIRST_CHUNK_ROWS, |last| {
+                    CHUNK_ROWS.min(2 * last.slots.len())
+                });
+                chunks.push(Arc::new(Chunk::new(rows)));
                 &chunks[chunks.len() - 1]
             }
         };
@@ -161,7 +170,9 @@ impl RecentRows {
         let drop = self
             .chunks
             .partition_point(|chunk| chunk.last().is_some_and(|last| last.revision.main <= upto));
-        if drop > 0 {
+        let last = drop.checked_sub(1).and_then(|at| self.chunks[at].last());
+        if let Some(last) = last {
+            self.dropped = last.revision.main;
             Arc::make_mut(&mut self.chunks).drain(..drop);
         }
     }
@@ -209,6 +220,32 @@ mod tests {
         let expected = [(4001, 0), (4001, 1), (4002, 0), (4002, 1)]
             .map(|(main, sub)| Revision::new(main, sub));
         assert_eq!(mains, expected);
+    }
+
+    #[test]
+    fn a_revision_is_there_as_a_whole_or_not_at_all() {
+        let mut rows = RecentRows::default();
+        for (main, subs) in [(2, 1000), (3, 2000), (4, 3), (5, 1)] {
+            for sub in 0..subs {
+                rows.push(row(main, sub));
+            }
+        }
+        for upto in 1..=5 {
+            rows.trim(upto);
+            let mut subs = [0; 6];
+            for row in rows.between(0, 5) {
+                assert_eq!(row.revision.sub, subs[row.revision.main as usize]);
+                subs[row.revision.main as usize] += 1;
+            }
+            let whole = [0, 0, 1000, 2000, 3, 1];
+            for (main, found) in subs.into_iter().enumerate() {
+                let gone = found == 0 && main as i64 <= upto;
+                assert!(
+                    gone || found == whole[main],
+                    "{found} of {main} after {upto}"
+                );
+            }
+        }
     }
 
     #[test]
