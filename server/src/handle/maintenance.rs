@@ -40,6 +40,9 @@ impl Handle {
         let view = published.view();
         let sizes = view.page.sizes();
         let leader = published.leader();
+        // In this order: what is applied is committed.
+        let raft_applied_index = published.applied();
+        let raft_index = published.committed();
         let mut errors = Vec::new();
         if leader == 0 {
             errors.push(ApiError::NoLeader.message().to_owned());
@@ -56,9 +59,9 @@ impl Handle {
             version: ETCD_VERSION.to_owned(),
             db_size: signed(sizes.allocated),
             leader,
-            raft_index: published.committed(),
+            raft_index,
             raft_term: published.term(),
-            raft_applied_index: published.applied(),
+            raft_applied_index,
             errors,
             db_size_in_use: signed(sizes.in_use),
             is_learner: self.is_learner(),

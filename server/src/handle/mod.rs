@@ -156,10 +156,10 @@ impl Handle {
         server.has_leader.set(i64::from(leader != 0));
         server.is_leader.set(i64::from(leader == member_id.get()));
         server.is_learner.set(i64::from(self.is_learner()));
+        server.proposals_applied.set(signed(published.applied()));
         server
             .proposals_committed
             .set(signed(published.committed()));
-        server.proposals_applied.set(signed(published.applied()));
         if let Some(version) = &published.cluster().version {
             server.set_cluster_version(version);
         }

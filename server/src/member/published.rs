@@ -99,9 +99,10 @@ impl Published {
         self.leader.load(Ordering::Acquire)
     }
 
-    /// The commit index.
+    /// The commit index. Never below what was seen as applied before: entries are published as
+    /// applied a moment before they are published as committed.
     pub fn committed(&self) -> u64 {
-        self.committed.load(Ordering::Acquire)
+        self.committed.load(Ordering::Acquire).max(self.applied())
     }
 
     /// The last applied entry whose effects the published view shows.

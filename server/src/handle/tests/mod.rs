@@ -224,3 +224,13 @@ pub(crate) async fn until(what: impl Fn() -> bool) {
     });
     waited.await.expect("happens soon");
 }
+
+/// A view is published before the commit index: the status shows both as of the view.
+#[test]
+fn s8_status_never_shows_more_applied_than_committed() {
+    let mut store = Store::new();
+    store.put("a", "1");
+    let status = store.handle.status();
+    assert!(status.raft_applied_index > 0);
+    assert_eq!(status.raft_index, status.raft_applied_index);
+}
