@@ -14,7 +14,7 @@ use ferrite_api::pb::v3electionpb::{
 use ferrite_api::types::LeaseId;
 
 use super::queue::{self, Queue};
-use super::wait::{self, Waiter, goes_on};
+use super::wait::{self, goes_on};
 use super::{bare, first, session, unknown};
 use crate::error::Error;
 use crate::grpc::Kv;
@@ -34,10 +34,9 @@ pub(crate) async fn campaign<K: Kv>(
     let queue = Queue::new(&request.name);
     let key = queue.key(lease);
     let join = queue.join(&key, request.value.clone(), lease, false);
-    let joined = kv.txn(join).await.map_err(bare)?;
-    let place = queue::place(&joined)?;
+    let (joined, place, mut waiter) = wait::join(kv, &key, join).await.map_err(bare)?;
     let revision = place.revision;
-    let waiter = Waiter::new(kv.clone(), key.clone(), revision);
+    waiter.begin();
     if place.before.is_some_and(|own| own.value != request.value)
         && let Err(error) = put(kv, &key, revision, request.value, lease).await
     {

@@ -5,7 +5,7 @@ use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
 
 use super::queue::{self, Queue};
-use super::wait::{self, Waiter};
+use super::wait;
 use super::{bare, first, session, unknown};
 use crate::error::Error;
 use crate::grpc::Kv;
@@ -21,13 +21,14 @@ pub(crate) async fn lock<K: Kv>(kv: &K, request: LockRequest) -> Result<LockResp
     let queue = Queue::new(&request.name);
     let key = queue.key(lease);
     let join = queue.join(&key, Bytes::new(), lease, true);
-    let joined = kv.txn(join).await.map_err(bare)?;
-    let revision = queue::place(&joined)?.revision;
+    let (joined, place, mut waiter) = wait::join(kv, &key, join).await.map_err(bare)?;
+    let revision = place.revision;
     let owner = queue::ranged(&joined, 1)?;
     let header = if owner.is_none_or(|owner| owner.create_revision == revision) {
+        waiter.stay();
         joined.header
     } else {
-        let waiter = Waiter::new(kv.clone(), key.clone(), revision);
+        waiter.begin();
         match acquire(kv, &queue, &key, revision).await {
             Ok(Some(header)) => {
                 waiter.stay();

@@ -6,10 +6,39 @@ use ferrite_api::pb::etcdserverpb::request_op::Request;
 use ferrite_api::pb::mvccpb::event::EventType;
 use tokio::runtime;
 
-use super::queue::{self, Queue};
+use super::queue::{self, Place, Queue};
 use super::{first, unknown};
 use crate::error::Error;
 use crate::grpc::Kv;
+
+/// Carries out the request that joins a queue with `key`.
+///
+/// Cancel safety: in a task of its own, so that a call which is dropped before it hears of the key
+/// takes it back all the same, if it has put it.
+///
+/// # Errors
+/// The request has failed, or the store has answered something else than it was asked.
+pub(super) async fn join<K: Kv>(
+    kv: &K,
+    key: &Bytes,
+    request: pb::TxnRequest,
+) -> Result<(pb::TxnResponse, Place, Waiter<K>), Error> {
+    let (kv, key) = (kv.clone(), key.clone());
+    let joining = tokio::spawn(async move {
+        let joined = kv.txn(request).await?;
+        let place = queue::place(&joined)?;
+        let waiter = Waiter {
+            kv,
+            key,
+            revision: place.revision,
+            leaves: place.before.is_none(),
+        };
+        Ok((joined, place, waiter))
+    });
+    joining
+        .await
+        .unwrap_or_else(|error| Err(unknown(error.to_string())))
+}
 
 /// Waits until every key that was created before `revision` is gone. Watches one key at a time, the
 /// last before: so a key that goes wakes one waiter. Returns whether there was anything to wait for.
@@ -70,14 +99,9 @@ pub(super) struct Waiter<K: Kv> {
 }
 
 impl<K: Kv> Waiter<K> {
-    /// The key was created at `revision`.
-    pub(super) fn new(kv: K, key: Bytes, revision: i64) -> Self {
-        Self {
-            kv,
-            key,
-            revision,
-            leaves: true,
-        }
+    /// The wait begins: from here on a key that was in the queue before is taken back, too.
+    pub(super) fn begin(&mut self) {
+        self.leaves = true;
     }
 
     /// The key stays.
