@@ -80,7 +80,8 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
 
 impl<S: AsyncWrite + Unpin> Inner<S> {
     fn end_of_poll(&mut self, cx: &mut Context<'_>) {
-        if self.buffer.is_empty() {
+        // A failure is the connection's to take, which was woken for it.
+        if self.buffer.is_empty() || self.failure.is_some() {
             return;
         }
         if !std::mem::replace(&mut self.waited, true) {
@@ -326,6 +327,7 @@ mod tests {
         socket.inner.lock().socket.broken = true;
         assert!(poll(&mut socket, &[b"lost"]));
         assert!(poll(&mut socket, &[]), "the connection has to learn it");
+        assert!(!poll(&mut socket, &[]), "once: it does not spin");
         let failed = write(&mut socket, b"more");
         assert!(matches!(failed, Poll::Ready(Err(_))), "{failed:?}");
     }

@@ -214,25 +214,6 @@ async fn s3_what_goes_through_the_log() {
 }
 
 #[tokio::test]
-async fn e5_paths_that_name_nothing() {
-    let member = Member::start().await;
-    for (path, text) in [
-        (
-            "/etcdserverpb.KV/Get",
-            "unknown method Get for service etcdserverpb.KV",
-        ),
-        (
-            "/grpc.reflection.v1.ServerReflection/X",
-            "unknown service grpc.reflection.v1.ServerReflection",
-        ),
-        ("/Put", "malformed method name: \"/Put\""),
-    ] {
-        let answer = member.call(path, Request::new(put("a", "1"))).await;
-        refused(answer, Code::Unimplemented, text);
-    }
-}
-
-#[tokio::test]
 async fn e5_compressions_that_are_not_there() {
     let member = Member::start().await;
     let mut request = Request::new(put("a", "1"));

@@ -17,9 +17,9 @@
 //!   checked when the page comes from the disk (`layout`): redb does not check its own on reads,
 //!   and on damaged pages gives wrong values, misses rows or panics. Every row and every small row
 //!   carries one over key and value as well, checked on every read, so that also a wrong turn inside
-//!   redb shows, and a row can be taken from its leaf without redb ([`Fetcher`]). What still panics becomes [`Error::Corrupt`] (`guard`). Not noticed is a page that
-//!   is *whole* but old, checksum included; counters and digest in the meta record tell, at start and
-//!   in [`PageFile::verify`].
+//!   redb shows, and a row can be taken from its leaf without redb ([`Fetcher`]). What still panics
+//!   becomes [`Error::Corrupt`] (`guard`). Not noticed is a page that is *whole* but old, checksum
+//!   included; counters and digest in the meta record tell, at start and in [`PageFile::verify`].
 //! * **A full disk refuses commits and nothing else** ([`Error::NoSpace`]). redb refuses everything
 //!   after its first IO error, so it must not meet a full disk: what a commit may need at most
 //!   (`space`) is reserved as real blocks beforehand. A commit that adds rows also leaves enough

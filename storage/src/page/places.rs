@@ -127,13 +127,15 @@ impl Places {
                 }
                 _ => {
                     let branch = Branch::parse(tree::read(pages, *place, &mut buffer)?)?;
-                    let children = branch.bounded()?.into_iter();
+                    let children = branch.bounded()?.into_iter().map(|(child, key)| {
+                        // Before anybody takes memory for it.
+                        child.check(pages)?;
+                        Child::new(key.copied().unwrap_or(GREATEST), child)
+                    });
                     Arc::new(Parent {
                         place: *place,
                         checksum,
-                        children: children
-                            .map(|(child, key)| Child::new(key.copied().unwrap_or(GREATEST), child))
-                            .collect::<Result<_, _>>()?,
+                        children: children.collect::<Result<_, _>>()?,
                     })
                 }
             };

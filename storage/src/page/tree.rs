@@ -53,7 +53,7 @@ impl Place {
     }
 
     /// Fails if it lies outside the file.
-    fn check(self, pages: &Pages) -> Result<(), Error> {
+    pub(super) fn check(self, pages: &Pages) -> Result<(), Error> {
         if self.order > 20 || self.first + self.pages() > pages.pages() {
             return Err(odd("a page outside the file is referred to"));
         }

@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 use ferrite_disk::sim::Fault;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use redb::StorageBackend;
 
+use super::super::backend::Backend;
 use super::super::layout::{self, PAGE};
+use super::super::tree;
 use super::model::Model;
 use super::*;
 
@@ -478,4 +481,27 @@ fn a_write_that_the_disk_lost_is_noticed() {
         noticed += usize::from(read_all(&file, expected).unwrap_or(true));
     }
     assert!(noticed > 20, "{noticed} of {count} noticed");
+}
+
+/// A branch that is whole, and says that a leaf has 2^31 pages: nobody takes memory for that.
+#[test]
+fn a_leaf_outside_the_file_is_refused_before_it_is_read() {
+    let disk = disk_with_directory(SimDisk::new(1));
+    let file = create(&disk);
+    file.commit(&puts(2..=500, 300)).unwrap();
+    let pages = file.shared().pages();
+    let root = tree::root(pages).unwrap().unwrap();
+    let mut page = tree::read(pages, root, &mut Vec::new()).unwrap().to_vec();
+    assert!(!tree::is_leaf(&page), "too few rows for a branch");
+    let children = usize::from(u16::from_le_bytes([page[2], page[3]])) + 1;
+    // The upper five bits of the second child's page number.
+    page[8 + 16 * children + 15] |= 0xf8;
+    let backend = Backend(pages.clone());
+    backend.write(root.first * PAGE, &page).unwrap();
+    let refused = file.leaves().unwrap_err();
+    assert!(matches!(refused, Error::Corrupt { .. }), "{refused:?}");
+    assert!(
+        file.shared().places.read().is_none(),
+        "nor is it a hint where rows are"
+    );
 }
