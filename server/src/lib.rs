@@ -18,6 +18,7 @@ pub mod lessor;
 pub mod logging;
 pub mod member;
 pub mod metrics;
+pub mod peer;
 pub mod quota;
 pub mod request_id;
 pub mod serve;

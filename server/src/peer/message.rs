@@ -1,0 +1,196 @@
+//! What members say to each other, beside snapshots.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ferrite_api::types::RequestId;
+
+/// A message from one member to another. It is delivered at most once; it may be lost, and arrive
+/// after one that was sent later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Consensus; opaque here.
+    Raft(Bytes),
+    /// Proposals of a member that does not lead, for the leader's log.
+    Propose(Vec<Forwarded>),
+    /// These proposals did not enter the log, and never will by the message that brought them.
+    Refused(Vec<RequestId>),
+    /// Asks the leader for a read index. The number is the asker's own.
+    ReadIndex {
+        /// Comes back with the answer.
+        number: u64,
+    },
+    /// The answer.
+    ReadIndexAnswer {
+        /// As asked.
+        number: u64,
+        /// The index; `None` if the asked member does not lead, or not any more.
+        index: Option<u64>,
+    },
+}
+
+/// A forwarded proposal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The id in its header.
+    pub id: RequestId,
+    /// Whether it changes the membership.
+    pub changes_members: bool,
+    /// The entry.
+    pub payload: Bytes,
+}
+
+/// Why bytes are no [`Message`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed message from a peer: {0}")]
+pub struct Malformed(&'static str);
+
+const RAFT: u8 = 1;
+const PROPOSE: u8 = 2;
+const REFUSED: u8 = 3;
+const READ_INDEX: u8 = 4;
+const READ_INDEX_ANSWER: u8 = 5;
+
+/// Bytes of a forwarded proposal beside its payload.
+const FORWARDED_BYTES: usize = 8 + 1 + 4;
+
+impl Message {
+    /// Appends the message's bytes: one for the kind, then its fields, little-endian.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Message::Raft(bytes) => {
+                out.put_u8(RAFT);
+                out.put_slice(bytes);
+            }
+            Message::Propose(proposals) => {
+                out.put_u8(PROPOSE);
+                for proposal in proposals {
+                    out.put_u64_le(proposal.id.get());
+                    out.put_u8(u8::from(proposal.changes_members));
+                    let length = u32::try_from(proposal.payload.len());
+                    out.put_u32_le(length.expect("a proposal fits into a log entry"));
+                    out.put_slice(&proposal.payload);
+                }
+            }
+            Message::Refused(ids) => {
+                out.put_u8(REFUSED);
+                ids.iter().for_each(|id| out.put_u64_le(id.get()));
+            }
+            Message::ReadIndex { number } => {
+                out.put_u8(READ_INDEX);
+                out.put_u64_le(*number);
+            }
+            Message::ReadIndexAnswer { number, index } => {
+                out.put_u8(READ_INDEX_ANSWER);
+                out.put_u64_le(*number);
+                // Raft indexes begin at 1.
+                out.put_u64_le(index.unwrap_or(0));
+            }
+        }
+    }
+
+    /// How many bytes [`Message::encode`] appends.
+    pub fn encoded_len(&self) -> usize {
+        1 + match self {
+            Message::Raft(bytes) => bytes.len(),
+            Message::Propose(proposals) => proposals
+                .iter()
+                .map(|proposal| FORWARDED_BYTES + proposal.payload.len())
+                .sum(),
+            Message::Refused(ids) => 8 * ids.len(),
+            Message::ReadIndex { .. } => 8,
+            Message::ReadIndexAnswer { .. } => 16,
+        }
+    }
+
+    /// The message in `bytes`; payloads share them.
+    ///
+    /// # Errors
+    /// They are none.
+    pub fn decode(mut bytes: Bytes) -> Result<Self, Malformed> {
+        let short = |_| Malformed("it ends early");
+        let kind = bytes.try_get_u8().map_err(short)?;
+        let message = match kind {
+            RAFT => return Ok(Message::Raft(bytes)),
+            PROPOSE => {
+                let mut proposals = Vec::new();
+                while !bytes.is_empty() {
+                    let id = RequestId::new(bytes.try_get_u64_le().map_err(short)?);
+                    let changes_members = bytes.try_get_u8().map_err(short)? != 0;
+                    let length = bytes.try_get_u32_le().map_err(short)? as usize;
+                    if length > bytes.len() {
+                        return Err(Malformed("a proposal is longer than its message"));
+                    }
+                    proposals.push(Forwarded {
+                        id,
+                        changes_members,
+                        payload: bytes.split_to(length),
+                    });
+                }
+                Message::Propose(proposals)
+            }
+            REFUSED => {
+                let mut ids = Vec::new();
+                while !bytes.is_empty() {
+                    ids.push(RequestId::new(bytes.try_get_u64_le().map_err(short)?));
+                }
+                Message::Refused(ids)
+            }
+            READ_INDEX => Message::ReadIndex {
+                number: bytes.try_get_u64_le().map_err(short)?,
+            },
+            READ_INDEX_ANSWER => Message::ReadIndexAnswer {
+                number: bytes.try_get_u64_le().map_err(short)?,
+                index: Some(bytes.try_get_u64_le().map_err(short)?).filter(|index| *index != 0),
+            },
+            _ => return Err(Malformed("its kind is not known")),
+        };
+        if !bytes.is_empty() {
+            return Err(Malformed("it goes on after its end"));
+        }
+        Ok(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn forwarded() -> impl Strategy<Value = Forwarded> {
+        let payload = prop::collection::vec(any::<u8>(), 0..50);
+        (any::<u64>(), any::<bool>(), payload).prop_map(|(id, changes_members, payload)| {
+            Forwarded {
+                id: RequestId::new(id),
+                changes_members,
+                payload: payload.into(),
+            }
+        })
+    }
+
+    fn message() -> impl Strategy<Value = Message> {
+        prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..50).prop_map(|bytes| Message::Raft(bytes.into())),
+            prop::collection::vec(forwarded(), 0..5).prop_map(Message::Propose),
+            prop::collection::vec(any::<u64>().prop_map(RequestId::new), 0..5)
+                .prop_map(Message::Refused),
+            any::<u64>().prop_map(|number| Message::ReadIndex { number }),
+            (any::<u64>(), prop::option::of(1..u64::MAX))
+                .prop_map(|(number, index)| Message::ReadIndexAnswer { number, index }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn messages_survive_the_wire(message in message()) {
+            let mut bytes = BytesMut::new();
+            message.encode(&mut bytes);
+            prop_assert_eq!(bytes.len(), message.encoded_len());
+            prop_assert_eq!(Message::decode(bytes.freeze()), Ok(message));
+        }
+
+        #[test]
+        fn whatever_comes_decodes_or_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _refused = Message::decode(bytes.into());
+        }
+    }
+}

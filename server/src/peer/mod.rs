@@ -1,0 +1,89 @@
+//! How members reach each other.
+//!
+//! A [`Member`](crate::member::Member) says what to send to whom; what carries it is a [`Transport`]:
+//! sockets in production, a seeded network in simulation. What arrives goes to a [`Sink`].
+//!
+//! The contract, on which consensus relies:
+//! * A message is delivered at most once, whatever happens to connections. It may be lost, and
+//!   messages may overtake each other.
+//! * Sending never blocks. A peer that is slow or gone costs what is queued for it, which is bounded;
+//!   beyond that, messages to it are dropped.
+//! * The sender that a [`Sink`] is told is a member of this cluster.
+
+mod message;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use ferrite_api::types::MemberId;
+
+pub use message::{Forwarded, Malformed, Message};
+
+/// Another member, and where it listens for its peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id.
+    pub id: MemberId,
+    /// Its peer URLs; any of them will do.
+    pub urls: Vec<String>,
+}
+
+/// The content of a snapshot on its way out, read piece by piece on a thread that may block.
+pub trait SnapshotSource: Send {
+    /// The next piece; `None` at the end.
+    ///
+    /// # Errors
+    /// The snapshot cannot be finished; the text says why. The receiver discards what it has.
+    fn next(&mut self) -> Result<Option<Bytes>, String>;
+
+    /// About how many bytes there will be, for progress.
+    fn size_hint(&self) -> u64;
+}
+
+/// Carries messages to other members.
+pub trait Transport {
+    /// Says who the other members are from now on. Connections to others end; peers that were
+    /// removed from the cluster for good are told so when they call.
+    fn set_peers(&mut self, peers: Vec<Peer>, removed: Vec<MemberId>);
+
+    /// Sends a message. One to an unknown peer is dropped.
+    fn send(&mut self, to: MemberId, message: Message);
+
+    /// Sends a snapshot, `message` being what consensus says of it. The result goes to
+    /// [`Sink::snapshot_sent`].
+    fn send_snapshot(&mut self, to: MemberId, message: Bytes, source: Box<dyn SnapshotSource>);
+}
+
+/// The answer to a question, once it is there.
+pub type Answering = Pin<Box<dyn Future<Output = Bytes> + Send>>;
+
+/// Where a transport delivers.
+pub trait Sink: Send + Sync + 'static {
+    /// Messages from a member, in the order in which they arrived.
+    fn deliver(&self, from: MemberId, messages: Vec<Message>);
+
+    /// A peer can be reached, or cannot any more.
+    fn reachable(&self, peer: MemberId, reachable: bool);
+
+    /// A peer says that this member was removed from the cluster for good.
+    fn removed(&self, by: MemberId);
+
+    /// A snapshot has been delivered to a peer that took it, or has failed.
+    fn snapshot_sent(&self, to: MemberId, taken: bool);
+
+    /// Takes a snapshot in, on a thread that may block. `pieces` gives what the sender's
+    /// [`SnapshotSource`] gave, `None` at the end.
+    ///
+    /// # Errors
+    /// It was not taken; the text says why and goes back to the sender.
+    fn receive_snapshot(
+        &self,
+        from: MemberId,
+        message: Bytes,
+        pieces: &mut dyn FnMut() -> Result<Option<Bytes>, String>,
+    ) -> Result<(), String>;
+
+    /// Answers a question of a peer; what both mean is not the transport's business.
+    fn answer(&self, from: MemberId, question: Bytes) -> Answering;
+}
