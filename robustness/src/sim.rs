@@ -1,6 +1,8 @@
 //! A member on a simulated disk: the production code from bootstrap to apply, driven by hand in one
-//! thread. What its shell does with threads happens here inline and in order.
+//! thread. What its shell does with threads happens here inline and in order; what it sends to other
+//! members is kept for whoever plays the network.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +13,15 @@ use ferrite_api::types::MemberId;
 use ferrite_disk::sim::SimDisk;
 use ferrite_disk::wal::{self, Wal};
 use ferrite_disk::{Disk, DiskLock};
-use ferrite_server::bootstrap;
+use ferrite_server::bootstrap::{self, Origin};
 use ferrite_server::lessor;
 use ferrite_server::member::{Effects, Fatal, Input, Member, Options, Published, Reply};
+use ferrite_server::peer::{Message, Peer};
 use ferrite_server::quota::Quota;
 use ferrite_server::request_id::RequestIds;
 use ferrite_storage::checkpoint::{CompactionHash, Job, Policy};
 use ferrite_storage::page;
-use prost::Message;
+use prost::Message as _;
 
 /// What a tick stands for.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -28,8 +31,14 @@ pub fn bootstrap_options() -> bootstrap::Options {
     bootstrap::Options {
         data_dir: PathBuf::from("/data/default.etcd"),
         wal_dir: None,
-        peer_urls: vec!["http://localhost:2380".to_owned()],
-        token: "etcd-cluster".to_owned(),
+        origin: Origin::New {
+            name: "default".to_owned(),
+            members: BTreeMap::from([(
+                "default".to_owned(),
+                vec!["http://localhost:2380".to_owned()],
+            )]),
+            token: "etcd-cluster".to_owned(),
+        },
         election_ticks: 10,
         pre_vote: true,
         seed: 1,
@@ -49,6 +58,7 @@ pub fn bootstrap_options() -> bootstrap::Options {
 pub fn member_options() -> Options {
     Options {
         request_ticks: 70,
+        election_ticks: 10,
         checkpoint_ticks: 3,
         checkpoint: Policy {
             max_bytes: 8 << 10,
@@ -90,6 +100,9 @@ pub struct SimMember {
     time: Duration,
     next_waiter: u64,
     replies: Vec<(u64, Reply)>,
+    /// The other members, once the member has said who they are.
+    peers: Vec<Peer>,
+    sent: Vec<(MemberId, Message)>,
     /// A job that was handed out; it runs after everything else of a step, as a thread would.
     job: Option<Job>,
     /// Likewise a hash.
@@ -112,12 +125,25 @@ impl SimMember {
     /// # Errors
     /// As a real member's start.
     pub fn boot_with(disk: &SimDisk, incarnation: u64, options: Options) -> Result<Self, Error> {
+        Self::boot_as(disk, incarnation, &bootstrap_options(), options)
+    }
+
+    /// As [`SimMember::boot_with`], as any member of any cluster.
+    ///
+    /// # Errors
+    /// As a real member's start.
+    pub fn boot_as(
+        disk: &SimDisk,
+        incarnation: u64,
+        bootstrap: &bootstrap::Options,
+        options: Options,
+    ) -> Result<Self, Error> {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-        let restored = bootstrap::restore(&disk, &bootstrap_options())?;
+        let restored = bootstrap::restore(&disk, bootstrap)?;
         let id = restored.state.member_id();
         // Ids of the member's own requests; the clients' are another range.
         let own = Arc::new(RequestIds::new(id, incarnation));
-        let ids = RequestIds::new(MemberId::new(0xc11e), incarnation);
+        let ids = RequestIds::new(MemberId::new(id.get() ^ 0xc11e), incarnation);
         let (member, published) = Member::new(restored.driver, restored.state, options, own);
         let mut sim = Self {
             member,
@@ -127,6 +153,8 @@ impl SimMember {
             time: Duration::ZERO,
             next_waiter: 0,
             replies: Vec::new(),
+            peers: Vec::new(),
+            sent: Vec::new(),
             job: None,
             hash: None,
             _lock: restored.lock,
@@ -156,6 +184,36 @@ impl SimMember {
             })
             .map_err(Error::from)?;
         Ok(waiter)
+    }
+
+    /// Asks for a view that is fresh enough for a linearizable read.
+    ///
+    /// # Errors
+    /// The member cannot go on.
+    pub fn read(&mut self) -> Result<u64, Error> {
+        self.next_waiter += 1;
+        let waiter = self.next_waiter;
+        self.member.step(Input::Read { waiter })?;
+        Ok(waiter)
+    }
+
+    /// Hands messages of another member over.
+    ///
+    /// # Errors
+    /// The member cannot go on.
+    pub fn deliver(&mut self, from: MemberId, messages: Vec<Message>) -> Result<(), Error> {
+        self.member.step(Input::Peer { from, messages })?;
+        Ok(())
+    }
+
+    /// Takes what is to be sent to other members.
+    pub fn sent(&mut self) -> Vec<(MemberId, Message)> {
+        std::mem::take(&mut self.sent)
+    }
+
+    /// The other members.
+    pub fn peers(&self) -> &[Peer] {
+        &self.peers
     }
 
     /// Lets a heartbeat interval pass.
@@ -190,6 +248,7 @@ impl SimMember {
     fn effects(&mut self) -> Result<(), Error> {
         loop {
             let Effects {
+                peers,
                 send,
                 replies,
                 job,
@@ -197,7 +256,10 @@ impl SimMember {
                 append,
                 release_before,
             } = self.member.effects()?;
-            assert!(send.is_empty(), "a sole member has nobody to send to");
+            if let Some(peers) = peers {
+                self.peers = peers;
+            }
+            self.sent.extend(send);
             self.replies.extend(replies);
             if job.is_some() {
                 self.job = job;

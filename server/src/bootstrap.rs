@@ -12,9 +12,11 @@
 //! which is laid out again. All members of a static bootstrap derive the same ids and the same
 //! first state from the initial cluster.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ferrite_api::pb::membershippb::Member;
 use ferrite_api::types::{ClusterId, MemberId};
 use ferrite_disk::wal::{self, Wal};
 use ferrite_disk::{Disk, DiskLock};
@@ -25,7 +27,8 @@ use ferrite_storage::restore;
 use ferrite_storage::state::State;
 use sha1::{Digest, Sha1};
 
-/// The index and term at which every member's log begins: the initial members are in the state.
+/// The index and term at which the log of a new cluster's member begins: the initial members are in
+/// the state.
 const FIRST: u64 = 1;
 
 /// The storage schema that a new store is laid out in.
@@ -38,10 +41,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// The log's directory, if it is not in the data directory.
     pub wal_dir: Option<PathBuf>,
-    /// This member's peer URLs, as in the initial cluster.
-    pub peer_urls: Vec<String>,
-    /// Salt of the ids of a new cluster.
-    pub token: String,
+    /// What the member starts from if the data directory is empty.
+    pub origin: Origin,
     /// Ticks without a leader before this member campaigns.
     pub election_ticks: usize,
     /// Whether a campaign asks first whether it could win.
@@ -54,6 +55,29 @@ pub struct Options {
     pub wal: wal::Options,
     /// Bytes of raft entries kept in memory.
     pub entry_cache_bytes: usize,
+}
+
+/// What a member without data starts from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// A new cluster. All its members derive the same ids and the same first state from this.
+    New {
+        /// This member's name.
+        name: String,
+        /// All members by name, with their peer URLs.
+        members: BTreeMap<String, Vec<String>>,
+        /// Salt of the ids.
+        token: String,
+    },
+    /// A cluster that has added this member. Its state comes with the first snapshot.
+    Join {
+        /// The cluster.
+        cluster_id: ClusterId,
+        /// This member, as the cluster has named it.
+        member_id: MemberId,
+        /// All members, as far as they are known: where to be reached.
+        members: Vec<Member>,
+    },
 }
 
 /// A member's parts, restored.
@@ -93,6 +117,12 @@ pub enum Error {
         path: PathBuf,
         /// What was found and what to do.
         what: String,
+    },
+    /// The initial cluster does not name this member.
+    #[error("couldn't find local name \"{name}\" in the initial cluster configuration")]
+    NoSuchMember {
+        /// This member's name.
+        name: String,
     },
     /// The page file.
     #[error("page file {}: {source}", path.display())]
@@ -367,26 +397,58 @@ fn lay_out(
         drop(page);
         disk.remove(path).map_err(dir_error(path))?;
     }
-    let member = member_id(&options.peer_urls, &options.token);
-    let initial = Initial {
-        cluster_id: cluster_id(&[member]).get(),
-        member_id: member.get(),
+    let initial = match &options.origin {
+        Origin::New {
+            name,
+            members,
+            token,
+        } => found(name, members, token)?,
+        Origin::Join {
+            cluster_id,
+            member_id,
+            members,
+        } => Initial {
+            cluster_id: cluster_id.get(),
+            member_id: member_id.get(),
+            tables: members.iter().map(members::row).collect(),
+            ..Initial::default()
+        },
+    };
+    PageFile::create(disk, path, options.page.clone(), &initial).map_err(storage)
+}
+
+/// The first state of a new cluster, as its member `name` lays it out.
+fn found(
+    name: &str,
+    members: &BTreeMap<String, Vec<String>>,
+    token: &str,
+) -> Result<Initial, Error> {
+    let id = |urls: &[String]| member_id(urls, token);
+    let Some(own) = members.get(name) else {
+        return Err(Error::NoSuchMember {
+            name: name.to_owned(),
+        });
+    };
+    let mut ids: Vec<MemberId> = members.values().map(|urls| id(urls)).collect();
+    ids.sort_unstable();
+    let tables = members
+        .iter()
+        .map(|(name, urls)| members::row(&members::founder(id(urls), name.clone(), urls.clone())));
+    Ok(Initial {
+        cluster_id: cluster_id(&ids).get(),
+        member_id: id(own).get(),
+        tables: tables.collect(),
         meta: MetaUpdate {
             consistent_index: Some(FIRST),
             term: Some(FIRST),
             storage_version: Some(STORAGE_VERSION.to_owned()),
             conf_state: Some(ConfState {
-                voters: vec![member.get()],
+                voters: ids.iter().map(|id| id.get()).collect(),
                 ..ConfState::default()
             }),
             ..MetaUpdate::default()
         },
-        tables: vec![members::row(&members::unstarted(
-            member,
-            options.peer_urls.clone(),
-        ))],
-    };
-    PageFile::create(disk, path, options.page.clone(), &initial).map_err(storage)
+    })
 }
 
 fn create_log(
@@ -400,9 +462,10 @@ fn create_log(
         cluster_id: meta.cluster_id,
         member_id: meta.member_id,
     };
+    // A member that joins has nothing: it begins with the first snapshot.
     let start = Mark {
-        index: FIRST,
-        term: FIRST,
+        index: meta.consistent_index,
+        term: meta.term,
     };
     log::create(
         Arc::clone(disk),

@@ -15,9 +15,9 @@ use ferrite_storage::page;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::bootstrap::{self, Restored};
+use crate::bootstrap::{self, Origin, Restored};
 use crate::compactor;
-use crate::config::{self, AutoCompaction, Config, GoDuration, Scheme, Url};
+use crate::config::{self, AutoCompaction, Config, GoDuration, Scheme, Url, UrlsMap};
 use crate::grpc;
 use crate::handle::{Handle, Inner, Limits, Readers, Watching};
 use crate::http;
@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::quota::Quota;
 use crate::request_id::RequestIds;
 use crate::serve::{self, Address, Listener, Serves, Serving};
-use crate::shell::{self, Clock, Inbox};
+use crate::shell::{self, Clock, Inbox, Wanted};
 use crate::watch::{self, Hub};
 
 /// Time between checkpoints of a store that changes.
@@ -199,13 +199,15 @@ impl Server {
     /// # Errors
     /// The member failed on the way; what was acknowledged is in its log.
     pub async fn stop(self) -> Result<(), Error> {
+        // First: the others go on without waiting for an election, and calls in flight finish there.
+        self.inbox.want(Wanted::HandOver);
         if !self.clients.shutdown(self.stop_patience).await {
             tracing::warn!(patience = ?self.stop_patience, "calls in flight did not finish in time");
         }
         for other in self.others {
             other.shutdown(Duration::ZERO).await;
         }
-        self.inbox.stop();
+        self.inbox.want(Wanted::Stop);
         match self.ended.await {
             Ok(result) => Ok(result?),
             Err(_) => Err(Error::Panicked("member")),
@@ -304,10 +306,12 @@ async fn start_member(config: &Config, metrics: &Arc<Metrics>) -> Result<Started
         member,
         published: Arc::clone(&published),
         wal,
+        transport: Box::new(Nowhere),
         inbox: Arc::clone(&inbox),
         metrics: Arc::clone(metrics),
         clock,
         heartbeat: config.heartbeat_interval,
+        hand_over_patience: config.request_timeout(),
         compaction_pause: config.compaction_sleep_interval,
         slow_apply: config.warning_apply_duration,
     })
@@ -359,16 +363,22 @@ fn quota(config: &Config) -> Quota {
 }
 
 fn bootstrap_options(config: &Config) -> Result<bootstrap::Options, Error> {
-    let has_log = config.wal_path().exists();
-    if !has_log {
-        // Only a member without a log looks at the initial cluster.
-        config.bootstrap_cluster(&config::lookup_host)?;
-    }
+    // A member with a log does not look at the initial cluster any more.
+    let members = match config.wal_path().exists() {
+        true => UrlsMap::default(),
+        false => config.bootstrap_cluster(&config::lookup_host)?,
+    };
     Ok(bootstrap::Options {
         data_dir: config.data_dir.clone(),
         wal_dir: config.wal_dir.clone(),
-        peer_urls: strings(&config.advertise_peer_urls),
-        token: config.initial_cluster_token.clone(),
+        origin: Origin::New {
+            name: config.name.clone(),
+            members: members
+                .iter()
+                .map(|(name, urls)| (name.to_owned(), strings(urls)))
+                .collect(),
+            token: config.initial_cluster_token.clone(),
+        },
         election_ticks: usize::try_from(config.election_ticks()).unwrap_or(usize::MAX),
         pre_vote: config.pre_vote,
         seed: u64::from(std::process::id()),
@@ -388,6 +398,7 @@ fn member_options(config: &Config) -> member::Options {
     };
     member::Options {
         request_ticks: ticks(config.request_timeout()),
+        election_ticks: config.election_ticks(),
         checkpoint_ticks: ticks(CHECKPOINT_INTERVAL),
         checkpoint: Policy {
             remove_rows: usize::try_from(config.compaction_batch_limit).unwrap_or(usize::MAX),
@@ -459,4 +470,17 @@ fn refresh_at_scrape(metrics: &Metrics, handle: &Handle) {
         };
         handle.measure(metrics);
     });
+}
+
+struct Nowhere;
+impl crate::peer::Transport for Nowhere {
+    fn set_peers(&mut self, _: Vec<crate::peer::Peer>, _: Vec<ferrite_api::types::MemberId>) {}
+    fn send(&mut self, _: ferrite_api::types::MemberId, _: crate::peer::Message) {}
+    fn send_snapshot(
+        &mut self,
+        _: ferrite_api::types::MemberId,
+        _: bytes::Bytes,
+        _: Box<dyn crate::peer::SnapshotSource>,
+    ) {
+    }
 }

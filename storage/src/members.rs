@@ -90,6 +90,17 @@ pub fn unstarted(id: MemberId, peer_urls: Vec<String>) -> Member {
     }
 }
 
+/// A member of a new cluster: its name is known, its client URLs are not.
+pub fn founder(id: MemberId, name: String, peer_urls: Vec<String>) -> Member {
+    Member {
+        member_attributes: Some(Attributes {
+            name,
+            client_urls: Vec::new(),
+        }),
+        ..unstarted(id, peer_urls)
+    }
+}
+
 /// The row of the page file that holds a member.
 pub fn row(member: &Member) -> TableWrite {
     TableWrite::Put {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod arrows;
+mod cluster;
 mod crash_points;
 mod faults;
 mod kill_minus_9;

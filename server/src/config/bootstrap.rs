@@ -13,8 +13,7 @@ impl Config {
     /// ([`super::lookup_host`]).
     ///
     /// # Errors
-    /// etcd's, in its order; [`Error::NotBuilt`] for joining an existing cluster and for more than
-    /// one member.
+    /// etcd's, in its order; [`Error::NotBuilt`] for joining an existing cluster.
     pub fn bootstrap_cluster(
         &self,
         lookup: &dyn Fn(&str) -> std::io::Result<Vec<IpAddr>>,
@@ -29,14 +28,6 @@ impl Config {
                 value: "existing".to_owned(),
                 reason: "joining a cluster is not built yet",
                 default: "new",
-            });
-        }
-        if cluster.len() > 1 {
-            return Err(Error::NotBuilt {
-                flag: "initial-cluster",
-                value: cluster.to_string(),
-                reason: "a cluster of more than one member is not built yet",
-                default: "default=http://localhost:2380",
             });
         }
         self.check_advertised(own, lookup)?;

@@ -240,7 +240,7 @@ impl Handle {
         match self.ask(|waiter| Input::LeaseKeys { id, waiter }).await? {
             Reply::LeaseKeys(keys) => Ok(keys),
             Reply::Failed(error) => Err(error),
-            Reply::View(_) | Reply::Applied(_) => Err(mixed_up()),
+            _ => Err(mixed_up()),
         }
     }
 }

@@ -184,7 +184,7 @@ impl Handle {
         match self.ask(|waiter| Input::Read { waiter }).await? {
             Reply::View(view) => Ok(view),
             Reply::Failed(error) => Err(error),
-            Reply::Applied(_) | Reply::LeaseKeys(_) => Err(mixed_up()),
+            _ => Err(mixed_up()),
         }
     }
 
@@ -219,8 +219,8 @@ impl Handle {
             .await;
         let result = match reply {
             Ok(Reply::Applied(applied)) => Ok(applied),
-            Ok(Reply::View(_) | Reply::LeaseKeys(_)) => Err(mixed_up()),
             Ok(Reply::Failed(error)) | Err(error) => Err(error),
+            Ok(_) => Err(mixed_up()),
         };
         if result.is_err() {
             self.inner.metrics.server.proposals_failed.inc();

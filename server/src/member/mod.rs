@@ -18,9 +18,13 @@
 //! * A proposal goes to the log at most once. Whatever becomes of it then, it is not repeated.
 
 mod hashes;
+mod leadership;
 mod leases;
+mod links;
+mod membership;
 mod proposals;
 mod published;
+mod reads;
 mod waiters;
 
 use std::collections::VecDeque;
@@ -30,12 +34,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb::alarm_request::AlarmAction;
 use ferrite_api::pb::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest};
-use ferrite_api::pb::membershippb::{
-    Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
-};
-use ferrite_api::types::{LeaseId, RequestId};
+use ferrite_api::types::{LeaseId, MemberId, RequestId};
 use ferrite_disk::wal::Position;
-use ferrite_raft::{Append, Driver, EntryKind, ReadToken, Ticket};
+use ferrite_raft::{Append, Driver, EntryKind, Ticket};
 use ferrite_storage::apply::outcome::Response;
 use ferrite_storage::checkpoint::{CompactionHash, Done, Hashed, Job, Policy, Reason};
 use ferrite_storage::mvcc::pins::Pin;
@@ -47,18 +48,19 @@ use tonic::Code;
 
 use crate::error::Error;
 use crate::lessor::{self, Lessor};
+use crate::peer::{Message, Peer};
 use crate::quota::Quota;
 use crate::request_id::RequestIds;
+use leadership::Transfer;
 use leases::LeaseChange;
-use proposals::Proposal;
-use waiters::Waiters;
+use links::Links;
+use proposals::{Origin, Proposal, Queue};
+use reads::Reads;
+use waiters::{Expired, Waiters};
 
 pub use hashes::Hashes;
 pub use leases::LeaseCounts;
 pub use published::{Cluster, Published, Roots};
-
-/// The level of the cluster that this build forms.
-const CLUSTER_VERSION: &str = "3.7.0";
 
 /// Index keys that one step prunes after a compaction: well under a millisecond.
 const PRUNE_KEYS: usize = 256;
@@ -68,6 +70,8 @@ const PRUNE_KEYS: usize = 256;
 pub struct Options {
     /// Ticks after which a request is given up: 5 s + 2 election timeouts.
     pub request_ticks: u64,
+    /// Ticks of an election timeout.
+    pub election_ticks: u64,
     /// Ticks between checkpoints of a store that changes.
     pub checkpoint_ticks: u64,
     /// Size of checkpoints and compaction steps.
@@ -105,6 +109,27 @@ pub enum Input<T> {
         /// Who waits.
         waiter: T,
     },
+    /// A client wants another member to lead.
+    MoveLeader {
+        /// The member.
+        to: MemberId,
+        /// Who waits.
+        waiter: T,
+    },
+    /// Messages of another member, in the order in which they arrived.
+    Peer {
+        /// The member.
+        from: MemberId,
+        /// The messages.
+        messages: Vec<Message>,
+    },
+    /// Another member can be reached, or cannot any more.
+    Reachable {
+        /// The member.
+        peer: MemberId,
+        /// Whether it can.
+        reachable: bool,
+    },
     /// A client waits until a compaction has removed its rows.
     AwaitCompaction {
         /// The revision compacted to.
@@ -134,6 +159,8 @@ pub enum Reply {
     View(Arc<View>),
     /// The keys attached to a lease, in byte order; `None` if there is no such lease.
     LeaseKeys(Option<Vec<Bytes>>),
+    /// What was asked for has happened.
+    Done,
     /// The request has failed, or its outcome is not known here.
     Failed(Error),
 }
@@ -152,8 +179,10 @@ pub struct Applied {
 /// What the owner has to do, in the order of the fields.
 #[derive(Debug)]
 pub struct Effects<T> {
-    /// Messages to peers: encoded, with the member they go to.
-    pub send: Vec<(u64, Bytes)>,
+    /// Who the other members are, if that has changed.
+    pub peers: Option<Vec<Peer>>,
+    /// Messages to other members.
+    pub send: Vec<(MemberId, Message)>,
     /// Clients to answer.
     pub replies: Vec<(T, Reply)>,
     /// A job to run.
@@ -194,14 +223,6 @@ impl From<page::Error> for Fatal {
     }
 }
 
-/// A round of linearizable reads under way.
-#[derive(Debug)]
-struct Round<T> {
-    token: ReadToken,
-    deadline: u64,
-    waiters: Vec<T>,
-}
-
 /// A member of a cluster.
 #[derive(Debug)]
 pub struct Member<T> {
@@ -218,14 +239,16 @@ pub struct Member<T> {
     lessor: Arc<Mutex<Lessor<T>>>,
     lease_counts: LeaseCounts,
     /// Proposals that raft has not taken yet: no leader, or too much uncommitted.
-    queue: VecDeque<Proposal>,
+    queue: Queue,
     waiters: Waiters<T>,
-    /// Reads that wait for the next round.
-    reads: Vec<T>,
-    round: Option<Round<T>>,
-    /// Reads whose index is confirmed and not yet applied here.
-    confirmed: Vec<(u64, T)>,
+    reads: Reads<T>,
     compactions: Vec<(i64, T)>,
+    transfers: Vec<Transfer<T>>,
+    links: Links,
+    /// The other members have changed, and the owner does not know it yet.
+    peers_changed: bool,
+    /// The member does not introduce itself before this tick: an attempt is on its way.
+    introduce_at: u64,
     /// The term in which this member leads and has applied an entry.
     leading: Option<u64>,
     last_checkpoint: u64,
@@ -242,7 +265,7 @@ pub struct Member<T> {
     released: u64,
     replies: Vec<(T, Reply)>,
     job: Option<Job>,
-    send: Vec<(u64, Bytes)>,
+    send: Vec<(MemberId, Message)>,
     append: VecDeque<Append>,
 }
 
@@ -269,12 +292,14 @@ impl<T> Member<T> {
             time: Duration::ZERO,
             lessor: Arc::new(Mutex::new(lessor)),
             lease_counts: LeaseCounts::default(),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             waiters: Waiters::new(),
-            reads: Vec::new(),
-            round: None,
-            confirmed: Vec::new(),
+            reads: Reads::default(),
             compactions: Vec::new(),
+            transfers: Vec::new(),
+            links: Links::default(),
+            peers_changed: true,
+            introduce_at: 0,
             leading: None,
             last_checkpoint: 0,
             checkpointed,
@@ -316,8 +341,23 @@ impl<T> Member<T> {
                 id,
                 payload,
                 waiter,
-            } => self.propose(id, payload, waiter),
-            Input::Read { waiter } => self.reads.push(waiter),
+            } => {
+                let proposal = Proposal {
+                    id,
+                    changes_members: false,
+                    payload,
+                    origin: Origin::Here,
+                };
+                self.propose(proposal, waiter);
+            }
+            Input::Read { waiter } => self.read(waiter),
+            Input::MoveLeader { to, waiter } => self.move_leader(to, waiter),
+            Input::Peer { from, messages } => {
+                for message in messages {
+                    self.hear(from, message);
+                }
+            }
+            Input::Reachable { peer, reachable } => self.reachable(peer, reachable),
             Input::AwaitCompaction { revision, waiter } => {
                 self.compactions.push((revision, waiter));
                 self.answer_compactions();
@@ -344,7 +384,9 @@ impl<T> Member<T> {
             self.prune = self.state.prune_step(PRUNE_KEYS);
         }
         self.want_job(Reason::Changed);
+        let peers = std::mem::take(&mut self.peers_changed).then(|| self.peers());
         Ok(Effects {
+            peers,
             send: std::mem::take(&mut self.send),
             replies: std::mem::take(&mut self.replies),
             job: self.job.take(),
@@ -376,14 +418,8 @@ impl<T> Member<T> {
     /// checkpoint of everything applied, if one is needed.
     pub fn stop(&mut self) -> (Vec<T>, Option<Job>) {
         let mut waiting = self.waiters.drain();
-        waiting.append(&mut self.reads);
-        waiting.extend(
-            self.round
-                .take()
-                .into_iter()
-                .flat_map(|round| round.waiters),
-        );
-        waiting.extend(self.confirmed.drain(..).map(|(_, waiter)| waiter));
+        waiting.extend(self.reads.drain());
+        waiting.extend(self.drain_transfers());
         waiting.extend(self.compactions.drain(..).map(|(_, waiter)| waiter));
         waiting.extend(self.lessor.lock().demote());
         (
@@ -401,45 +437,68 @@ impl<T> Member<T> {
         self.now += 1;
         self.retry_append = self.log_full;
         self.driver.tick();
-        while let Some((id, waiter)) = self.waiters.expired(self.now) {
-            // A proposal that never reached the log ends differently from one that may apply yet.
-            let before = self.queue.len();
-            self.queue.retain(|proposal| proposal.id != id);
-            let error = if self.queue.len() < before {
+        self.queue.release();
+        while let Some(Expired {
+            id,
+            deadline,
+            waiter,
+        }) = self.waiters.expired(self.now)
+        {
+            // A proposal that never left the queue ends differently from one that may apply yet.
+            let error = if self.queue.remove(id) {
                 Error::status(Code::DeadlineExceeded, "context deadline exceeded")
             } else {
-                ferrite_api::Error::Timeout.into()
+                self.timeout(deadline).into()
             };
             self.replies.push((waiter, Reply::Failed(error)));
         }
-        if self
-            .round
-            .as_ref()
-            .is_some_and(|round| round.deadline <= self.now)
-            && let Some(round) = self.round.take()
-        {
-            self.fail_all(round.waiters, ferrite_api::Error::Timeout);
-        }
+        self.tick_reads();
+        self.tick_transfers();
+        self.introduce();
         if self.now - self.last_checkpoint >= self.options.checkpoint_ticks {
             self.last_checkpoint = self.now;
             self.want_job(Reason::Aged);
         }
     }
 
-    /// Starts a round for the reads that have arrived. Reads that arrive later wait for the next
-    /// one: an index asked for earlier says nothing about writes acknowledged since.
-    fn begin_round(&mut self) {
-        if self.round.is_some() || self.reads.is_empty() {
-            return;
+    /// A message of another member.
+    fn hear(&mut self, from: MemberId, message: Message) {
+        match message {
+            Message::Raft(message) => {
+                if let Err(error) = self.driver.step(&message) {
+                    tracing::debug!(%from, %error, "a message of a peer was not taken");
+                }
+            }
+            Message::Propose(proposals) => self.take_forwarded(from, proposals),
+            Message::Refused(ids) => self.take_back(&ids),
+            Message::ReadIndex { number } => self.read_index_for(from, number),
+            Message::ReadIndexAnswer { number, index } => self.read_index_answered(number, index),
         }
-        let waiters = std::mem::take(&mut self.reads);
-        let token = self.driver.read_index();
-        let deadline = self.now + self.options.request_ticks;
-        self.round = Some(Round {
-            token,
-            deadline,
-            waiters,
+    }
+
+    fn say(&mut self, to: MemberId, message: Message) {
+        self.send.push((to, message));
+    }
+
+    fn reachable(&mut self, peer: MemberId, reachable: bool) {
+        self.links.set(peer, reachable, self.now);
+        if !reachable {
+            self.driver.report_unreachable(peer.get());
+        }
+    }
+
+    /// The other members.
+    fn peers(&self) -> Vec<Peer> {
+        let own = self.state.member_id();
+        let members = self.state.members().iter();
+        let peers = members.map(|member| Peer {
+            id: MemberId::new(member.id),
+            urls: member
+                .raft_attributes
+                .as_ref()
+                .map_or_else(Vec::new, |raft| raft.peer_urls.clone()),
         });
+        peers.filter(|peer| peer.id != own).collect()
     }
 
     fn drive(&mut self) -> Result<(), Fatal> {
@@ -447,27 +506,13 @@ impl<T> Member<T> {
         if let Some(failure) = effects.failure {
             return Err(failure.into());
         }
-        self.send.extend(effects.send);
+        let messages = effects.send.into_iter();
+        self.send
+            .extend(messages.map(|(to, bytes)| (MemberId::new(to), Message::Raft(bytes))));
         self.append.extend(effects.append);
-        for (token, result) in effects.reads {
-            if self.round.as_ref().is_none_or(|round| round.token != token) {
-                continue;
-            }
-            let waiters = self
-                .round
-                .take()
-                .map_or_else(Vec::new, |round| round.waiters);
-            match result {
-                Ok(index) => {
-                    self.confirmed
-                        .extend(waiters.into_iter().map(|waiter| (index, waiter)));
-                }
-                Err(_) => self.fail_all(waiters, ferrite_api::Error::LeaderChanged),
-            }
-        }
-        if effects.leadership.is_some() {
-            self.leading = None;
-            self.demote_lessor();
+        self.read_indexes(effects.reads);
+        if let Some(leadership) = effects.leadership {
+            self.leadership_changed(leadership);
         }
         self.apply(effects.committed)?;
         self.publish_raft();
@@ -527,6 +572,7 @@ impl<T> Member<T> {
             self.replies.push((waiter, Reply::Applied(applied)));
         }
         self.lead(last.1);
+        self.introduce();
         Ok(())
     }
 
@@ -559,53 +605,6 @@ impl<T> Member<T> {
         Err(ferrite_api::Error::NoSpace)
     }
 
-    /// As leader of the term of the entry just applied: introduces the member and, once, decides
-    /// the cluster version.
-    fn lead(&mut self, term: u64) {
-        let status = self.driver.status();
-        if status.leader != status.id || status.term != term {
-            return;
-        }
-        if self.leading != Some(term) {
-            self.leading = Some(term);
-            self.lessor.lock().promote(self.time);
-            let attributes = Attributes {
-                name: self.options.name.clone(),
-                client_urls: self.options.client_urls.clone(),
-            };
-            let member = self.state.members().get(self.state.member_id());
-            if member.is_some_and(|member| member.member_attributes.as_ref() != Some(&attributes)) {
-                self.propose_own(InternalRaftRequest {
-                    cluster_member_attr_set: Some(ClusterMemberAttrSetRequest {
-                        member_id: status.id,
-                        member_attributes: Some(attributes),
-                    }),
-                    ..InternalRaftRequest::default()
-                });
-            }
-            if self.state.cluster_version().is_none() {
-                let ver = CLUSTER_VERSION.to_owned();
-                self.propose_own(InternalRaftRequest {
-                    cluster_version_set: Some(ClusterVersionSetRequest { ver }),
-                    ..InternalRaftRequest::default()
-                });
-            }
-        }
-        if !self.published.ready() && self.queue.is_empty() && self.introduced() {
-            self.published.set_ready();
-        }
-    }
-
-    fn introduced(&self) -> bool {
-        let member = self.state.members().get(self.state.member_id());
-        self.state.cluster_version().is_some()
-            && member
-                .and_then(|member| member.member_attributes.as_ref())
-                .is_some_and(|own| {
-                    own.name == self.options.name && own.client_urls == self.options.client_urls
-                })
-    }
-
     fn publish_raft(&self) {
         let status = self.driver.status();
         let reads_locally = self.driver.sole_voter();
@@ -613,30 +612,8 @@ impl<T> Member<T> {
             .set_raft(status.term, status.leader, status.commit, reads_locally);
     }
 
-    fn answer_confirmed(&mut self) {
-        let applied = self.state.applied().get();
-        if self.confirmed.iter().all(|(index, _)| *index > applied) {
-            return;
-        }
-        let view = self.published.view();
-        let (ready, waiting) = std::mem::take(&mut self.confirmed)
-            .into_iter()
-            .partition(|(index, _)| *index <= applied);
-        self.confirmed = waiting;
-        let ready: Vec<(u64, T)> = ready;
-        self.replies.extend(
-            ready
-                .into_iter()
-                .map(|(_, waiter)| (waiter, Reply::View(Arc::clone(&view)))),
-        );
-    }
-
-    fn fail_all(&mut self, waiters: Vec<T>, error: ferrite_api::Error) {
-        self.replies.extend(
-            waiters
-                .into_iter()
-                .map(|waiter| (waiter, Reply::Failed(error.into()))),
-        );
+    fn fail(&mut self, waiter: T, error: ferrite_api::Error) {
+        self.replies.push((waiter, Reply::Failed(error.into())));
     }
 
     fn want_job(&mut self, reason: Reason) {

@@ -1,91 +1,236 @@
-//! Proposals on their way to raft.
+//! Proposals on their way to the log: into it on the leader, to the leader on others.
+//!
+//! A proposal enters the log at most once. It is in this member's queue, or given to raft, or in a
+//! message to the leader. From the message it comes back only if the leader says that it has not
+//! taken it ([`Message::Refused`]) and will not; if that never comes, its outcome is unknown.
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb::{InternalRaftRequest, RequestHeader};
-use ferrite_api::types::{LeaseId, RequestId};
+use ferrite_api::types::{LeaseId, MemberId, RequestId};
 use ferrite_raft::ProposeError;
-use prost::Message;
+use prost::Message as _;
 
-use super::{Member, Reply};
+use super::Member;
+use crate::peer::{Forwarded, Message};
 
 /// Entries that may be committed and not yet applied before new proposals are refused.
 const MAX_BACKLOG: u64 = 5000;
 
+/// Payload in one message to the leader, bytes; a proposal that is larger goes alone.
+const FORWARD_BYTES: usize = 1 << 20;
+
 /// A proposal that raft has not taken yet.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Proposal {
     pub(super) id: RequestId,
-    payload: Bytes,
-    leaders: Option<Leaders>,
+    /// Whether the payload is a change of the membership; else it is a request.
+    pub(super) changes_members: bool,
+    pub(super) payload: Bytes,
+    pub(super) origin: Origin,
 }
 
-/// What only the leader of a term may propose, and in no other term: what it saw may not be true any
-/// more (etcd #15247). Raft takes it as this leader's or not at all.
-#[derive(Debug)]
-struct Leaders {
-    term: u64,
-    /// The lease that it revokes.
-    revokes: Option<LeaseId>,
+/// Where a proposal comes from, and so what becomes of it when this member does not lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A client of this member, or the member itself: it goes to the leader.
+    Here,
+    /// Another member: it goes back there.
+    Peer(MemberId),
+    /// This member as the leader of a term: it is dropped. Such a proposal is good for that term
+    /// only: what the leader saw may not be true any more (etcd #15247).
+    Leader {
+        /// The term.
+        term: u64,
+        /// The lease that it revokes, which the lessor gets back if it does not reach the log.
+        revokes: Option<LeaseId>,
+    },
+}
+
+/// Proposals that wait for raft, in the order in which they came.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// Requests.
+    entries: VecDeque<Proposal>,
+    /// Changes of the membership: raft takes one at a time, and the rest must not wait for that.
+    changes: VecDeque<Proposal>,
+    /// Nothing is tried again before the next tick or the next leader: the leader has refused.
+    held: bool,
+}
+
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.changes.is_empty()
+    }
+
+    pub(super) fn push(&mut self, proposal: Proposal) {
+        self.of(&proposal).push_back(proposal);
+    }
+
+    /// Puts a proposal back that the leader has refused.
+    fn push_back_refused(&mut self, proposal: Proposal) {
+        self.of(&proposal).push_front(proposal);
+        self.held = true;
+    }
+
+    fn of(&mut self, proposal: &Proposal) -> &mut VecDeque<Proposal> {
+        match proposal.changes_members {
+            true => &mut self.changes,
+            false => &mut self.entries,
+        }
+    }
+
+    /// To be called with each tick and each change of leadership.
+    pub(super) fn release(&mut self) {
+        self.held = false;
+    }
+
+    /// Takes out a proposal that is given up. Whether it was here.
+    pub(super) fn remove(&mut self, id: RequestId) -> bool {
+        let before = self.entries.len() + self.changes.len();
+        self.entries.retain(|proposal| proposal.id != id);
+        self.changes.retain(|proposal| proposal.id != id);
+        before > self.entries.len() + self.changes.len()
+    }
+
+    /// The changes of the membership.
+    pub(super) fn changes(&mut self) -> &mut VecDeque<Proposal> {
+        &mut self.changes
+    }
+
+    fn take_all(&mut self) -> impl Iterator<Item = Proposal> + use<> {
+        let (changes, entries) = (
+            std::mem::take(&mut self.changes),
+            std::mem::take(&mut self.entries),
+        );
+        changes.into_iter().chain(entries)
+    }
 }
 
 impl<T> Member<T> {
-    pub(super) fn propose(&mut self, id: RequestId, payload: Bytes, waiter: T) {
+    pub(super) fn propose(&mut self, proposal: Proposal, waiter: T) {
         if self.backlogged() {
-            let error = ferrite_api::Error::RequestTooManyRequests.into();
-            self.replies.push((waiter, Reply::Failed(error)));
-            return;
+            self.fail(waiter, ferrite_api::Error::RequestTooManyRequests);
+        } else if self.log_full {
+            self.fail(waiter, ferrite_api::Error::NoSpace);
+        } else {
+            let deadline = self.now + self.options.request_ticks;
+            self.waiters.add(proposal.id, deadline, waiter);
+            self.queue.push(proposal);
         }
-        if self.log_full {
-            self.replies
-                .push((waiter, Reply::Failed(ferrite_api::Error::NoSpace.into())));
-            return;
-        }
-        self.waiters
-            .add(id, self.now + self.options.request_ticks, waiter);
-        self.enqueue(id, payload, None);
     }
 
+    /// Proposals that another member has sent to its leader.
+    pub(super) fn take_forwarded(&mut self, from: MemberId, proposals: Vec<Forwarded>) {
+        if !self.is_leader() {
+            let ids = proposals.iter().map(|proposal| proposal.id).collect();
+            self.say(from, Message::Refused(ids));
+            return;
+        }
+        for proposal in proposals {
+            self.queue.push(Proposal {
+                id: proposal.id,
+                changes_members: proposal.changes_members,
+                payload: proposal.payload,
+                origin: Origin::Peer(from),
+            });
+        }
+    }
+
+    /// The leader has not taken these. They wait for a better moment.
+    pub(super) fn take_back(&mut self, ids: &[RequestId]) {
+        // From the last one on, so that the order stays.
+        for id in ids.iter().rev() {
+            if let Some(proposal) = self.waiters.refused(*id) {
+                self.queue.push_back_refused(proposal);
+            }
+        }
+    }
+
+    /// Gives raft, or the leader, whatever it takes now.
     pub(super) fn propose_queued(&mut self) {
-        while let Some(proposal) = self.queue.front() {
-            if let Some(leaders) = &proposal.leaders
-                && !self.leads(leaders.term)
+        if self.queue.held || self.queue.is_empty() {
+            return;
+        }
+        match self.driver.status().leader {
+            0 => self.keep_own(),
+            _ if self.is_leader() => {
+                self.propose_changes();
+                self.propose_entries();
+            }
+            leader => self.forward(MemberId::new(leader)),
+        }
+    }
+
+    fn propose_entries(&mut self) {
+        while let Some(proposal) = self.queue.entries.front() {
+            let id = proposal.id;
+            if let Origin::Leader { term, .. } = proposal.origin
+                && self.driver.status().term != term
             {
-                self.drop_first();
+                self.give_up_first();
                 continue;
             }
             match self.driver.propose(proposal.payload.clone()) {
                 Ok(()) => {
-                    self.queue.pop_front();
+                    self.queue.entries.pop_front();
                 }
-                // Nothing entered the log: the proposal waits for a leader, or for room.
-                Err(
-                    ProposeError::NoLeader
-                    | ProposeError::NotLeader { .. }
-                    | ProposeError::Dropped(_),
-                ) => return,
-                Err(
-                    error @ (ProposeError::TooLarge { .. }
-                    | ProposeError::InvalidChange(_)
-                    | ProposeError::Stopped),
-                ) => {
-                    let id = proposal.id;
-                    self.drop_first();
+                Err(error @ (ProposeError::TooLarge { .. } | ProposeError::Stopped)) => {
+                    self.give_up_first();
+                    let error = match error {
+                        ProposeError::TooLarge { .. } => ferrite_api::Error::RequestTooLarge,
+                        _ => ferrite_api::Error::Stopped,
+                    };
                     if let Some(waiter) = self.waiters.take(id) {
-                        let error = match error {
-                            ProposeError::TooLarge { .. } => ferrite_api::Error::RequestTooLarge,
-                            _ => ferrite_api::Error::Stopped,
-                        };
-                        self.replies.push((waiter, Reply::Failed(error.into())));
+                        self.fail(waiter, error);
                     }
                 }
+                // Nothing entered the log: the proposal waits for room, or for the next leader.
+                Err(_) => return,
             }
+        }
+    }
+
+    /// Nobody leads: what this member's clients want waits, the rest is given up.
+    fn keep_own(&mut self) {
+        for proposal in self.queue.take_all() {
+            match proposal.origin {
+                Origin::Here => self.queue.push(proposal),
+                _ => self.give_up(&proposal),
+            }
+        }
+    }
+
+    /// Another member leads: what this member's clients want goes there, the rest is given up.
+    fn forward(&mut self, leader: MemberId) {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for proposal in self.queue.take_all() {
+            if proposal.origin != Origin::Here {
+                self.give_up(&proposal);
+                continue;
+            }
+            if bytes > 0 && bytes + proposal.payload.len() > FORWARD_BYTES {
+                self.say(leader, Message::Propose(std::mem::take(&mut batch)));
+                bytes = 0;
+            }
+            bytes += proposal.payload.len();
+            batch.push(Forwarded {
+                id: proposal.id,
+                changes_members: proposal.changes_members,
+                payload: proposal.payload.clone(),
+            });
+            self.waiters.forwarded(proposal);
+        }
+        if !batch.is_empty() {
+            self.say(leader, Message::Propose(batch));
         }
     }
 
     /// Proposes a request of the member's own, for which nobody waits.
     pub(super) fn propose_own(&mut self, request: InternalRaftRequest) {
         let (id, payload) = self.own(request);
-        self.enqueue(id, payload, None);
+        self.enqueue(id, payload, Origin::Here);
     }
 
     /// As [`Member::propose_own`], as leader of `term` only. `revokes`: the lease that the request
@@ -97,7 +242,7 @@ impl<T> Member<T> {
         request: InternalRaftRequest,
     ) {
         let (id, payload) = self.own(request);
-        self.enqueue(id, payload, Some(Leaders { term, revokes }));
+        self.enqueue(id, payload, Origin::Leader { term, revokes });
     }
 
     /// Whether so much is committed and not applied that nothing more is to be proposed.
@@ -115,24 +260,31 @@ impl<T> Member<T> {
         (id, Bytes::from(request.encode_to_vec()))
     }
 
-    fn enqueue(&mut self, id: RequestId, payload: Bytes, leaders: Option<Leaders>) {
-        self.queue.push_back(Proposal {
+    fn enqueue(&mut self, id: RequestId, payload: Bytes, origin: Origin) {
+        self.queue.push(Proposal {
             id,
+            changes_members: false,
             payload,
-            leaders,
+            origin,
         });
     }
 
-    fn leads(&self, term: u64) -> bool {
-        let status = self.driver.status();
-        status.leader == status.id && status.term == term
+    /// Gives up the first proposal; whoever waits for it here is the caller's business.
+    fn give_up_first(&mut self) {
+        if let Some(proposal) = self.queue.entries.pop_front() {
+            self.give_up(&proposal);
+        }
     }
 
-    /// Gives up the first proposal; whoever waits for it is the caller's business.
-    fn drop_first(&mut self) {
-        let leaders = self.queue.pop_front().and_then(|dropped| dropped.leaders);
-        if let Some(lease) = leaders.and_then(|leaders| leaders.revokes) {
-            self.lessor.lock().put_off(self.time, lease);
+    /// A proposal that did not reach the log, and will not from here: its origin learns it.
+    pub(super) fn give_up(&mut self, proposal: &Proposal) {
+        match proposal.origin {
+            Origin::Peer(from) => self.say(from, Message::Refused(vec![proposal.id])),
+            Origin::Leader {
+                revokes: Some(lease),
+                ..
+            } => self.lessor.lock().put_off(self.time, lease),
+            Origin::Here | Origin::Leader { .. } => {}
         }
     }
 }

@@ -11,10 +11,22 @@ use crate::member::{Input, Reply};
 /// requests: the thread has then been busy for far longer than a sync should take.
 const CAPACITY: usize = 20_000;
 
+/// What the member is to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Wanted {
+    /// Serve.
+    #[default]
+    Serve,
+    /// Serve, but not as leader.
+    HandOver,
+    /// Stop, once another member leads or nobody takes over.
+    Stop,
+}
+
 #[derive(Debug, Default)]
 struct Queue {
     inputs: Vec<Input<Waiter>>,
-    stopping: bool,
+    wanted: Wanted,
     closed: bool,
 }
 
@@ -34,7 +46,7 @@ impl Inbox {
     pub(crate) fn send(&self, input: Input<Waiter>) -> Result<(), ferrite_api::Error> {
         {
             let mut queue = self.queue.lock();
-            if queue.closed || queue.stopping {
+            if queue.closed || queue.wanted == Wanted::Stop {
                 return Err(ferrite_api::Error::Stopped);
             }
             if queue.inputs.len() >= CAPACITY {
@@ -52,9 +64,11 @@ impl Inbox {
         self.arrived.notify_one();
     }
 
-    /// Asks the member to stop.
-    pub(crate) fn stop(&self) {
-        self.queue.lock().stopping = true;
+    /// Asks the member for something, unless it was asked for more already.
+    pub(crate) fn want(&self, wanted: Wanted) {
+        let mut queue = self.queue.lock();
+        queue.wanted = queue.wanted.max(wanted);
+        drop(queue);
         self.arrived.notify_one();
     }
 
@@ -63,23 +77,28 @@ impl Inbox {
         self.queue.lock().closed
     }
 
-    /// Takes what is there, without waiting. Returns whether the member is asked to stop.
-    pub(super) fn drain(&self, into: &mut Vec<Input<Waiter>>) -> bool {
+    /// Takes what is there, without waiting. Returns what the member is to do.
+    pub(super) fn drain(&self, into: &mut Vec<Input<Waiter>>) -> Wanted {
         let mut queue = self.queue.lock();
         std::mem::swap(&mut queue.inputs, into);
-        queue.stopping
+        queue.wanted
     }
 
-    /// Takes what is there, waiting for something until `deadline`.
-    pub(super) fn wait(&self, deadline: Instant, into: &mut Vec<Input<Waiter>>) -> bool {
+    /// Takes what is there, waiting until `deadline` for something, or for another wish than `known`.
+    pub(super) fn wait(
+        &self,
+        deadline: Instant,
+        known: Wanted,
+        into: &mut Vec<Input<Waiter>>,
+    ) -> Wanted {
         let mut queue = self.queue.lock();
-        while queue.inputs.is_empty() && !queue.stopping {
+        while queue.inputs.is_empty() && queue.wanted == known {
             if self.arrived.wait_until(&mut queue, deadline).timed_out() {
                 break;
             }
         }
         std::mem::swap(&mut queue.inputs, into);
-        queue.stopping
+        queue.wanted
     }
 
     /// Ends the queue: whatever is in it, and whatever comes, is told that the member has stopped.
@@ -93,6 +112,7 @@ impl Inbox {
             if let Input::Propose { waiter, .. }
             | Input::Read { waiter }
             | Input::AwaitCompaction { waiter, .. }
+            | Input::MoveLeader { waiter, .. }
             | Input::LeaseKeys { waiter, .. } = input
             {
                 let _gone = waiter.send(Reply::Failed(ferrite_api::Error::Stopped.into()));

@@ -19,8 +19,9 @@ use tokio::sync::oneshot;
 
 use crate::member::{Effects, Fatal, Input, Member, Published, Reply};
 use crate::metrics::Metrics;
+use crate::peer::Transport;
 pub(crate) use clock::Clock;
-pub(crate) use inbox::Inbox;
+pub(crate) use inbox::{Inbox, Wanted};
 use jobs::Jobs;
 use meter::Meter;
 
@@ -32,11 +33,14 @@ pub(crate) struct Parts {
     pub(crate) member: Member<Waiter>,
     pub(crate) published: Arc<Published>,
     pub(crate) wal: Wal,
+    pub(crate) transport: Box<dyn Transport + Send>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
     /// The length of a tick.
     pub(crate) heartbeat: Duration,
+    /// How long a leader that is asked to stop waits for its successor.
+    pub(crate) hand_over_patience: Duration,
     /// Pause between the steps of a compaction.
     pub(crate) compaction_pause: Duration,
     /// Applies that take longer are warned about.
@@ -51,7 +55,7 @@ const SPARE_BYTES: u64 = 4 << 20;
 const JOB_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Starts the member's threads. The handle yields why the member ended: `Ok` after
-/// [`Inbox::stop`].
+/// [`Wanted::Stop`].
 pub(crate) fn start(parts: Parts) -> std::io::Result<thread::JoinHandle<Result<(), Fatal>>> {
     let jobs = Jobs::start(
         Arc::clone(&parts.inbox),
@@ -70,6 +74,7 @@ pub(crate) fn start(parts: Parts) -> std::io::Result<thread::JoinHandle<Result<(
                 idle: false,
                 leader: 0,
                 compacting: None,
+                handing_over: None,
             };
             let inbox = Arc::clone(&shell.parts.inbox);
             let lessor = shell.parts.member.lessor();
@@ -93,6 +98,8 @@ struct Shell {
     leader: u64,
     /// Since when a compaction has been removing rows.
     compacting: Option<Instant>,
+    /// Until when a member that is asked to stop waits for another one to lead.
+    handing_over: Option<Instant>,
 }
 
 impl Shell {
@@ -100,23 +107,38 @@ impl Shell {
         self.next_tick = Instant::now() + self.parts.heartbeat;
         self.advance();
         self.carry_out()?;
-        let mut inputs = Vec::new();
+        let (mut inputs, mut wanted) = (Vec::new(), Wanted::Serve);
         loop {
-            let stopping = if self.parts.member.busy() {
+            let known = wanted;
+            wanted = if self.parts.member.busy() {
                 self.parts.inbox.drain(&mut inputs)
             } else {
-                self.parts.inbox.wait(self.next_tick, &mut inputs)
+                self.parts.inbox.wait(self.next_tick, known, &mut inputs)
             };
             for input in inputs.drain(..) {
                 self.parts.member.step(input)?;
             }
             self.ticks()?;
             self.advance();
+            let leads_on = wanted > Wanted::Serve && !self.handed_over();
             self.carry_out()?;
             self.measure();
-            if stopping {
+            if wanted == Wanted::Stop && !leads_on {
                 return self.stop();
             }
+        }
+    }
+
+    /// Whether this member, which is asked to stop, may: leadership is somebody else's, or nobody
+    /// takes it in time.
+    fn handed_over(&mut self) -> bool {
+        let member = &mut self.parts.member;
+        match self.handing_over {
+            None => {
+                self.handing_over = Some(Instant::now() + self.parts.hand_over_patience);
+                !member.hand_over()
+            }
+            Some(until) => !member.is_leader() || Instant::now() >= until,
         }
     }
 
@@ -166,6 +188,7 @@ impl Shell {
         loop {
             let begun = Instant::now();
             let Effects {
+                peers,
                 send,
                 replies,
                 job,
@@ -175,7 +198,14 @@ impl Shell {
             } = self.parts.member.effects()?;
             self.meter
                 .applied(self.parts.member.state().tally(), begun.elapsed());
-            debug_assert!(send.is_empty(), "a sole member has nobody to send to");
+            let transport = &mut self.parts.transport;
+            if let Some(peers) = peers {
+                transport.set_peers(peers, Vec::new());
+            }
+            // Before the append: followers write while this member does.
+            for (to, message) in send {
+                transport.send(to, message);
+            }
             for (waiter, reply) in replies {
                 // The client may have gone; its result is of no use to anybody else.
                 let _gone = waiter.send(reply);

@@ -25,7 +25,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
-use crate::bootstrap;
+use crate::bootstrap::{self, Origin};
 use crate::member::{Cluster, Published};
 
 /// Bounds that a handful of events exceeds.
@@ -195,8 +195,15 @@ fn options() -> bootstrap::Options {
     bootstrap::Options {
         data_dir: PathBuf::from("/data"),
         wal_dir: None,
-        peer_urls: vec!["http://localhost:2380".to_owned()],
-        token: "etcd-cluster".to_owned(),
+        origin: Origin::New {
+            name: "default".to_owned(),
+            members: [(
+                "default".to_owned(),
+                vec!["http://localhost:2380".to_owned()],
+            )]
+            .into(),
+            token: "etcd-cluster".to_owned(),
+        },
         election_ticks: 10,
         pre_vote: true,
         seed: 1,

@@ -1,0 +1,163 @@
+//! What follows from who leads: the member introduces itself, the leader decides the cluster version,
+//! leadership is handed over.
+
+use ferrite_api::pb::etcdserverpb::InternalRaftRequest;
+use ferrite_api::pb::membershippb::{
+    Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
+};
+use ferrite_api::types::MemberId;
+use ferrite_raft::Leadership;
+
+use tonic::Code;
+
+use super::{Member, Reply};
+use crate::error::Error;
+
+/// The level of the cluster that this build forms.
+const CLUSTER_VERSION: &str = "3.7.0";
+
+/// A client that waits for a leader of its choice.
+#[derive(Debug)]
+pub(super) struct Transfer<T> {
+    to: MemberId,
+    deadline: u64,
+    waiter: T,
+}
+
+impl<T> Member<T> {
+    /// Whether this member leads, as far as it knows.
+    pub fn is_leader(&self) -> bool {
+        let status = self.driver.status();
+        status.leader == status.id
+    }
+
+    /// Who leads has changed, or the term.
+    pub(super) fn leadership_changed(&mut self, now: Leadership) {
+        self.leading = None;
+        self.demote_lessor();
+        self.links.leads(now.leader, self.now);
+        self.queue.release();
+        self.abandon_round();
+        let transfers = std::mem::take(&mut self.transfers).into_iter();
+        let (done, waiting): (Vec<_>, Vec<_>) =
+            transfers.partition(|transfer| transfer.to.get() == now.leader);
+        self.transfers = waiting;
+        let done = done.into_iter();
+        self.replies
+            .extend(done.map(|transfer| (transfer.waiter, Reply::Done)));
+    }
+
+    /// As leader of the term of the entry just applied: takes over the leases and, once, decides the
+    /// cluster version.
+    pub(super) fn lead(&mut self, term: u64) {
+        let status = self.driver.status();
+        if status.leader != status.id || status.term != term || self.leading == Some(term) {
+            return;
+        }
+        self.leading = Some(term);
+        self.lessor.lock().promote(self.time);
+        if self.state.cluster_version().is_none() {
+            let ver = CLUSTER_VERSION.to_owned();
+            self.propose_own(InternalRaftRequest {
+                cluster_version_set: Some(ClusterVersionSetRequest { ver }),
+                ..InternalRaftRequest::default()
+            });
+        }
+    }
+
+    /// Publishes this member's name and client URLs, until they are in the replicated state; then it
+    /// may serve clients.
+    pub(super) fn introduce(&mut self) {
+        // What is older than the leader's term must be applied first: the name may be there, and it is
+        // no news.
+        let status = self.driver.status();
+        let may = match status.leader {
+            0 => false,
+            _ if self.is_leader() => self.leading.is_some() && self.queue.is_empty(),
+            _ => status.applied >= status.commit,
+        };
+        if !may {
+            return;
+        }
+        if self.introduced() {
+            if !self.published.ready() && self.state.cluster_version().is_some() {
+                self.published.set_ready();
+            }
+            return;
+        }
+        let own = self.state.member_id();
+        if self.now < self.introduce_at || self.state.members().get(own).is_none() {
+            return;
+        }
+        // Nobody waits for the proposal, and it may be lost.
+        self.introduce_at = self.now + self.options.request_ticks;
+        self.propose_own(InternalRaftRequest {
+            cluster_member_attr_set: Some(ClusterMemberAttrSetRequest {
+                member_id: own.get(),
+                member_attributes: Some(self.attributes()),
+            }),
+            ..InternalRaftRequest::default()
+        });
+    }
+
+    fn introduced(&self) -> bool {
+        let member = self.state.members().get(self.state.member_id());
+        member.is_some_and(|member| member.member_attributes.as_ref() == Some(&self.attributes()))
+    }
+
+    fn attributes(&self) -> Attributes {
+        Attributes {
+            name: self.options.name.clone(),
+            client_urls: self.options.client_urls.clone(),
+        }
+    }
+
+    /// A client wants another member to lead. Answered once it does.
+    pub(super) fn move_leader(&mut self, to: MemberId, waiter: T) {
+        if !self.is_leader() {
+            return self.fail(waiter, ferrite_api::Error::NotLeader);
+        }
+        let member = self.state.members().get(to);
+        let raft = member.and_then(|member| member.raft_attributes.as_ref());
+        if raft.is_none_or(|raft| raft.is_learner) {
+            return self.fail(waiter, ferrite_api::Error::BadLeaderTransferee);
+        }
+        if to == self.state.member_id() {
+            self.replies.push((waiter, Reply::Done));
+            return;
+        }
+        self.driver.transfer_leader(to.get());
+        self.transfers.push(Transfer {
+            to,
+            deadline: self.now + self.options.request_ticks,
+            waiter,
+        });
+    }
+
+    pub(super) fn tick_transfers(&mut self) {
+        let transfers = std::mem::take(&mut self.transfers).into_iter();
+        let (over, waiting): (Vec<_>, Vec<_>) =
+            transfers.partition(|transfer| transfer.deadline <= self.now);
+        self.transfers = waiting;
+        for transfer in over {
+            let text = "etcdserver: request timed out, leader transfer took too long";
+            let failed = Reply::Failed(Error::status(Code::Unknown, text));
+            self.replies.push((transfer.waiter, failed));
+        }
+    }
+
+    pub(super) fn drain_transfers(&mut self) -> impl Iterator<Item = T> + use<T> {
+        let transfers = std::mem::take(&mut self.transfers).into_iter();
+        transfers.map(|transfer| transfer.waiter)
+    }
+
+    /// Hands leadership to the voter that is furthest, because this member is about to stop. False
+    /// if it does not lead or nobody else can: then there is nothing to wait for.
+    pub fn hand_over(&mut self) -> bool {
+        let Some(to) = self.driver.transfer_target() else {
+            return false;
+        };
+        tracing::info!(to = %MemberId::new(to), "handing leadership over before stopping");
+        self.driver.transfer_leader(to)
+    }
+}
