@@ -264,6 +264,7 @@ pub struct Finished {
 impl State {
     /// The next job that is due, if none is running.
     pub fn next_job(&mut self, policy: &Policy, reason: Reason) -> Option<Job> {
+        self.expect_conf_state();
         if self.checkpoint.running {
             return None;
         }
@@ -336,6 +337,7 @@ impl State {
                 revision: Some(upto),
                 scheduled_compact: Some(self.checkpoint.scheduled),
                 finished_compact: Some(finished),
+                conf_state: Some(self.conf_state().clone()),
                 ..MetaUpdate::default()
             },
         })))

@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod error;
 pub mod leases;
 pub mod members;
+pub mod membership;
 pub mod mvcc;
 pub mod page;
 pub mod restore;

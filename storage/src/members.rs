@@ -1,7 +1,9 @@
 //! The members of the cluster as the replicated state knows them: the one source of truth for
 //! member lists and for Raft's configuration.
+//!
+//! Invariant: no id is both that of a member and that of a removed one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb;
@@ -10,20 +12,24 @@ use ferrite_api::types::MemberId;
 use prost::Message;
 
 use crate::error::Error;
+use crate::membership::MembershipAction;
 use crate::page::{Table, TableWrite};
 
-/// All members, by id.
+/// All members, by id, and the ids of those that were removed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Members {
     by_id: BTreeMap<MemberId, Member>,
+    /// They never come back.
+    removed: BTreeSet<MemberId>,
 }
 
 impl Members {
-    /// Members from rows of the page file: key = id as 8 bytes big endian, value = `Member`.
+    /// Members from rows of the page file: key = id as 8 bytes big endian, value = `Member`. The
+    /// rows of `removed` have such a key and no value.
     ///
     /// # Errors
     /// [`Error::Corrupt`] naming the row that does not decode.
-    pub(crate) fn load(rows: &[(Bytes, Bytes)]) -> Result<Self, Error> {
+    pub(crate) fn load(rows: &[(Bytes, Bytes)], removed: &[(Bytes, Bytes)]) -> Result<Self, Error> {
         let mut by_id = BTreeMap::new();
         for (key, value) in rows {
             let member = Member::decode(value.clone()).map_err(|error| Error::Corrupt {
@@ -35,7 +41,20 @@ impl Members {
             }
             by_id.insert(MemberId::new(member.id), member);
         }
-        Ok(Self { by_id })
+        let removed = removed.iter().map(|(key, _)| {
+            let id = <[u8; 8]>::try_from(&key[..]).map_err(|_| Error::Corrupt {
+                what: format!("members_removed row {key:?} is no member id"),
+            })?;
+            let id = MemberId::new(u64::from_be_bytes(id));
+            match by_id.contains_key(&id) {
+                true => Err(Error::Corrupt {
+                    what: format!("member {id} is in the tables members and members_removed"),
+                }),
+                false => Ok(id),
+            }
+        });
+        let removed = removed.collect::<Result<_, _>>()?;
+        Ok(Self { by_id, removed })
     }
 
     /// The member with this id.
@@ -46,6 +65,42 @@ impl Members {
     /// All members, ordered by id.
     pub fn iter(&self) -> impl Iterator<Item = &Member> {
         self.by_id.values()
+    }
+
+    /// Members that have a vote, ordered by id.
+    pub fn voters(&self) -> impl Iterator<Item = &Member> {
+        self.iter().filter(|member| !is_learner(member))
+    }
+
+    /// Members that have none, ordered by id.
+    pub fn learners(&self) -> impl Iterator<Item = &Member> {
+        self.iter().filter(|member| is_learner(member))
+    }
+
+    /// The ids of removed members, in order.
+    pub fn removed(&self) -> impl Iterator<Item = MemberId> {
+        self.removed.iter().copied()
+    }
+
+    /// Whether a member of this id was removed: then there will never be one again.
+    pub fn is_removed(&self, id: MemberId) -> bool {
+        self.removed.contains(&id)
+    }
+
+    /// Whether some member has this peer URL, letter by letter.
+    pub fn contains_url(&self, url: &str) -> bool {
+        self.url_owners(url).next().is_some()
+    }
+
+    /// The members that have this peer URL. More than one only if a cluster was begun so.
+    pub(crate) fn url_owners(&self, url: &str) -> impl Iterator<Item = MemberId> {
+        let has = move |member: &&Member| {
+            let raft = member.raft_attributes.as_ref();
+            raft.is_some_and(|raft| raft.peer_urls.iter().any(|have| have == url))
+        };
+        self.iter()
+            .filter(has)
+            .map(|member| MemberId::new(member.id))
     }
 
     /// The members as clients see them, ordered by id.
@@ -76,6 +131,41 @@ impl Members {
         member.member_attributes = own;
         Some(row(member))
     }
+
+    /// Carries out a change that was found possible. Returns the rows to store.
+    pub(crate) fn change(&mut self, action: &MembershipAction) -> Vec<TableWrite> {
+        let id = action.id();
+        match action {
+            MembershipAction::Add { member } => {
+                self.by_id.insert(id, member.clone());
+                vec![row(member)]
+            }
+            MembershipAction::Promote { .. } => self.set_raft(id, |raft| raft.is_learner = false),
+            MembershipAction::Remove { .. } => {
+                self.by_id.remove(&id);
+                self.removed.insert(id);
+                let member = TableWrite::delete(Table::Members, row_key(id));
+                vec![member, removed_row(id)]
+            }
+            MembershipAction::Update { peer_urls, .. } => {
+                self.set_raft(id, |raft| raft.peer_urls.clone_from(peer_urls))
+            }
+        }
+    }
+
+    fn set_raft(&mut self, id: MemberId, set: impl FnOnce(&mut RaftAttributes)) -> Vec<TableWrite> {
+        let member = self
+            .by_id
+            .get_mut(&id)
+            .expect("a change was checked before it is carried out");
+        set(member.raft_attributes.get_or_insert_default());
+        vec![row(member)]
+    }
+}
+
+fn is_learner(member: &Member) -> bool {
+    let raft = member.raft_attributes.as_ref();
+    raft.is_some_and(|raft| raft.is_learner)
 }
 
 /// A member that has not published its attributes yet.
@@ -105,9 +195,18 @@ pub fn founder(id: MemberId, name: String, peer_urls: Vec<String>) -> Member {
 pub fn row(member: &Member) -> TableWrite {
     TableWrite::Put {
         table: Table::Members,
-        key: Bytes::copy_from_slice(&member.id.to_be_bytes()),
+        key: row_key(MemberId::new(member.id)),
         value: Bytes::from(member.encode_to_vec()),
     }
+}
+
+/// The row that holds the id of a removed member.
+fn removed_row(id: MemberId) -> TableWrite {
+    TableWrite::put(Table::MembersRemoved, row_key(id), Bytes::new())
+}
+
+fn row_key(id: MemberId) -> Bytes {
+    Bytes::copy_from_slice(&id.get().to_be_bytes())
 }
 
 #[cfg(test)]
@@ -136,7 +235,15 @@ mod tests {
         let member = unstarted(MemberId::new(7), vec![]);
         let value = Bytes::from(member.encode_to_vec());
         let key = Bytes::copy_from_slice(&8u64.to_be_bytes());
-        let error = Members::load(&[(key, value)]).unwrap_err();
+        let error = Members::load(&[(key.clone(), value)], &[]).unwrap_err();
         assert!(error.to_string().contains("holds member 7"), "{error}");
+
+        let member = unstarted(MemberId::new(8), vec![]);
+        let row = (key.clone(), Bytes::from(member.encode_to_vec()));
+        let error = Members::load(&[row], &[(key, Bytes::new())]).unwrap_err();
+        let text = "corrupt store: member 8 is in the tables members and members_removed";
+        assert_eq!(error.to_string(), text);
+        let error = Members::load(&[], &[(Bytes::from_static(b"8"), Bytes::new())]).unwrap_err();
+        assert!(error.to_string().contains("is no member id"), "{error}");
     }
 }

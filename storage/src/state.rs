@@ -24,10 +24,11 @@ use crate::checkpoint::{self, Compaction};
 use crate::error::Error;
 use crate::leases::Leases;
 use crate::members::Members;
+use crate::membership::MembershipAction;
 use crate::mvcc::read::RangeError;
 use crate::mvcc::store::Store;
 use crate::mvcc::view::View;
-use crate::page::{self, PageFile, RowId, Table, TableWrite};
+use crate::page::{self, ConfState, PageFile, RowId, Table, TableWrite};
 use crate::restore;
 
 /// The row of the `cluster` table that holds the cluster version, as text (`3.7.0`).
@@ -48,6 +49,9 @@ pub struct State {
     member_id: MemberId,
     applied: RaftIndex,
     applied_term: Term,
+    conf_state: ConfState,
+    /// The members have changed and Raft's configuration has not yet followed.
+    conf_state_due: bool,
     pub(crate) checkpoint: checkpoint::Progress,
     pub(crate) tally: Tally,
 }
@@ -70,7 +74,8 @@ impl State {
             let what = "authentication is enabled, which this build does not serve yet".to_owned();
             return Err(Error::Unsupported { what });
         }
-        let members = Members::load(&reader.table(Table::Members)?)?;
+        let removed = reader.table(Table::MembersRemoved)?;
+        let members = Members::load(&reader.table(Table::Members)?, &removed)?;
         let alarms = Alarms::load(&reader.table(Table::Alarms)?)?;
         let mut leases = Leases::load(&reader.table(Table::Leases)?)?;
         let cluster_version = reader
@@ -97,6 +102,8 @@ impl State {
             member_id: MemberId::new(meta.member_id),
             applied: RaftIndex::new(meta.consistent_index),
             applied_term: Term::new(meta.term),
+            conf_state: meta.conf_state,
+            conf_state_due: false,
             checkpoint,
             tally: Tally::default(),
         })
@@ -166,6 +173,41 @@ impl State {
         self.applied_term
     }
 
+    /// Raft's configuration as of the last applied entry; empty in a member that is to join and has
+    /// applied nothing.
+    pub fn conf_state(&self) -> &ConfState {
+        &self.conf_state
+    }
+
+    /// Takes note of Raft's configuration after a change that was just
+    /// [applied](State::apply_membership). It is stored with the members, in the same checkpoint.
+    pub fn set_conf_state(&mut self, conf_state: ConfState) {
+        self.conf_state = conf_state;
+        self.conf_state_due = false;
+        self.checkpoint.touched = true;
+    }
+
+    /// # Panics
+    /// The entry at `index` is not the next one to be applied.
+    pub(crate) fn expect_next(&self, index: u64, term: u64) {
+        assert!(
+            index == self.applied().get() + 1,
+            "apply gap: applied {}, entry {index} of term {term}",
+            self.applied()
+        );
+        self.expect_conf_state();
+    }
+
+    /// # Panics
+    /// Raft's configuration does not fit the members.
+    pub(crate) fn expect_conf_state(&self) {
+        assert!(
+            !self.conf_state_due,
+            "entry {} has changed the members, and raft's configuration did not follow",
+            self.applied()
+        );
+    }
+
     pub(crate) fn advance(&mut self, index: u64, term: u64) {
         self.applied = RaftIndex::new(index);
         self.applied_term = Term::new(term);
@@ -187,6 +229,13 @@ impl State {
             .tables
             .extend(self.members.set_attributes(id, own));
         self.cluster_changes += 1;
+    }
+
+    pub(crate) fn change_members(&mut self, action: &MembershipAction) {
+        let rows = self.members.change(action);
+        self.checkpoint.tables.extend(rows);
+        self.cluster_changes += 1;
+        self.conf_state_due = !matches!(action, MembershipAction::Update { .. });
     }
 
     pub(crate) fn apply_alarm(&mut self, request: &AlarmRequest) -> Vec<AlarmMember> {

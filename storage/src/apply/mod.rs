@@ -14,6 +14,7 @@
 
 pub mod cost;
 mod lease;
+mod membership;
 pub mod outcome;
 pub mod tally;
 mod txn;
@@ -73,11 +74,7 @@ impl State {
     /// This member's storage failed or cannot apply the entry: it must stop. The state is then not
     /// to be used any more.
     pub fn apply(&mut self, index: u64, term: u64, data: &Bytes) -> Result<Option<Applied>, Error> {
-        assert!(
-            index == self.applied().get() + 1,
-            "apply gap: applied {}, entry {index} of term {term}",
-            self.applied()
-        );
+        self.expect_next(index, term);
         let applied = if data.is_empty() {
             None
         } else {

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb::{InternalRaftRequest, RequestHeader};
-use ferrite_api::types::MemberId;
+use ferrite_api::pb::membershippb::Member;
+use ferrite_api::types::{MemberId, RequestId};
 use ferrite_disk::Disk;
 use ferrite_disk::sim::SimDisk;
 use ferrite_storage::apply::Applied;
 use ferrite_storage::apply::outcome::Response;
 use ferrite_storage::checkpoint::{Policy, Reason};
 use ferrite_storage::members;
+use ferrite_storage::membership::{MembershipAction, MembershipChange};
 use ferrite_storage::mvcc::hash::KeyValueHash;
-use ferrite_storage::page::{ConfState, Initial, MetaUpdate, Options, PageFile};
+use ferrite_storage::page::{ConfState, Initial, MetaUpdate, Options, PageFile, TableWrite};
 use ferrite_storage::state::State;
 use prost::Message;
 
@@ -21,36 +23,54 @@ const PATH: &str = "/data/db";
 
 /// The state, and the log that it was made from.
 pub(crate) struct Harness {
-    disk: Arc<dyn Disk>,
+    pub(crate) disk: SimDisk,
     pub(crate) state: State,
-    log: Vec<Bytes>,
+    log: Vec<Entry>,
     /// Hashes of the compactions so far.
     pub(crate) hashes: Vec<KeyValueHash>,
 }
 
+/// An entry of the log.
+#[derive(Clone)]
+enum Entry {
+    Request(Bytes),
+    Membership(Bytes),
+}
+
+/// Every member's setting.
+pub(crate) const MAX_LEARNERS: usize = 1;
+
 impl Harness {
+    /// A member of a cluster of its own.
     pub(crate) fn new() -> Self {
-        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
-        disk.create_dir(Path::new("/data")).unwrap();
         let member = MemberId::new(7);
+        let conf_state = ConfState {
+            voters: vec![7],
+            ..Default::default()
+        };
+        let urls = vec!["http://p".to_owned()];
+        let members = vec![members::row(&members::unstarted(member, urls))];
+        Self::with(conf_state, members)
+    }
+
+    /// A member at index 0.
+    pub(crate) fn with(conf_state: ConfState, members: Vec<TableWrite>) -> Self {
+        let disk = SimDisk::new(1);
+        disk.create_dir(Path::new("/data")).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
         let initial = Initial {
             cluster_id: 1,
-            member_id: member.get(),
+            member_id: 7,
             meta: MetaUpdate {
                 consistent_index: Some(0),
                 term: Some(0),
-                conf_state: Some(ConfState {
-                    voters: vec![7],
-                    ..Default::default()
-                }),
+                conf_state: Some(conf_state),
                 ..Default::default()
             },
-            tables: vec![members::row(&members::unstarted(
-                member,
-                vec!["http://p".to_owned()],
-            ))],
+            tables: members,
         };
-        let page = PageFile::create(&disk, Path::new(PATH), options(), &initial).unwrap();
+        let as_disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        let page = PageFile::create(&as_disk, Path::new(PATH), options(), &initial).unwrap();
         let state = State::restore(Arc::new(page)).unwrap();
         Self {
             disk,
@@ -71,12 +91,26 @@ impl Harness {
             ..Default::default()
         });
         let entry = Bytes::from(request.encode_to_vec());
-        self.log.push(entry.clone());
+        self.log.push(Entry::Request(entry.clone()));
         let Applied {
             request, result, ..
         } = self.state.apply(index, 1, &entry).unwrap().unwrap();
         assert_eq!(request.get(), index);
         result
+    }
+
+    /// Applies one change of the membership as the next entry of the log.
+    pub(crate) fn change(
+        &mut self,
+        action: MembershipAction,
+    ) -> Result<Response, ferrite_api::Error> {
+        let index = self.log.len() as u64 + 1;
+        let request = RequestId::new(index);
+        let entry = MembershipChange { request, action }.encode();
+        self.log.push(Entry::Membership(entry.clone()));
+        let applied = apply_change(&mut self.state, index, &entry);
+        assert_eq!(applied.request, request);
+        applied.result
     }
 
     /// Runs one job if one is due, and prunes.
@@ -105,10 +139,12 @@ impl Harness {
             disk, state, log, ..
         } = std::mem::replace(self, replaced);
         drop(state);
-        let page = PageFile::open(&disk, Path::new(PATH), options()).unwrap();
-        let mut state = State::restore(Arc::new(page)).unwrap();
+        let mut state = restored(&disk);
         for index in state.applied().get() + 1..=log.len() as u64 {
-            state.apply(index, 1, &log[index as usize - 1]).unwrap();
+            match &log[index as usize - 1] {
+                Entry::Request(entry) => drop(state.apply(index, 1, entry).unwrap()),
+                Entry::Membership(entry) => drop(apply_change(&mut state, index, entry)),
+            }
         }
         *self = Harness {
             disk,
@@ -117,6 +153,29 @@ impl Harness {
             hashes: Vec::new(),
         };
     }
+}
+
+/// The state that the page file on a disk holds.
+pub(crate) fn restored(disk: &SimDisk) -> State {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let page = PageFile::open(&disk, Path::new(PATH), options()).unwrap();
+    State::restore(Arc::new(page)).unwrap()
+}
+
+fn apply_change(state: &mut State, index: u64, entry: &Bytes) -> Applied {
+    let change = MembershipChange::decode(entry).unwrap();
+    let applied = state.apply_membership(index, 1, &change, MAX_LEARNERS);
+    if applied.result.is_ok() {
+        // As Raft would have it.
+        let ids = |members: &mut dyn Iterator<Item = &Member>| members.map(|at| at.id).collect();
+        let conf_state = ConfState {
+            voters: ids(&mut state.members().voters()),
+            learners: ids(&mut state.members().learners()),
+            ..Default::default()
+        };
+        state.set_conf_state(conf_state);
+    }
+    applied
 }
 
 fn options() -> Options {

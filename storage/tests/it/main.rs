@@ -5,6 +5,7 @@
 mod alarms;
 mod harness;
 mod hash;
+mod membership;
 mod model;
 mod model_index;
 mod model_mvcc;
