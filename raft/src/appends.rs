@@ -2,9 +2,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
-use crate::effects::Ticket;
+use crate::effects::{Outgoing, Ticket};
 
 /// An append under way, and what waits for it.
 #[derive(Debug)]
@@ -17,8 +15,10 @@ pub(crate) struct Pending {
     pub(crate) first: u64,
     /// The last entry of this append that is still part of the log; below `first` if none is.
     pub(crate) last: u64,
-    /// Whether it had entries when it was handed out.
+    /// Whether it had entries when it was handed out, or restarts the log.
     pub(crate) has_entries: bool,
+    /// The snapshot at which it restarts the log.
+    pub(crate) restart: Option<Restart>,
     /// Whether it changes term or vote.
     pub(crate) promises: bool,
     /// From which segment on the log is needed once the truncation mark in this append is in the
@@ -27,7 +27,35 @@ pub(crate) struct Pending {
     /// Number of the last raft-rs `Ready` that is persisted once this append is.
     pub(crate) ready: u64,
     /// To be sent then.
-    pub(crate) messages: Vec<(u64, Bytes)>,
+    pub(crate) messages: Vec<Outgoing>,
+}
+
+impl Pending {
+    /// One without entries.
+    pub(crate) fn new(ticket: Ticket, records: usize, ready: u64) -> Pending {
+        Pending {
+            ticket,
+            records,
+            first_record: 0,
+            first: 1,
+            last: 0,
+            has_entries: false,
+            restart: None,
+            promises: false,
+            needed_from: 0,
+            ready,
+            messages: Vec::new(),
+        }
+    }
+}
+
+/// The log begins anew after a snapshot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Restart {
+    /// Which record of the append says so.
+    pub(crate) record: usize,
+    /// Index of the snapshot.
+    pub(crate) index: u64,
 }
 
 /// The appends under way, in the order in which they were handed out.
@@ -88,6 +116,15 @@ impl Appends {
         }
     }
 
+    /// All entries are about to be dropped for a snapshot, which has the effect of those up to
+    /// `applied`, among others: what is under way for any of them will not count.
+    pub(crate) fn restarted(&mut self, applied: u64) {
+        self.durable = self.durable.min(applied);
+        for pending in &mut self.queue {
+            pending.last = 0;
+        }
+    }
+
     pub(crate) fn push(&mut self, pending: Pending) {
         self.queue.push_back(pending);
     }
@@ -107,6 +144,9 @@ impl Appends {
         });
         if pending.first <= pending.last {
             self.durable = self.durable.max(pending.last);
+        }
+        if let Some(restart) = pending.restart {
+            self.durable = restart.index;
         }
         pending
     }

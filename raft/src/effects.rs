@@ -2,11 +2,14 @@
 
 use bytes::Bytes;
 use ferrite_disk::wal::Record;
+use raft::eraftpb::{Message, MessageType};
 
 use crate::conf::ConfChange;
 use crate::error::{Error, ReadError};
 use crate::log::Head;
 use crate::read_index::ReadToken;
+use crate::snapshot::Snapshot;
+use crate::wire;
 
 /// What is to be done now. Every field is to be carried out; in which order is free, as long as
 /// appends keep theirs. See the [driver](crate::driver) for what that means.
@@ -26,11 +29,60 @@ pub struct Effects {
     pub reads: Vec<(ReadToken, Result<u64, ReadError>)>,
     /// Set when any of it changed.
     pub leadership: Option<Leadership>,
-    /// Followers that need entries which the log has dropped: they wait for a snapshot.
+    /// The log was restarted at this snapshot, durably: its content takes the place of the state,
+    /// then [`Driver::installed`](crate::Driver::installed) is called. Nothing is handed out for
+    /// applying before.
+    pub install: Option<Snapshot>,
+    /// Followers that need entries which the log has dropped: they wait for a snapshot, see
+    /// [`Driver::offer_snapshot`](crate::Driver::offer_snapshot). Named again, every now and then,
+    /// as long as they do.
     pub snapshots_wanted: Vec<u64>,
+    /// Snapshots that are to be sent; each is to be followed by
+    /// [`Driver::report_snapshot`](crate::Driver::report_snapshot).
+    pub snapshots: Vec<OutgoingSnapshot>,
     /// The member cannot go on: an entry that must be applied cannot be read. Nothing comes after
     /// it.
     pub failure: Option<Error>,
+}
+
+/// A snapshot for a follower, which needs both: the message for
+/// [`Driver::install_snapshot`](crate::Driver::install_snapshot), and the content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutgoingSnapshot {
+    /// The follower.
+    pub to: u64,
+    /// Which one was offered.
+    pub snapshot: Snapshot,
+    /// What the follower's raft is told, after the content has arrived there.
+    pub message: Bytes,
+}
+
+/// Something to be sent.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    Message(u64, Bytes),
+    Snapshot(OutgoingSnapshot),
+}
+
+impl Outgoing {
+    pub(crate) fn of(message: &Message) -> Outgoing {
+        let (to, bytes) = (message.to, wire::encode(message));
+        if message.get_msg_type() != MessageType::MsgSnapshot {
+            return Outgoing::Message(to, bytes);
+        }
+        Outgoing::Snapshot(OutgoingSnapshot {
+            to,
+            snapshot: Snapshot::from_raft(message.get_snapshot()),
+            message: bytes,
+        })
+    }
+
+    pub(crate) fn hand_out(self, effects: &mut Effects) {
+        match self {
+            Outgoing::Message(to, bytes) => effects.send.push((to, bytes)),
+            Outgoing::Snapshot(snapshot) => effects.snapshots.push(snapshot),
+        }
+    }
 }
 
 /// Names an [`Append`].
@@ -108,6 +160,21 @@ pub struct Leadership {
     pub role: Role,
 }
 
+/// How far a member has come, as its leader knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The member.
+    pub id: u64,
+    /// It has acknowledged the entries up to here.
+    pub matched: u64,
+    /// Whether it listens without a vote.
+    pub learner: bool,
+    /// Whether it was heard of since the leader last looked: it looks once in an election timeout.
+    pub recent_active: bool,
+    /// Whether a snapshot was sent to it and it is not known what became of that.
+    pub snapshot: bool,
+}
+
 /// The driver at a glance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
@@ -150,4 +217,7 @@ pub struct Status {
     pub sole_voter: bool,
     /// Whether this member was removed from the configuration.
     pub removed: bool,
+    /// Whether a snapshot was taken and [`Driver::installed`](crate::Driver::installed) has not
+    /// been called for it.
+    pub installing: bool,
 }

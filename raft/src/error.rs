@@ -120,6 +120,20 @@ pub enum Error {
         last: u64,
     },
 
+    /// A snapshot record would take the log back, or is newer than the hard state before it.
+    #[error(
+        "snapshot {found:?} does not fit the log, which is committed up to index {commit} and knows \
+         term {term}"
+    )]
+    BadSnapshot {
+        /// The snapshot found.
+        found: Mark,
+        /// Term of the hard state.
+        term: u64,
+        /// Commit index at that point of the log.
+        commit: u64,
+    },
+
     /// The hard state commits entries that the log does not hold: it lost its end.
     #[error("the hard state commits up to index {commit} but the log ends at index {last}")]
     CommitBeyondLog {
@@ -218,13 +232,44 @@ pub enum StepError {
         /// Last index here.
         last: u64,
     },
-    /// Snapshots are not taken yet.
-    #[error("snapshot at index {index} from {from:x} cannot be taken")]
+    /// A snapshot comes with its content, by
+    /// [`Driver::install_snapshot`](crate::Driver::install_snapshot), not among the messages.
+    #[error("snapshot at index {index} from {from:x} came without its content")]
     Snapshot {
         /// The leader.
         from: u64,
         /// Index of the snapshot.
         index: u64,
+    },
+    /// A snapshot that contradicts what this member knows to be committed.
+    #[error(
+        "snapshot at index {index}, term {term}, from {from:x} contradicts entry {commit} of term \
+         {commit_term}, which is committed"
+    )]
+    SnapshotConflict {
+        /// The leader.
+        from: u64,
+        /// Index of the snapshot.
+        index: u64,
+        /// Its term.
+        term: u64,
+        /// Commit index here.
+        commit: u64,
+        /// Term of the entry there.
+        commit_term: u64,
+    },
+    /// An earlier snapshot is being installed.
+    #[error("a snapshot at index {index} is being installed")]
+    SnapshotUnderWay {
+        /// Index of the earlier one.
+        index: u64,
+    },
+    /// This member has no configuration yet, which comes with its first snapshot: entries are not
+    /// taken before.
+    #[error("entries from {from:x}, but this member waits for its first snapshot")]
+    NoConfiguration {
+        /// The leader.
+        from: u64,
     },
     /// This member was removed from the configuration, or has failed: nothing happens here any
     /// more.

@@ -28,12 +28,17 @@ mod error;
 mod logger;
 mod policy;
 mod read_index;
+mod snapshot;
 mod wire;
 
 pub use conf::{Change, ConfChange, ConfState};
 pub use driver::{Config, Driver};
-pub use effects::{Append, Committed, Effects, EntryKind, Leadership, Role, Status, Ticket};
+pub use effects::{
+    Append, Committed, Effects, EntryKind, Leadership, OutgoingSnapshot, Progress, Role, Status,
+    Ticket,
+};
 pub use error::{DropReason, Error, ProposeError, ReadError, StepError};
 pub use log::{HardState, MAX_ENTRY_BYTES, Mark, Metadata, RaftLog};
 pub use policy::should_compact;
 pub use read_index::ReadToken;
+pub use snapshot::Snapshot;

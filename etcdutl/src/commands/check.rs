@@ -349,6 +349,12 @@ impl Seen {
                     self.term_of_page = Some(mark.term);
                 }
             }
+            Logged::Snapshot(mark) => {
+                self.mark = mark;
+                self.first = None;
+                self.last = 0;
+                self.term_of_page = (mark.index == consistent_index).then_some(mark.term);
+            }
             Logged::Entry {
                 index,
                 term,

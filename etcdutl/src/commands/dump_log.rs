@@ -128,6 +128,9 @@ impl Dump<'_> {
                     mark.index, mark.term
                 )
             }
+            Logged::Snapshot(mark) => {
+                writeln!(self.out, "snapshot index {} term {}", mark.index, mark.term)
+            }
         }
     }
 }

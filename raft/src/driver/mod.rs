@@ -5,6 +5,8 @@
 //!   step(message) ────┤                         ├─▶ send      messages to peers
 //!   propose ──────────┼─▶ Driver ── effects() ──┼─▶ committed entries to apply      ─▶ applied
 //!   read_index ───────┤                         ├─▶ reads     indexes of reads
+//!   install_snapshot ─┤                         ├─▶ install   a snapshot to put in place ─▶ installed
+//!   offer_snapshot ───┤                         ├─▶ snapshots to send
 //!   persisted, applied┘                         └─▶ leadership, snapshots_wanted, failure
 //! ```
 //!
@@ -17,6 +19,8 @@
 //! ```no_run
 //! # use ferrite_raft::{Driver, Append}; use ferrite_disk::wal::Wal;
 //! # fn send(_: u64, _: bytes::Bytes) {} fn apply(_: &mut Driver, _: &ferrite_raft::Committed) {}
+//! # fn send_snapshot(_: ferrite_raft::OutgoingSnapshot) {} fn capture(_: u64) {}
+//! # fn put_in_place(_: &ferrite_raft::Snapshot) {}
 //! # fn carry_out(driver: &mut Driver, wal: &mut Wal) -> Result<(), Box<dyn std::error::Error>> {
 //! while driver.has_effects() {
 //!     let effects = driver.effects();
@@ -26,12 +30,22 @@
 //!     for (to, message) in effects.send {
 //!         send(to, message); // at any time from now on, also before the sync below
 //!     }
+//!     for to in effects.snapshots_wanted {
+//!         capture(to); // to be offered to the driver when it is done
+//!     }
+//!     for snapshot in effects.snapshots {
+//!         send_snapshot(snapshot); // and report what became of it
+//!     }
 //!     if let Some(append) = effects.append {
 //!         let positions = wal.append(&append.records, &mut || append.head())?;
 //!         if append.must_sync {
 //!             wal.sync()?; // inputs may come in meanwhile, if another thread does this
 //!         }
 //!         driver.persisted(append.ticket, &positions);
+//!     }
+//!     if let Some(snapshot) = effects.install {
+//!         put_in_place(&snapshot); // with its configuration
+//!         driver.installed(snapshot.index);
 //!     }
 //!     for entry in &effects.committed {
 //!         apply(driver, entry); // with driver.apply_conf_change, if it is one that takes effect
@@ -65,7 +79,7 @@
 //! | messages | see rule 2 |
 //! | committed entries | handed out for applying, see rule 3 |
 //! | read states | taken right after each input, see [`Driver::read_index`] |
-//! | snapshot | none until snapshots are built: [`Driver::step`] refuses them |
+//! | snapshot | taken as soon as raft accepts one, so that it is in a `Ready` of its own, see below |
 //!
 //! 1. **Records come in an order of which every prefix is a valid log**: no entry of a term that
 //!    the hard state before it does not know, no commit index beyond the entries before it. A power
@@ -102,6 +116,36 @@
 //!  persisted(T2) …
 //! ```
 //!
+//! # Snapshots
+//!
+//! What a snapshot contains is the owner's: it captures and sends its state, and receives another's.
+//! Consensus knows index, term and configuration ([`Snapshot`](crate::Snapshot)).
+//!
+//! ```text
+//!  leader                                            follower
+//!  snapshots_wanted [2]
+//!      the owner captures its state
+//!  offer_snapshot(2)
+//!  effects: snapshots [message]  ── and content ──▶  check_snapshot(message)
+//!  log keeps what follows it                         the content is received, verified, made durable
+//!                                                    install_snapshot(message)
+//!                                                    effects: append T7 {snapshot, hard state}, alone
+//!                                                    persisted(T7)
+//!  acknowledged; entries follow  ◀────────────────   effects: send [acknowledgement], install
+//!  report_snapshot(2, true)                              the content takes the place of the state
+//!                                                    installed
+//! ```
+//!
+//! * The content is durable before the log says that it begins after it; the state is replaced after
+//!   that. So a power loss finds the old log and the old state; or the new log, and the content in
+//!   one place or the other. Who starts puts it in place if the log begins after the state.
+//! * From the acceptance to [`Driver::installed`] nothing is handed out for applying and the member
+//!   does not campaign. It takes and acknowledges entries, and votes.
+//! * raft-rs is told that the snapshot, and what came after it, is persisted only when it is
+//!   installed. Acknowledgements do not depend on that: they wait for the appends (rule 2).
+//! * A member that joins begins with an empty log and an empty configuration, and takes no entries
+//!   before its first snapshot.
+//!
 //! # Reads without a round
 //!
 //! [`Driver::sole_voter`] says when the applied state may be read as it is. It needs no clock: as
@@ -134,26 +178,33 @@
 //! | an entry to apply that cannot be read: panic | nothing is handed out, [`Effects::failure`] |
 //! | contents of messages that make it panic | refused, `wire.rs` and [`StepError`] |
 //! | a member that applied its own removal panics on any further input | it is stopped: inputs do nothing |
+//! | a snapshot's configuration is the tracker's at once, while older changes may be on their way to be applied | [`Driver::install_snapshot`] demands that all that was handed out was applied |
+//! | a campaign between a snapshot's `Ready` and the report that it is applied: panic | no campaign, no votes, no call to take over meanwhile |
+//! | the persistence of entries that a snapshot dropped may be taken for that of equal ones that come after it | no `Ready` is taken before the restart of the log is durable, so reports are in order |
+//! | a snapshot at the commit index with another term replaces the committed entry; one whose configuration raft makes into something else: panic; one without this member: dropped silently | refused, `Snapshot::check`, [`StepError`] |
+//! | a campaign without any voter is won | [`Driver::campaign`] asks whether this member has a vote |
 
 mod propose;
 mod ready;
+mod snapshots;
 
 use std::fmt;
 
 use bytes::Bytes;
 use ferrite_disk::wal::{self, Position};
 use raft::eraftpb::{Entry, Message, MessageType};
-use raft::{RawNode, StateRole};
+use raft::{ProgressState, RawNode, StateRole};
 
 use crate::appends::Appends;
 use crate::conf::{ConfChange, ConfState};
-use crate::effects::{Effects, Leadership, Role, Status, Ticket};
+use crate::effects::{Effects, Leadership, Outgoing, Progress, Role, Status, Ticket};
 use crate::election::ElectionTimeouts;
 use crate::error::{Error, ReadError, StepError};
 use crate::log::{self, HardState, Head, Mark, RaftLog};
 use crate::logger;
 use crate::read_index::{ReadToken, Reads};
 use crate::wire;
+use snapshots::Installing;
 
 /// All uncommitted entries may have to go into one batch of the WAL, with room for one more of the
 /// largest size.
@@ -167,7 +218,8 @@ pub struct Config {
     pub id: u64,
     /// Entries up to here are in the checkpoint and are not handed out again.
     pub applied: u64,
-    /// The configuration as of `applied`.
+    /// The configuration as of `applied`. Empty for a member that joins: it waits for its first
+    /// snapshot.
     pub conf_state: ConfState,
     /// Where the election timeouts come from. Members of one cluster need different ones.
     pub seed: u64,
@@ -257,8 +309,10 @@ pub struct Driver {
     mark: Option<(Mark, u64)>,
     releasable: u64,
     handed_out: u64,
+    /// A snapshot that raft has accepted.
+    installing: Option<Installing>,
     /// Messages whose promises are durable.
-    outbox: Vec<(u64, Bytes)>,
+    outbox: Vec<Outgoing>,
     announced: Leadership,
     removed: bool,
     failed: bool,
@@ -321,6 +375,7 @@ impl Driver {
             mark: None,
             releasable,
             handed_out: applied,
+            installing: None,
             outbox: Vec::new(),
             announced: Leadership {
                 term: hard_state.term,
@@ -342,6 +397,9 @@ impl Driver {
         }
         self.flush();
         if self.must_not_campaign() {
+            // Time passes all the same: while it does, a vote for somebody else is refused for the
+            // sake of the leader.
+            self.node.raft.election_elapsed += 1;
             return;
         }
         self.node.tick();
@@ -352,10 +410,15 @@ impl Driver {
     }
 
     /// Campaigns now instead of when the election timeout passes: a sole voter need not wait for
-    /// anybody. Does nothing on a leader, while a configuration change is committed but not
-    /// applied, and while entries are on their way to the disk.
+    /// anybody. Does nothing on a leader and on a member without a vote, while a configuration
+    /// change is committed but not applied, while entries are on their way to the disk, and while a
+    /// snapshot is being installed.
     pub fn campaign(&mut self) {
-        if self.is_stopped() || self.has_unpersisted_entries() {
+        if self.is_stopped() || self.has_unpersisted_entries() || self.must_not_campaign() {
+            return;
+        }
+        // Trap: only raft-rs's own timeouts ask this, and without any voter every vote is won.
+        if !self.node.raft.promotable() {
             return;
         }
         if let Err(error) = self.node.campaign() {
@@ -465,13 +528,18 @@ impl Driver {
         self.flush();
         let message = wire::decode(message, self.config.id)?;
         if self.check_message(&message)? {
-            let from = message.from;
-            self.node.step(message).map_err(|error| match error {
-                raft::Error::StepPeerNotFound => StepError::UnknownPeer { from },
-                other => StepError::Malformed(other.to_string()),
-            })?;
-            self.after_input();
+            self.step_checked(message)?;
         }
+        Ok(())
+    }
+
+    fn step_checked(&mut self, message: Message) -> Result<(), StepError> {
+        let from = message.from;
+        self.node.step(message).map_err(|error| match error {
+            raft::Error::StepPeerNotFound => StepError::UnknownPeer { from },
+            other => StepError::Malformed(other.to_string()),
+        })?;
+        self.after_input();
         Ok(())
     }
 
@@ -488,12 +556,13 @@ impl Driver {
     /// Whether [`Driver::effects`] would give anything.
     pub fn has_effects(&self) -> bool {
         let log = self.node.store();
-        let raft_has = !self.is_stopped()
+        let raft_has = !self.restarts()
             && (!self.proposals.is_empty()
                 || self.mark.is_some()
                 || log.has_deferred()
                 || self.node.has_ready());
-        raft_has
+        let goes_on = !self.is_stopped() && (raft_has || self.has_install_effects());
+        goes_on
             || !self.outbox.is_empty()
             || self.reads.has_done()
             || (!self.failed && log.has_failed())
@@ -506,17 +575,15 @@ impl Driver {
         let mut effects = Effects::default();
         if !self.is_stopped() {
             self.flush();
-            for request in self.node.mut_store().next_turn() {
-                self.node.on_entries_fetched(request);
-            }
-            if self.node.has_ready() {
-                let ready = self.node.ready();
-                self.carry_out(ready, &mut effects);
-            } else if self.mark.is_some() {
-                effects.append = self.append(Vec::new(), self.raft_state(), 0);
+            let alone = self.restarts();
+            self.install_effects(&mut effects);
+            if !alone {
+                self.raft_effects(&mut effects);
             }
         }
-        effects.send.append(&mut self.outbox);
+        for outgoing in std::mem::take(&mut self.outbox) {
+            outgoing.hand_out(&mut effects);
+        }
         effects.reads = self.reads.take_done();
         let leadership = self.leadership();
         if leadership != self.announced {
@@ -529,6 +596,18 @@ impl Driver {
         // Not earlier: what was just committed is handed out from memory.
         self.evict();
         effects
+    }
+
+    fn raft_effects(&mut self, effects: &mut Effects) {
+        for request in self.node.mut_store().next_turn() {
+            self.node.on_entries_fetched(request);
+        }
+        if self.node.has_ready() {
+            let ready = self.node.ready();
+            self.carry_out(ready, effects);
+        } else if self.mark.is_some() {
+            effects.append = self.append(Vec::new(), self.raft_state(), 0);
+        }
     }
 
     /// The append of this ticket is in the WAL, and durable if it asked for that. Appends are
@@ -551,9 +630,14 @@ impl Driver {
             log.locate(index, *position);
         }
         self.releasable = self.releasable.max(pending.needed_from);
+        if let Some(position) = pending.restart.and_then(|it| positions.get(it.record)) {
+            log.locate_restart(*position);
+            self.releasable = self.releasable.max(position.segment);
+            self.restarted();
+        }
         self.outbox.extend(pending.messages);
         if !self.is_stopped() {
-            self.node.on_persist_ready(pending.ready);
+            self.ready_persisted(pending.ready);
             self.after_input();
         }
     }
@@ -577,12 +661,13 @@ impl Driver {
     }
 
     /// Drops entries up to `to` from the log; all must have been applied, and be in a durable
-    /// checkpoint. False if they are gone already. The mark that says so in the WAL comes with the
-    /// next effects.
+    /// checkpoint. Those after [`Driver::snapshot_floor`] stay. False if nothing is dropped. The
+    /// mark that says so in the WAL comes with the next effects.
     ///
     /// # Panics
     /// If `to` has not been applied.
     pub fn compact(&mut self, to: u64) -> bool {
+        let to = self.snapshot_floor().map_or(to, |floor| to.min(floor));
         if self.is_stopped() || to <= self.node.store().mark().index {
             return false;
         }
@@ -602,6 +687,25 @@ impl Driver {
     /// The configuration, as of what has been applied.
     pub fn conf_state(&self) -> &ConfState {
         &self.conf
+    }
+
+    /// How far everybody in the configuration has come, by id; empty unless this member leads.
+    pub fn progress(&self) -> Vec<Progress> {
+        if self.is_stopped() || self.leading.is_none() {
+            return Vec::new();
+        }
+        let tracker = self.node.raft.prs();
+        let learners = tracker.conf().learners();
+        let known = tracker.iter().map(|(id, progress)| Progress {
+            id: *id,
+            matched: progress.matched,
+            learner: learners.contains(id),
+            recent_active: *id == self.config.id || progress.recent_active,
+            snapshot: progress.state == ProgressState::Snapshot,
+        });
+        let mut all: Vec<Progress> = known.collect();
+        all.sort_unstable_by_key(|progress| progress.id);
+        all
     }
 
     /// The log.
@@ -634,6 +738,7 @@ impl Driver {
             reads_asked_again: self.reads.asked_again(),
             sole_voter: self.conf.is_only_voter(self.config.id),
             removed: self.removed,
+            installing: self.installing.is_some(),
         }
     }
 
@@ -655,6 +760,10 @@ impl Driver {
                     last,
                 })
             }
+            // The leader's log may reach back to its very beginning, but the configuration does not.
+            MessageType::MsgAppend if self.waits_for_configuration() && message.index == 0 => {
+                Err(StepError::NoConfiguration { from })
+            }
             // Nobody can acknowledge what the leader of this term does not have. (A former leader
             // may have sent it and lost it.)
             MessageType::MsgAppendResponse
@@ -674,7 +783,9 @@ impl Driver {
             // correct peer answers to requests that were held back until they were.
             MessageType::MsgTimeoutNow
             | MessageType::MsgRequestVoteResponse
-            | MessageType::MsgRequestPreVoteResponse => Ok(!self.has_unpersisted_entries()),
+            | MessageType::MsgRequestPreVoteResponse => {
+                Ok(!self.has_unpersisted_entries() && !self.must_not_campaign())
+            }
             _ => Ok(true),
         }
     }
@@ -713,11 +824,17 @@ impl Driver {
     }
 
     /// A sole voter that campaigns leads at once; raft-rs panics if it has entries then that are
-    /// not persisted. Others ask first, in messages that are held back until they are.
+    /// not persisted. Others ask first, in messages that are held back until they are. It also
+    /// panics if a snapshot is not counted as applied yet.
     fn must_not_campaign(&self) -> bool {
+        let wins_at_once = self.conf.is_only_voter(self.config.id);
         self.leading.is_none()
-            && self.conf.is_only_voter(self.config.id)
-            && self.has_unpersisted_entries()
+            && (self.installing.is_some() || (wins_at_once && self.has_unpersisted_entries()))
+    }
+
+    /// Whether this member has joined and nobody has told it whom.
+    fn waits_for_configuration(&self) -> bool {
+        self.conf == ConfState::default() && self.node.raft.raft_log.committed == 0
     }
 
     fn has_unpersisted_entries(&self) -> bool {

@@ -7,16 +7,15 @@ use raft::{Ready, StateRole};
 use super::Driver;
 use crate::appends::Pending;
 use crate::conf::ConfChange;
-use crate::effects::{Append, Committed, Effects, EntryKind};
+use crate::effects::{Append, Committed, Effects, EntryKind, Outgoing};
 use crate::log::{HardState, RaftLog};
-use crate::wire;
 
 impl Driver {
     /// Carries a `Ready` of raft-rs out, as far as the driver can, and acknowledges it.
     pub(super) fn carry_out(&mut self, mut ready: Ready, effects: &mut Effects) {
         assert!(
             ready.snapshot().is_empty(),
-            "snapshots are refused before raft sees them"
+            "a snapshot's is taken when raft accepts it"
         );
         let leads = self.node.raft.state == StateRole::Leader;
         let messages = match leads {
@@ -36,7 +35,7 @@ impl Driver {
         }
         self.node.advance_append_async(ready);
         if self.appends.is_empty() {
-            self.node.on_persist_ready(number);
+            self.ready_persisted(number);
         }
         self.post(messages, leads, effects);
     }
@@ -46,10 +45,10 @@ impl Driver {
         let promises = self.appends.has_promises();
         for message in messages {
             let early = leads && !promises && is_leaders(&message);
-            let (to, bytes) = (message.to, wire::encode(&message));
+            let outgoing = Outgoing::of(&message);
             match self.appends.last_mut() {
-                Some(pending) if !early => pending.messages.push((to, bytes)),
-                _ => effects.send.push((to, bytes)),
+                Some(pending) if !early => pending.messages.push(outgoing),
+                _ => outgoing.hand_out(effects),
             }
         }
     }
@@ -95,16 +94,13 @@ impl Driver {
         }
         let ticket = self.appends.next_ticket();
         self.appends.push(Pending {
-            ticket,
-            records: records.len(),
             first_record,
             first,
             last,
             has_entries: range.is_some(),
             promises,
             needed_from,
-            ready,
-            messages: Vec::new(),
+            ..Pending::new(ticket, records.len(), ready)
         });
         let must_sync = promises || range.is_some();
         self.node.mut_store().append(entries);

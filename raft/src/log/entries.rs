@@ -208,6 +208,24 @@ impl Entries {
         self.positioned = self.positioned.max(mark.index);
     }
 
+    /// Drops all entries; the next one is the one after `mark`.
+    pub(super) fn restart(&mut self, mark: Mark) {
+        self.clear();
+        self.mark = mark;
+        self.first = mark.index + 1;
+        self.positioned = mark.index;
+    }
+
+    /// Where the record is that says so: nothing before it is needed.
+    pub(super) fn locate_restart(&mut self, position: Position) {
+        assert!(
+            position > self.newest,
+            "restart at {position:?}, after {:?}",
+            self.newest
+        );
+        self.newest = position;
+    }
+
     /// Gives up the content of the oldest entries until the rest takes at most `limit` bytes, and
     /// of those up to index `done` until it takes at most `done_limit`. Entries without a position
     /// stay.
@@ -280,6 +298,8 @@ mod tests {
         Locate(u64),
         /// Compacts by so many entries, of those that have a position.
         Compact(u64),
+        /// Restarts so far beyond the end.
+        Restart(u64),
         Evict {
             limit: usize,
             done: u64,
@@ -296,6 +316,7 @@ mod tests {
             }),
             (1..6u64).prop_map(Do::Locate),
             (1..6u64).prop_map(Do::Compact),
+            (0..6u64).prop_map(Do::Restart),
             (0..3000usize, 0..20u64, 0..1000usize).prop_map(|(limit, done, done_limit)| {
                 Do::Evict {
                     limit,
@@ -344,6 +365,14 @@ mod tests {
                             mark = Mark { index: mark.index + 1, term };
                         }
                         entries.compact(mark);
+                    }
+                    Do::Restart(beyond) => {
+                        mark = Mark { index: entries.last() + beyond, term };
+                        model.clear();
+                        entries.restart(mark);
+                        offset += 8;
+                        entries.locate_restart(Position { segment: 1, offset });
+                        prop_assert_eq!(entries.newest_position().map(|p| p.offset), Some(offset));
                     }
                     Do::Evict { limit, done, done_limit } => {
                         entries.evict(limit, done, done_limit);

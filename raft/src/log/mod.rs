@@ -31,6 +31,9 @@
 //! allowed while replaying* and must be closed by a later mark:
 //! [`Error::MissingEntries`] otherwise. The WAL syncs before it
 //! releases, so the later mark is durable first.
+//!
+//! A snapshot that is installed restarts the log: its record drops every entry before it, so all
+//! segments before the record's own may be released once it is durable.
 
 mod entries;
 mod record;
@@ -40,7 +43,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferrite_disk::wal::{Record, WalReader};
-use raft::eraftpb::{Entry, Snapshot};
+use raft::eraftpb;
+use raft::eraftpb::Entry;
 use raft::{GetEntriesContext, RaftState, StorageError};
 
 pub(crate) use record::MAX_NUMBER;
@@ -49,6 +53,7 @@ pub use recovery::{Logged, Options, Recovered, create, exists, recover, recover_
 
 use crate::conf::ConfState;
 use crate::error::Error;
+use crate::snapshot::Snapshot;
 use entries::Entries;
 
 /// Bytes that followers' entries may be read back from the WAL between two
@@ -101,6 +106,8 @@ pub struct RaftLog {
     failure: RefCell<Option<Error>>,
     /// Followers for whom raft asked for a snapshot.
     snapshots_wanted: RefCell<BTreeSet<u64>>,
+    /// For this follower there is a snapshot, if raft asks now.
+    offer: RefCell<Option<(u64, Snapshot)>>,
 }
 
 impl RaftLog {
@@ -122,6 +129,7 @@ impl RaftLog {
             deferred: RefCell::default(),
             failure: RefCell::default(),
             snapshots_wanted: RefCell::default(),
+            offer: RefCell::default(),
         }
     }
 
@@ -148,6 +156,11 @@ impl RaftLog {
     /// Up to where entries were dropped.
     pub fn mark(&self) -> Mark {
         self.entries.mark
+    }
+
+    /// The term of an entry that is in the log, or of the mark.
+    pub(crate) fn term_of(&self, index: u64) -> Option<u64> {
+        self.entries.term(index)
     }
 
     /// Entries in memory.
@@ -203,6 +216,16 @@ impl RaftLog {
         mark
     }
 
+    /// Drops all entries; the next one is the one after `mark`.
+    pub(crate) fn restart(&mut self, mark: Mark) {
+        self.entries.restart(mark);
+    }
+
+    /// Where the record of the restart begins.
+    pub(crate) fn locate_restart(&mut self, position: ferrite_disk::wal::Position) {
+        self.entries.locate_restart(position);
+    }
+
     /// The first segment that the entries after the mark need; 0 if that is not known.
     pub(crate) fn needed_from(&self) -> u64 {
         // Without a position for the next entry, it will be no earlier than the newest record that
@@ -214,6 +237,10 @@ impl RaftLog {
 
     pub(crate) fn truncated_record(mark: &Mark) -> Record {
         record::truncated(mark)
+    }
+
+    pub(crate) fn snapshot_record(mark: &Mark) -> Record {
+        record::snapshot(mark)
     }
 
     pub(crate) fn hard_state_record(state: &HardState) -> Record {
@@ -252,6 +279,16 @@ impl RaftLog {
 
     pub(crate) fn wants_snapshots(&self) -> bool {
         !self.snapshots_wanted.borrow().is_empty()
+    }
+
+    /// Lets raft have this snapshot if it asks for one for `to`.
+    pub(crate) fn offer(&mut self, to: u64, snapshot: Snapshot) {
+        *self.offer.get_mut() = Some((to, snapshot));
+    }
+
+    /// Ends the offer. Whether raft has taken it.
+    pub(crate) fn end_offer(&mut self) -> bool {
+        self.offer.get_mut().take().is_none()
     }
 
     /// The entry, from memory or from the WAL.
@@ -397,23 +434,26 @@ impl raft::Storage for RaftLog {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _request_index: u64, to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, _request_index: u64, to: u64) -> raft::Result<eraftpb::Snapshot> {
+        if let Some((_, snapshot)) = self.offer.borrow_mut().take_if(|(peer, _)| *peer == to) {
+            return Ok(snapshot.to_raft());
+        }
         self.snapshots_wanted.borrow_mut().insert(to);
         Err(StorageError::SnapshotTemporarilyUnavailable.into())
     }
 }
 
-pub(crate) fn to_raft(state: &HardState) -> raft::eraftpb::HardState {
+pub(crate) fn to_raft(state: &HardState) -> eraftpb::HardState {
     let HardState { term, vote, commit } = *state;
-    raft::eraftpb::HardState {
+    eraftpb::HardState {
         term,
         vote,
         commit,
-        ..raft::eraftpb::HardState::default()
+        ..eraftpb::HardState::default()
     }
 }
 
-pub(crate) fn from_raft(state: &raft::eraftpb::HardState) -> HardState {
+pub(crate) fn from_raft(state: &eraftpb::HardState) -> HardState {
     HardState {
         term: state.term,
         vote: state.vote,

@@ -10,6 +10,7 @@
 //! | 2 | entry | 0..8 index, 8..16 term, 16 type (0 normal, 1 and 2 configuration change, as raft-rs numbers them), 17..20 zeros, 20..24 length of the context, then the context, then the data up to the end |
 //! | 3 | [`HardState`] | 0..8 term, 8..16 vote (0: none), 16..24 commit |
 //! | 4 | truncated ([`Mark`]) | 0..8 index, 8..16 term |
+//! | 5 | snapshot ([`Mark`]) | 0..8 index, 8..16 term |
 //!
 //! Indices and terms of entries are at least 1; no index and no term is above [`MAX_NUMBER`], so
 //! that adding one to any of them never overflows.
@@ -20,6 +21,12 @@
 //! one append holds, in this order: the hard state **with its old commit** if term or vote changed
 //! (no entry is ever newer than the hard state before it); the entries; the hard state again if the
 //! commit moved (no commit is ever beyond the entries before it); the truncation mark.
+//!
+//! A snapshot record restarts the log: all entries before it are gone, committed ones too, and the
+//! log goes on after its index, up to which everything counts as committed from then on. It never
+//! goes back to or below the commit index before it. Its append holds the hard state with the old
+//! commit if term or vote changed, the record, and the hard state with the new commit. The heads of
+//! later segments need no record of it: their hard state and truncation mark say the same.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ferrite_disk::wal::{MAX_PAYLOAD_BYTES, Record};
@@ -35,6 +42,7 @@ const KIND_METADATA: u8 = 1;
 const KIND_ENTRY: u8 = 2;
 const KIND_HARD_STATE: u8 = 3;
 const KIND_TRUNCATED: u8 = 4;
+const KIND_SNAPSHOT: u8 = 5;
 
 /// Bytes of an entry's record before its context.
 pub(crate) const ENTRY_HEAD: usize = 24;
@@ -71,8 +79,9 @@ impl HardState {
     }
 }
 
-/// A place in the log: an index and the term of the entry there. As a record: entries up to and
-/// including it were dropped, because a checkpoint holds their effect.
+/// A place in the log: an index and the term of the entry there. As a truncation record: entries up
+/// to and including it were dropped, because a checkpoint holds their effect. As a snapshot record:
+/// all entries before the record were, because a snapshot as of this place was installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mark {
     /// Index of the last entry dropped, 0 if none was.
@@ -88,6 +97,7 @@ pub(crate) enum Decoded {
     Entry(Entry),
     HardState(HardState),
     Truncated(Mark),
+    Snapshot(Mark),
 }
 
 /// Why a record does not decode.
@@ -127,6 +137,10 @@ pub(crate) fn hard_state(state: &HardState) -> Record {
 
 pub(crate) fn truncated(mark: &Mark) -> Record {
     numbers(KIND_TRUNCATED, &[mark.index, mark.term])
+}
+
+pub(crate) fn snapshot(mark: &Mark) -> Record {
+    numbers(KIND_SNAPSHOT, &[mark.index, mark.term])
 }
 
 fn numbers(kind: u8, numbers: &[u64]) -> Record {
@@ -190,11 +204,13 @@ pub(crate) fn decode(kind: u8, payload: Bytes) -> Result<Decoded, BadRecord> {
             at_most("commit", commit)?;
             Ok(Decoded::HardState(HardState { term, vote, commit }))
         }
-        KIND_TRUNCATED => {
-            let [index, term] = decode_numbers("truncated", &payload)?;
-            at_most("index", index)?;
-            at_most("term", term)?;
-            Ok(Decoded::Truncated(Mark { index, term }))
+        KIND_TRUNCATED => decode_mark("truncated", &payload).map(Decoded::Truncated),
+        KIND_SNAPSHOT => {
+            let mark = decode_mark("snapshot", &payload)?;
+            for (what, value) in [("snapshot index", mark.index), ("snapshot term", mark.term)] {
+                not_zero(what, value)?;
+            }
+            Ok(Decoded::Snapshot(mark))
         }
         other => Err(BadRecord::Kind(other)),
     }
@@ -206,6 +222,13 @@ pub(crate) fn decode_entry_record(kind: u8, payload: Bytes) -> Result<Entry, Bad
         KIND_ENTRY => decode_entry(payload),
         other => Err(BadRecord::Kind(other)),
     }
+}
+
+fn decode_mark(what: &'static str, payload: &[u8]) -> Result<Mark, BadRecord> {
+    let [index, term] = decode_numbers(what, payload)?;
+    at_most("index", index)?;
+    at_most("term", term)?;
+    Ok(Mark { index, term })
 }
 
 fn decode_numbers<const N: usize>(
@@ -233,9 +256,7 @@ fn decode_entry(mut payload: Bytes) -> Result<Entry, BadRecord> {
     let zeros = payload.get_uint_le(3);
     let context = payload.get_u32_le() as usize;
     for (what, value) in [("entry index", index), ("entry term", term)] {
-        if value == 0 {
-            return Err(BadRecord::Value { what, value });
-        }
+        not_zero(what, value)?;
         at_most(what, value)?;
     }
     if zeros != 0 {
@@ -262,6 +283,13 @@ fn decode_entry(mut payload: Bytes) -> Result<Entry, BadRecord> {
         context,
         ..Entry::default()
     })
+}
+
+fn not_zero(what: &'static str, value: u64) -> Result<(), BadRecord> {
+    if value == 0 {
+        return Err(BadRecord::Value { what, value });
+    }
+    Ok(())
 }
 
 fn at_most(what: &'static str, value: u64) -> Result<(), BadRecord> {
@@ -312,6 +340,7 @@ mod tests {
                 vec![4, 5, 6],
             ),
             (truncated(&Mark { index: 7, term: 8 }), 4, vec![7, 8]),
+            (snapshot(&Mark { index: 7, term: 8 }), 5, vec![7, 8]),
         ];
         for (record, kind, numbers) in cases {
             let bytes: Vec<u8> = numbers.iter().flat_map(|n: &u64| n.to_le_bytes()).collect();
@@ -376,12 +405,15 @@ mod tests {
             let mark = Mark { index: a, term: c };
             let record = truncated(&mark);
             prop_assert_eq!(decode(record.kind, record.payload), Ok(Decoded::Truncated(mark)));
+            let mark = Mark { index: a.max(1), term: c.max(1) };
+            let record = snapshot(&mark);
+            prop_assert_eq!(decode(record.kind, record.payload), Ok(Decoded::Snapshot(mark)));
         }
 
         /// Whatever decodes means exactly its bytes, and nothing panics.
         #[test]
         fn arbitrary_bytes_decode_to_themselves_or_not_at_all(
-            kind in 0..6u8,
+            kind in 0..7u8,
             payload in prop::collection::vec(prop_oneof![3 => Just(0u8), 1 => any::<u8>()], 0..60),
         ) {
             let payload = Bytes::from(payload);
@@ -389,6 +421,7 @@ mod tests {
                 Ok(Decoded::Metadata(it)) => metadata(&it),
                 Ok(Decoded::HardState(it)) => hard_state(&it),
                 Ok(Decoded::Truncated(it)) => truncated(&it),
+                Ok(Decoded::Snapshot(it)) => snapshot(&it),
                 Ok(Decoded::Entry(it)) => encoded(&it),
                 Err(_) => return Ok(()),
             };

@@ -106,6 +106,8 @@ pub enum Logged {
     HardState(HardState),
     /// Entries up to here were dropped.
     Truncated(Mark),
+    /// A snapshot was installed: all entries before were dropped, the log goes on after it.
+    Snapshot(Mark),
     /// An entry; a later one with the same index replaces it.
     Entry {
         /// Its index.
@@ -125,6 +127,7 @@ impl Logged {
             Decoded::Metadata(metadata) => Logged::Metadata(*metadata),
             Decoded::HardState(state) => Logged::HardState(*state),
             Decoded::Truncated(mark) => Logged::Truncated(*mark),
+            Decoded::Snapshot(mark) => Logged::Snapshot(*mark),
             Decoded::Entry(entry) => Logged::Entry {
                 index: entry.index,
                 term: entry.term,
@@ -243,6 +246,7 @@ impl Replay {
             Decoded::Metadata(metadata) => self.metadata(metadata, segment),
             Decoded::HardState(state) => self.hard_state(state),
             Decoded::Truncated(mark) => self.truncated(mark),
+            Decoded::Snapshot(mark) => self.snapshot(mark, position),
             Decoded::Entry(entry) => self.entry(entry, position),
         }?;
         // A change of the configuration that does not decode was refused above.
@@ -294,6 +298,24 @@ impl Replay {
             });
         }
         self.entries.compact(found);
+        Ok(())
+    }
+
+    fn snapshot(&mut self, found: Mark, position: Position) -> Result<(), Error> {
+        let HardState { term, commit, .. } = self.hard_state;
+        let before = self.entries.mark;
+        // Against the mark too: the hard state with its commit may be what a power loss took.
+        let backwards = found.index <= commit || found.index <= before.index;
+        if backwards || found.term > term || found.term < before.term {
+            return Err(Error::BadSnapshot {
+                found,
+                term,
+                commit: commit.max(before.index),
+            });
+        }
+        self.hard_state.commit = found.index;
+        self.entries.restart(found);
+        self.entries.locate_restart(position);
         Ok(())
     }
 

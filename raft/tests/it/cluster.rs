@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ferrite_disk::sim::{PowerLoss, SimDisk};
-use ferrite_raft::{Change, Committed, ConfChange, ReadToken, Role};
+use ferrite_raft::{
+    Change, Committed, ConfChange, Mark, OutgoingSnapshot, ReadToken, Role, StepError,
+};
 use raft::eraftpb::MessageType;
 
-use crate::support::{Member, Outcome, Random, Setup, message, payload};
+use crate::support::{Applied, Member, Outcome, Random, Setup, message, payload};
 
 /// What no run may ever contradict.
 #[derive(Debug, Default)]
@@ -45,29 +47,63 @@ impl Oracle {
             assert_eq!(before, entry, "member {id} applies something else");
         }
     }
+
+    /// The payloads of entries up to `index`, somebody having applied all of them.
+    fn payloads(&self, index: u64) -> impl Iterator<Item = &Bytes> {
+        let entries = self.log.range(..=index).map(|(_, entry)| &entry.data);
+        entries.filter(|data| !data.is_empty())
+    }
+}
+
+/// A snapshot on its way.
+#[derive(Debug, Clone)]
+struct Transfer {
+    from: u64,
+    snapshot: OutgoingSnapshot,
+    body: Applied,
 }
 
 struct Cluster {
     setups: Vec<Setup>,
     members: Vec<Member>,
     network: Vec<(u64, u64, Bytes)>,
+    /// States that members have captured for others, by both.
+    captured: BTreeMap<(u64, u64), Applied>,
+    /// What was offered and taken.
+    offered: BTreeMap<(u64, u64), Applied>,
+    transfers: Vec<Transfer>,
+    /// Sender, receiver, whether it was taken.
+    reports: Vec<(u64, u64, bool)>,
     reads: BTreeMap<(u64, ReadToken), u64>,
+    /// Nothing reaches this member: it falls behind.
+    away: u64,
     random: Random,
     oracle: Oracle,
     number: u64,
     /// What was not done yet to the fourth member.
     changes: Vec<Change>,
     restarts: u64,
+    /// Snapshots installed, also by a restart.
+    installed: u64,
+    /// Restarts of a member that had a snapshot to install.
+    interrupted: u64,
 }
 
 impl Cluster {
+    /// Three members as a bootstrap makes them, and one that joins.
     fn new(seed: u64) -> Cluster {
-        let setups: Vec<Setup> = (1..=4)
-            .map(|id| Setup {
+        let setup = |id| {
+            let (voters, start) = match id {
+                4 => (&[][..], Mark::default()),
+                _ => (&[1, 2, 3][..], Mark { index: 1, term: 1 }),
+            };
+            Setup {
                 seed: seed * 10 + id,
-                ..Setup::of(id, &[1, 2, 3]).cache(3000)
-            })
-            .collect();
+                start,
+                ..Setup::of(id, voters).cache(3000)
+            }
+        };
+        let setups: Vec<Setup> = (1..=4).map(setup).collect();
         let members = setups
             .iter()
             .map(|setup| setup.start(&SimDisk::new(setup.seed)).unwrap());
@@ -75,7 +111,12 @@ impl Cluster {
             members: members.collect(),
             setups,
             network: Vec::new(),
+            captured: BTreeMap::new(),
+            offered: BTreeMap::new(),
+            transfers: Vec::new(),
+            reports: Vec::new(),
             reads: BTreeMap::new(),
+            away: 0,
             random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
             oracle: Oracle::default(),
             number: 0,
@@ -85,6 +126,8 @@ impl Cluster {
                 Change::AddLearner(4),
             ],
             restarts: 0,
+            installed: 0,
+            interrupted: 0,
         }
     }
 
@@ -110,6 +153,19 @@ impl Cluster {
         }
         self.network
             .extend(outcome.sent.into_iter().map(|(to, bytes)| (id, to, bytes)));
+        for to in outcome.snapshots_wanted {
+            let capture = || self.members[at].applied.clone();
+            self.captured.entry((id, to)).or_insert_with(capture);
+        }
+        for snapshot in outcome.snapshots {
+            let body = self.offered.remove(&(id, snapshot.to)).expect("offered");
+            assert_eq!(body.snapshot(), snapshot.snapshot);
+            self.transfers.push(Transfer {
+                from: id,
+                snapshot,
+                body,
+            });
+        }
         for (token, result) in outcome.reads {
             let since = self
                 .reads
@@ -129,16 +185,79 @@ impl Cluster {
         if self.random.below(10) > 0 {
             self.network.swap_remove(at);
         }
-        if let Some(member) = self.members.get_mut(to as usize - 1) {
-            // Only those of peers that do not know each other yet, or any more, are refused.
-            if let Err(error) = member.driver.step(&bytes) {
-                let known = matches!(
-                    error,
-                    ferrite_raft::StepError::UnknownPeer { .. } | ferrite_raft::StepError::Stopped
-                );
-                assert!(known, "{error}");
-            }
+        if to == self.away {
+            return;
         }
+        let member = self.members.get_mut(to as usize - 1);
+        if let Some(Err(error)) = member.map(|member| member.driver.step(&bytes)) {
+            check_refusal(&error);
+        }
+    }
+
+    fn some_key(&mut self, captured: usize) -> Option<(u64, u64)> {
+        let at = self.random.below(captured.max(1) as u64) as usize;
+        self.captured.keys().nth(at).copied()
+    }
+
+    /// Offers one of the states that were captured, some time ago.
+    fn offer(&mut self) {
+        let Some((id, to)) = self.some_key(self.captured.len()) else {
+            return;
+        };
+        let body = self.captured.remove(&(id, to)).expect("it is there");
+        let driver = &mut self.members[id as usize - 1].driver;
+        if driver.offer_snapshot(to, body.snapshot()) {
+            let floor = driver.snapshot_floor();
+            assert!(floor.is_some_and(|floor| floor <= body.index));
+            self.offered.insert((id, to), body);
+        }
+    }
+
+    fn transfer(&mut self, at: usize) {
+        let Transfer {
+            from,
+            snapshot,
+            body,
+        } = self.transfers[at].clone();
+        if self.random.below(10) > 0 {
+            self.transfers.swap_remove(at);
+        }
+        let member = &mut self.members[snapshot.to as usize - 1];
+        let before = member.driver.status();
+        let taken = member.receive(&snapshot.message, &body);
+        if let Err(error) = &taken {
+            check_refusal(error);
+        }
+        let after = member.driver.status();
+        assert!(before.commit <= after.commit && before.term <= after.term);
+        self.reports.push((from, snapshot.to, taken == Ok(true)));
+    }
+
+    /// Far enough to leave a slow follower behind.
+    fn compact(&mut self, at: usize) {
+        let keep = self.random.below(8);
+        let member = &mut self.members[at];
+        member
+            .driver
+            .compact(member.checkpointed.saturating_sub(keep));
+        let releasable = member.driver.releasable_before();
+        member.wal.release_before(releasable).unwrap();
+    }
+
+    fn report(&mut self) {
+        if let Some((from, to, taken)) = self.reports.pop() {
+            let sender = &mut self.members[from as usize - 1];
+            sender.driver.report_snapshot(to, taken);
+        }
+    }
+
+    fn finish_install(&mut self, at: usize) {
+        let Some(index) = self.members[at].finish_install() else {
+            return;
+        };
+        self.installed += 1;
+        let payloads = &self.members[at].applied.payloads;
+        assert!(payloads.iter().eq(self.oracle.payloads(index)));
     }
 
     fn restart(&mut self, at: usize) {
@@ -147,15 +266,25 @@ impl Cluster {
             1 => PowerLoss::KeepAll,
             _ => PowerLoss::Random(self.random.below(u64::MAX >> 1)),
         };
-        let disk = self.members[at].disk.power_loss(policy);
+        let id = at as u64 + 1;
+        let member = &self.members[at];
+        let (before, installing) = (member.applied.index, member.driver.status().installing);
+        let disk = member.disk.power_loss(policy);
         self.members[at] = self.setups[at].start(&disk).unwrap();
-        self.reads.retain(|(id, _), _| *id != at as u64 + 1);
+        let index = self.members[at].applied.index;
+        let payloads = &self.members[at].applied.payloads;
+        assert!(payloads.iter().eq(self.oracle.payloads(index)));
+        self.installed += u64::from(index > before);
+        self.interrupted += u64::from(installing);
+        self.reads.retain(|(reader, _), _| *reader != id);
+        self.captured.retain(|(from, _), _| *from != id);
+        self.offered.retain(|(from, _), _| *from != id);
         self.restarts += 1;
     }
 
     fn step(&mut self) {
         let at = self.any();
-        match self.random.below(100) {
+        match self.random.below(116) {
             0..12 => self.members[at].driver.tick(),
             12..50 if !self.network.is_empty() => {
                 let at = self.random.below(self.network.len() as u64) as usize;
@@ -178,21 +307,15 @@ impl Cluster {
             }
             94..96 => self.members[at].checkpoint(),
             96 => {
-                // Never beyond what everybody has: there are no snapshots yet.
-                let to = self
-                    .members
-                    .iter()
-                    .map(|member| member.checkpointed)
-                    .min()
-                    .unwrap_or(0);
-                if to > 0 {
-                    self.members[at].driver.compact(to);
-                    let member = &mut self.members[at];
-                    member
-                        .wal
-                        .release_before(member.driver.releasable_before())
-                        .unwrap();
-                }
+                let keep = self.random.below(8);
+                let member = &mut self.members[at];
+                member
+                    .driver
+                    .compact(member.checkpointed.saturating_sub(keep));
+                member
+                    .wal
+                    .release_before(member.driver.releasable_before())
+                    .unwrap();
             }
             97 => {
                 let target = self.random.below(4) + 1;
@@ -207,6 +330,21 @@ impl Cluster {
                 }
             }
             99 if self.random.below(3) == 0 => self.restart(at),
+            100..103 => self.offer(),
+            103..106 if !self.transfers.is_empty() => {
+                let at = self.random.below(self.transfers.len() as u64) as usize;
+                self.transfer(at);
+            }
+            106 if !self.transfers.is_empty() => {
+                let at = self.random.below(self.transfers.len() as u64) as usize;
+                let lost = self.transfers.swap_remove(at);
+                self.reports.push((lost.from, lost.snapshot.to, false));
+            }
+            107..109 => self.report(),
+            109..111 => self.finish_install(at),
+            111..113 => self.compact(at),
+            113 if self.random.below(5) == 0 => self.away = self.random.below(9),
+            114..116 => self.members[at].checkpoint(),
             _ => {}
         }
     }
@@ -219,7 +357,20 @@ impl Cluster {
                 while self.members[at].driver.has_effects() {
                     self.turn(at);
                     self.members[at].sync();
+                    self.finish_install(at);
                 }
+                // What was begun before.
+                self.members[at].sync();
+                self.finish_install(at);
+            }
+            while !self.captured.is_empty() {
+                self.offer();
+            }
+            while !self.transfers.is_empty() {
+                self.transfer(0);
+            }
+            while !self.reports.is_empty() {
+                self.report();
             }
             for (_, to, bytes) in std::mem::take(&mut self.network) {
                 if let Some(member) = self.members.get_mut(to as usize - 1) {
@@ -232,13 +383,6 @@ impl Cluster {
     fn check_end(&self) {
         let last = *self.oracle.log.keys().last().unwrap();
         assert!(last >= self.oracle.acknowledged);
-        let payloads: Vec<&Bytes> = self
-            .oracle
-            .log
-            .values()
-            .map(|entry| &entry.data)
-            .filter(|data| !data.is_empty())
-            .collect();
         let conf = &self.members[0].applied.conf;
         for (at, member) in self.members.iter().enumerate() {
             if conf.contains(at as u64 + 1) {
@@ -248,11 +392,22 @@ impl Cluster {
                     "member {} did not catch up",
                     at + 1
                 );
-                assert!(member.applied.payloads.iter().eq(payloads.iter().copied()));
+                let payloads = &member.applied.payloads;
+                assert!(payloads.iter().eq(self.oracle.payloads(last)));
                 assert_eq!(&member.applied.conf, conf);
             }
         }
     }
+}
+
+/// Only messages of peers that do not know each other yet, or any more, are refused, and snapshots
+/// that come at the wrong moment.
+fn check_refusal(error: &StepError) {
+    let known = matches!(
+        error,
+        StepError::UnknownPeer { .. } | StepError::Stopped | StepError::SnapshotUnderWay { .. }
+    );
+    assert!(known, "{error}");
 }
 
 /// Runs a seed; gives what happened, as text.
@@ -302,12 +457,15 @@ fn three_members_elect_and_replicate() {
 #[test]
 fn a_bad_network_and_power_losses_never_break_the_log() {
     let (mut restarts, mut entries, mut terms, mut removed) = (0, 0, 0, 0);
-    for seed in 1..=250 {
-        let (cluster, _) = run(seed, 6000);
+    let (mut installed, mut interrupted) = (0, 0);
+    for seed in 1..=400 {
+        let (cluster, _) = run(seed, 7000);
         restarts += cluster.restarts;
         entries += cluster.oracle.log.len();
         terms += cluster.oracle.leaders.len();
         removed += usize::from(cluster.changes.is_empty());
+        installed += cluster.installed;
+        interrupted += cluster.interrupted;
     }
     // The runs must be worth something.
     assert!(restarts > 2000, "{restarts} restarts");
@@ -317,6 +475,8 @@ fn a_bad_network_and_power_losses_never_break_the_log() {
         removed > 20,
         "{removed} runs changed the configuration three times"
     );
+    assert!(installed > 500, "{installed} snapshots");
+    assert!(interrupted > 80, "{interrupted} restarts with a snapshot");
 }
 
 #[test]

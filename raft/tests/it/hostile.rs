@@ -138,7 +138,7 @@ fn priorities_are_refused() {
 }
 
 #[test]
-fn snapshots_are_refused_until_they_are_built() {
+fn snapshots_without_their_content_are_refused() {
     let mut snapshot = from(2, 1, MessageType::MsgSnapshot);
     snapshot.mut_snapshot().mut_metadata().index = 7;
     assert_eq!(

@@ -13,5 +13,6 @@ mod crash;
 mod hostile;
 mod peers;
 mod reads;
+mod snapshots;
 mod sole;
 mod support;

@@ -8,7 +8,7 @@ use raft::eraftpb::{Entry, Message, MessageType};
 
 use crate::support::{Member, Outcome, Setup, encode, message, payload};
 
-fn from(peer: u64, term: u64, kind: MessageType) -> Message {
+pub(crate) fn from(peer: u64, term: u64, kind: MessageType) -> Message {
     let mut message = Message::default();
     message.set_msg_type(kind);
     (message.from, message.to, message.term) = (peer, 1, term);
@@ -16,7 +16,7 @@ fn from(peer: u64, term: u64, kind: MessageType) -> Message {
 }
 
 /// Entries of `term` after `index`, as the leader `peer` of that term sends them.
-fn append(peer: u64, term: u64, after: (u64, u64), count: u64, commit: u64) -> Message {
+pub(crate) fn append(peer: u64, term: u64, after: (u64, u64), count: u64, commit: u64) -> Message {
     let mut append = from(peer, term, MessageType::MsgAppend);
     (append.index, append.log_term) = after;
     append.commit = commit;
@@ -31,23 +31,23 @@ fn append(peer: u64, term: u64, after: (u64, u64), count: u64, commit: u64) -> M
     append
 }
 
-fn step(member: &mut Member, message: &Message) {
+pub(crate) fn step(member: &mut Member, message: &Message) {
     member.driver.step(&encode(message)).unwrap();
 }
 
-fn kinds(sent: &[(u64, Bytes)]) -> Vec<MessageType> {
+pub(crate) fn kinds(sent: &[(u64, Bytes)]) -> Vec<MessageType> {
     sent.iter()
         .map(|(_, bytes)| message(bytes).get_msg_type())
         .collect()
 }
 
-fn of_three() -> Setup {
+pub(crate) fn of_three() -> Setup {
     let mut setup = Setup::of(1, &[1, 2, 3]);
     setup.config = |config| config.pre_vote = false;
     setup
 }
 
-fn leader(setup: &Setup, disk: &SimDisk) -> Member {
+pub(crate) fn leader(setup: &Setup, disk: &SimDisk) -> Member {
     let mut member = setup.start(disk).unwrap();
     member.driver.campaign();
     member.run();
@@ -61,7 +61,7 @@ fn leader(setup: &Setup, disk: &SimDisk) -> Member {
 }
 
 /// Takes effects until there are none, writing and not syncing.
-fn turns(member: &mut Member) -> Outcome {
+pub(crate) fn turns(member: &mut Member) -> Outcome {
     let mut outcome = Outcome::default();
     while member.driver.has_effects() {
         member.turn(&mut outcome);

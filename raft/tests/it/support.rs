@@ -12,13 +12,15 @@ use ferrite_disk::wal::{self, Position, Wal};
 use ferrite_raft::log::{Options, Recovered, create, exists, recover};
 use ferrite_raft::{
     Append, Committed, ConfState, Config, Driver, EntryKind, Error, Leadership, Mark, Metadata,
-    ReadError, ReadToken, Role, Ticket,
+    OutgoingSnapshot, ReadError, ReadToken, Role, Snapshot, StepError, Ticket,
 };
 use protobuf::Message as _;
 use raft::eraftpb::Message;
 
 pub(crate) const DIR: &str = "data/wal";
 pub(crate) const STATE: &str = "data/state";
+/// A state that was received and is not in place.
+pub(crate) const RECEIVED: &str = "data/received";
 
 pub(crate) fn metadata(id: u64) -> Metadata {
     Metadata {
@@ -43,6 +45,7 @@ pub(crate) fn options(cache_bytes: usize) -> Options {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Applied {
     pub(crate) index: u64,
+    pub(crate) term: u64,
     pub(crate) payloads: Vec<Bytes>,
     pub(crate) conf: ConfState,
 }
@@ -50,6 +53,7 @@ pub(crate) struct Applied {
 impl Applied {
     fn encode(&self) -> Vec<u8> {
         let mut bytes = self.index.to_le_bytes().to_vec();
+        bytes.extend(self.term.to_le_bytes());
         for list in [&self.conf.voters, &self.conf.learners] {
             bytes.extend((list.len() as u32).to_le_bytes());
             list.iter().for_each(|id| bytes.extend(id.to_le_bytes()));
@@ -69,6 +73,7 @@ impl Applied {
         };
         let mut applied = Applied::default();
         applied.index = u64::from_le_bytes(take(8).unwrap().try_into().unwrap());
+        applied.term = u64::from_le_bytes(take(8).unwrap().try_into().unwrap());
         for list in [&mut applied.conf.voters, &mut applied.conf.learners] {
             let len = u32::from_le_bytes(take(4).unwrap().try_into().unwrap());
             for _ in 0..len {
@@ -83,6 +88,38 @@ impl Applied {
         }
         applied
     }
+
+    /// As consensus knows it.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            index: self.index,
+            term: self.term,
+            conf_state: self.conf.clone(),
+        }
+    }
+
+    fn read(disk: &SimDisk, path: &str) -> Option<Applied> {
+        let path = Path::new(path);
+        let there = disk.exists(path).unwrap();
+        there.then(|| Applied::decode(&disk.read(path).unwrap()))
+    }
+
+    /// Durably, all of it or nothing.
+    fn write(&self, disk: &SimDisk, path: &str) {
+        let unfinished = Path::new("data/unfinished");
+        if disk.exists(unfinished).unwrap() {
+            disk.remove(unfinished).unwrap();
+        }
+        let file = disk.create(unfinished).unwrap();
+        file.write_at(&self.encode(), 0).unwrap();
+        file.sync_data().unwrap();
+        rename(disk, unfinished, Path::new(path));
+    }
+}
+
+fn rename(disk: &SimDisk, from: &Path, to: &Path) {
+    disk.rename(from, to).unwrap();
+    disk.sync_dir(Path::new("data")).unwrap();
 }
 
 /// What a turn of the loop gave besides.
@@ -94,6 +131,9 @@ pub(crate) struct Outcome {
     pub(crate) leaderships: Vec<Leadership>,
     pub(crate) failure: Option<Error>,
     pub(crate) snapshots_wanted: Vec<u64>,
+    pub(crate) snapshots: Vec<OutgoingSnapshot>,
+    /// Snapshots put in the place of the state.
+    pub(crate) installed: Vec<u64>,
 }
 
 pub(crate) struct Member {
@@ -107,6 +147,8 @@ pub(crate) struct Member {
     pub(crate) unsynced: VecDeque<(Ticket, Vec<Position>)>,
     /// Whether one of them asks for a sync.
     must_sync: bool,
+    /// To be put in the place of the state.
+    pub(crate) install: Option<Snapshot>,
     /// Everything carried out, as text: for comparing runs.
     pub(crate) trace: Vec<String>,
 }
@@ -124,6 +166,8 @@ pub(crate) struct Setup {
     pub(crate) voters: Vec<u64>,
     pub(crate) learners: Vec<u64>,
     pub(crate) seed: u64,
+    /// Where the log begins, and what the state is as of then.
+    pub(crate) start: Mark,
     pub(crate) options: Options,
     pub(crate) config: fn(&mut Config),
 }
@@ -139,6 +183,7 @@ impl Setup {
             voters: voters.to_vec(),
             learners: Vec::new(),
             seed: id,
+            start: Mark::default(),
             options: options(1 << 20),
             config: |_| {},
         }
@@ -163,6 +208,7 @@ impl Setup {
             applied,
             unsynced: VecDeque::new(),
             must_sync: false,
+            install: None,
             trace: Vec::new(),
         })
     }
@@ -177,23 +223,27 @@ impl Setup {
         let found = exists(&*shared, dir).expect("the disk can be listed");
         let recovered = match found {
             true => recover(shared, dir, &self.options)?,
-            false => create(
-                shared,
-                dir,
-                &self.options,
-                metadata(self.id),
-                Mark::default(),
-            )?,
+            false => create(shared, dir, &self.options, metadata(self.id), self.start)?,
         };
         assert_eq!(recovered.metadata, metadata(self.id));
-        let applied = match disk.exists(Path::new(STATE)).unwrap() {
-            true => Applied::decode(&disk.read(Path::new(STATE)).unwrap()),
-            false => Applied {
-                conf: ConfState::new(self.voters.clone(), self.learners.clone()),
-                ..Applied::default()
-            },
-        };
         let Recovered { log, wal, .. } = recovered;
+        let mut applied = Applied::read(disk, STATE).unwrap_or_else(|| Applied {
+            index: self.start.index,
+            term: self.start.term,
+            conf: ConfState::new(self.voters.clone(), self.learners.clone()),
+            ..Applied::default()
+        });
+        if let Some(received) = Applied::read(disk, RECEIVED) {
+            // The log restarted there, and it was not put in place.
+            let unfinished = received.index == log.mark().index && applied.index < received.index;
+            match unfinished {
+                true => {
+                    rename(disk, Path::new(RECEIVED), Path::new(STATE));
+                    applied = received;
+                }
+                false => disk.remove(Path::new(RECEIVED)).unwrap(),
+            }
+        }
         Ok(Opened { log, wal, applied })
     }
 }
@@ -211,6 +261,7 @@ impl Member {
         while self.driver.has_effects() {
             self.turn(&mut outcome);
             self.sync();
+            outcome.installed.extend(self.finish_install());
             if outcome.failure.is_some() {
                 break;
             }
@@ -226,10 +277,16 @@ impl Member {
         outcome.reads.extend(effects.reads);
         outcome.leaderships.extend(effects.leadership);
         outcome.snapshots_wanted.extend(effects.snapshots_wanted);
+        outcome.snapshots.extend(effects.snapshots);
+        if effects.install.is_some() {
+            assert!(self.install.is_none() && effects.committed.is_empty());
+            self.install = effects.install;
+        }
         outcome.failure = effects.failure.or(outcome.failure.take());
         if let Some(append) = effects.append {
             self.write(append);
         }
+        assert!(self.install.is_none() || effects.committed.is_empty());
         self.apply(&effects.committed);
         outcome.committed.extend(effects.committed);
     }
@@ -256,7 +313,7 @@ impl Member {
     fn apply(&mut self, committed: &[Committed]) {
         for entry in committed {
             assert_eq!(entry.index, self.applied.index + 1);
-            self.applied.index = entry.index;
+            (self.applied.index, self.applied.term) = (entry.index, entry.term);
             match &entry.kind {
                 EntryKind::Normal if entry.data.is_empty() => {}
                 EntryKind::Normal => self.applied.payloads.push(entry.data.clone()),
@@ -275,16 +332,40 @@ impl Member {
 
     /// Makes what was applied durable in the page file.
     pub(crate) fn checkpoint(&mut self) {
-        let (state, unfinished) = (Path::new(STATE), Path::new("data/state.tmp"));
-        if self.disk.exists(unfinished).unwrap() {
-            self.disk.remove(unfinished).unwrap();
-        }
-        let file = self.disk.create(unfinished).unwrap();
-        file.write_at(&self.applied.encode(), 0).unwrap();
-        file.sync_data().unwrap();
-        self.disk.rename(unfinished, state).unwrap();
-        self.disk.sync_dir(Path::new("data")).unwrap();
+        self.applied.write(&self.disk, STATE);
         self.checkpointed = self.applied.index;
+    }
+
+    /// Receives a snapshot, durably, and tells raft. Whether raft takes it.
+    pub(crate) fn receive(&mut self, message: &Bytes, body: &Applied) -> Result<bool, StepError> {
+        let snapshot = self.driver.check_snapshot(message)?;
+        assert_eq!(snapshot, body.snapshot());
+        if self.driver.status().installing {
+            // The place is taken, and raft refuses.
+            return self.driver.install_snapshot(message);
+        }
+        if self.driver.needs_snapshot(&snapshot) {
+            body.write(&self.disk, RECEIVED);
+        }
+        let needed = self.driver.needs_snapshot(&snapshot);
+        let taken = self.driver.install_snapshot(message)?;
+        assert!(needed || !taken);
+        if needed && !taken {
+            self.disk.remove(Path::new(RECEIVED)).unwrap();
+        }
+        Ok(taken)
+    }
+
+    /// Puts a snapshot that is ready for it in the place of the state.
+    pub(crate) fn finish_install(&mut self) -> Option<u64> {
+        let snapshot = self.install.take()?;
+        rename(&self.disk, Path::new(RECEIVED), Path::new(STATE));
+        self.applied = Applied::read(&self.disk, STATE).unwrap();
+        assert_eq!(self.applied.snapshot(), snapshot);
+        self.checkpointed = snapshot.index;
+        self.driver.installed(snapshot.index);
+        assert_eq!(self.driver.conf_state(), &snapshot.conf_state);
+        Some(snapshot.index)
     }
 
     /// Compacts, carries the mark out, and releases what is no longer needed.
