@@ -66,6 +66,8 @@ pub fn member_options() -> Options {
         },
         snapshot_count: 20,
         catchup_entries: 5,
+        max_learners: 1,
+        strict_reconfig_check: true,
         quota: Quota { bytes: -1 },
         name: "default".to_owned(),
         client_urls: vec!["http://localhost:2379".to_owned()],

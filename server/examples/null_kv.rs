@@ -23,7 +23,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::etcdserverpb::kv_server;
 use ferrite_server::error::Error;
-use ferrite_server::grpc::{self, Kv, Leases};
+use ferrite_server::grpc::{self, Clusters, Kv, Leases};
 use ferrite_server::handle::range_stream::Messages;
 use ferrite_server::handle::{List, WatchStream};
 use ferrite_server::metrics::{self, Metrics};
@@ -120,6 +120,33 @@ impl Leases for Null {
     }
     fn lease_leases(&self) -> pb::LeaseLeasesResponse {
         pb::LeaseLeasesResponse::default()
+    }
+}
+
+impl Clusters for Null {
+    async fn member_add(&self, _: pb::MemberAddRequest) -> Result<pb::MemberAddResponse, Error> {
+        Err(unused())
+    }
+    async fn member_remove(
+        &self,
+        _: pb::MemberRemoveRequest,
+    ) -> Result<pb::MemberRemoveResponse, Error> {
+        Err(unused())
+    }
+    async fn member_update(
+        &self,
+        _: pb::MemberUpdateRequest,
+    ) -> Result<pb::MemberUpdateResponse, Error> {
+        Err(unused())
+    }
+    async fn member_promote(
+        &self,
+        _: pb::MemberPromoteRequest,
+    ) -> Result<pb::MemberPromoteResponse, Error> {
+        Err(unused())
+    }
+    async fn move_leader(&self, _: pb::MoveLeaderRequest) -> Result<pb::MoveLeaderResponse, Error> {
+        Err(unused())
     }
 }
 

@@ -406,6 +406,8 @@ fn member_options(config: &Config) -> member::Options {
         },
         snapshot_count: config.snapshot_count,
         catchup_entries: config.snapshot_catchup_entries,
+        max_learners: usize::try_from(config.max_learners).unwrap_or(0),
+        strict_reconfig_check: config.strict_reconfig_check,
         quota: quota(config),
         name: config.name.clone(),
         client_urls: strings(&config.advertise_client_urls),

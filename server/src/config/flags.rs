@@ -423,7 +423,7 @@ pub static FLAGS: &[Flag] = &[
         "What to do when discovery fails: only 'exit'."),
     flag("discovery-srv", Text, "", Clustering, DISCOVERY, Same, "DNS domain whose SRV records name the members."),
     flag("discovery-srv-name", Text, "", Clustering, DISCOVERY, Same, "Suffix of the SRV service name."),
-    flag("strict-reconfig-check", Bool, "true", Clustering, refused("membership changes are not built yet"), Same,
+    flag("strict-reconfig-check", Bool, "true", Clustering, Built, Same,
         "Refuse membership changes that would cost the quorum."),
     flag("pre-vote", Bool, "true", Clustering, Built, Same,
         "Ask before an election, so that a member that comes back disturbs nobody."),
@@ -527,7 +527,7 @@ pub static FLAGS: &[Flag] = &[
     flag("warning-apply-duration", Duration, "100ms", Features, Built, Same, "Log a warning about applies that take longer."),
     flag("bootstrap-defrag-threshold-megabytes", Uint, "0", Features, refused("defragmentation at start is not built yet"),
         Same, "Defragment at start if that frees so many megabytes; 0 for never."),
-    flag("max-learners", Int, "1", Features, refused("learners are not built yet"), Same, "Most learners in the cluster."),
+    flag("max-learners", Int, "1", Features, Built, Same, "Most learners in the cluster."),
     flag("downgrade-check-time", Duration, "5s", Features, refused("downgrades are not built yet"), Same,
         "Time between two looks at a running downgrade."),
     // Unsafe.

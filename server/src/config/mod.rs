@@ -92,6 +92,11 @@ pub struct Config {
     /// `--initial-cluster-token`, `ETCD_INITIAL_CLUSTER_TOKEN`. Part of member and cluster ids.
     /// Default `etcd-cluster`.
     pub initial_cluster_token: String,
+    /// `--strict-reconfig-check`, `ETCD_STRICT_RECONFIG_CHECK`. Whether changes of the membership that
+    /// could cost the quorum are refused. Default true.
+    pub strict_reconfig_check: bool,
+    /// `--max-learners`, `ETCD_MAX_LEARNERS`. Learners at a time; the same on all members. Default 1.
+    pub max_learners: i64,
     /// `--quota-backend-bytes`, `ETCD_QUOTA_BACKEND_BYTES`. Bytes, the value in effect and in the
     /// metric; negative means none. Default 2 GiB. See [`Config::quota`].
     pub quota_backend_bytes: i64,

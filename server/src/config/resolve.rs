@@ -540,6 +540,8 @@ fn build(
         initial_cluster,
         new_cluster: read.text("initial-cluster-state") == "new",
         initial_cluster_token: read.text("initial-cluster-token"),
+        strict_reconfig_check: read.bool("strict-reconfig-check"),
+        max_learners: read.int("max-learners"),
         quota_backend_bytes: if quota == 0 { DEFAULT_QUOTA } else { quota },
         max_request_bytes,
         max_txn_ops: read.uint("max-txn-ops"),

@@ -1286,10 +1286,9 @@ fn bootstrap_errors() {
             ),
         ),
         (
-            &["--initial-cluster=default=http://localhost:2380,b=http://b:1"],
-            format!(
-                "--initial-cluster=b=http://b:1,default=http://localhost:2380: a cluster of more than one member is not built yet in Ferrite {version}; leave it at its default \"default=http://localhost:2380\""
-            ),
+            &["--initial-cluster=default=http://localhost:2380,b=http://localhost:2380"],
+            "initial cluster b=http://localhost:2380,default=http://localhost:2380 has duplicate url"
+                .to_owned(),
         ),
         (
             &["--initial-advertise-peer-urls=http://127.0.0.1:2380"],

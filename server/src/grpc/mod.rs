@@ -30,6 +30,7 @@ use crate::metrics::{Method, Metrics};
 
 mod body;
 mod call;
+mod cluster;
 mod election;
 mod health;
 mod lease;
@@ -45,6 +46,7 @@ mod unary;
 mod watch;
 
 pub use body::Body;
+pub use cluster::Clusters;
 pub use lease::Leases;
 pub use methods::not_built;
 
@@ -72,7 +74,7 @@ pub(crate) fn max_message_bytes(max_request_bytes: usize) -> usize {
 const MAX_LEADERLESS_CHECKS: u32 = 3;
 
 /// What the services ask of a member; [`Handle`] in production.
-pub trait Kv: Leases + Clone + Send + Sync + 'static {
+pub trait Kv: Leases + Clusters + Clone + Send + Sync + 'static {
     /// KV.Range.
     fn list(&self, request: pb::RangeRequest) -> impl Future<Output = Result<List, Error>> + Send;
     /// KV.RangeStream.
@@ -365,6 +367,19 @@ impl<K: Kv> Server<K> {
             Method::LeaseTimeToLive => self.unary::<lease::TimeToLive, B>(&call, body).await,
             Method::LeaseLeases => self.unary::<lease::List, B>(&call, body).await,
             Method::ClusterMemberList => self.unary::<unary::MemberList, B>(&call, body).await,
+            Method::ClusterMemberAdd => self.unary::<cluster::MemberAdd, B>(&call, body).await,
+            Method::ClusterMemberRemove => {
+                self.unary::<cluster::MemberRemove, B>(&call, body).await
+            }
+            Method::ClusterMemberUpdate => {
+                self.unary::<cluster::MemberUpdate, B>(&call, body).await
+            }
+            Method::ClusterMemberPromote => {
+                self.unary::<cluster::MemberPromote, B>(&call, body).await
+            }
+            Method::MaintenanceMoveLeader => {
+                self.unary::<cluster::MoveLeader, B>(&call, body).await
+            }
             Method::MaintenanceAlarm => self.unary::<unary::Alarm, B>(&call, body).await,
             Method::MaintenanceHash => self.unary::<unary::Hash, B>(&call, body).await,
             Method::MaintenanceHashKv => self.unary::<unary::HashKv, B>(&call, body).await,

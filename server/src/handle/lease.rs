@@ -211,7 +211,7 @@ impl Handle {
     }
 
     /// Waits until everything that was committed before is applied here.
-    async fn await_applied(&self) -> Result<(), Error> {
+    pub(super) async fn await_applied(&self) -> Result<(), Error> {
         match tokio::time::timeout(APPLY_PATIENCE, self.view(false)).await {
             Ok(view) => view.map(drop),
             Err(_) => Err(ApiError::TimeoutWaitAppliedIndex.into()),

@@ -5,6 +5,7 @@
 //! validation.md: validate, see that there is room, propose or read, and build the response. All of
 //! it is cheap but for reading rows; long reads go to the reader threads (`readers`).
 
+mod cluster;
 pub(crate) mod encoding;
 mod kv;
 mod lease;

@@ -39,6 +39,7 @@ use ferrite_disk::wal::Position;
 use ferrite_raft::{Append, Driver, EntryKind, Ticket};
 use ferrite_storage::apply::outcome::Response;
 use ferrite_storage::checkpoint::{CompactionHash, Done, Hashed, Job, Policy, Reason};
+use ferrite_storage::membership::MembershipChange;
 use ferrite_storage::mvcc::pins::Pin;
 use ferrite_storage::mvcc::view::View;
 use ferrite_storage::page;
@@ -80,6 +81,10 @@ pub struct Options {
     pub snapshot_count: u64,
     /// Entries that a compaction of the raft log keeps for slow followers.
     pub catchup_entries: u64,
+    /// Learners at a time; the same on all members.
+    pub max_learners: usize,
+    /// Whether a change of the membership is refused that could cost the quorum.
+    pub strict_reconfig_check: bool,
     /// The space quota, as it is looked at after a request was applied.
     pub quota: Quota,
     /// The name to publish.
@@ -106,6 +111,13 @@ pub enum Input<T> {
     },
     /// A client's linearizable read wants a view.
     Read {
+        /// Who waits.
+        waiter: T,
+    },
+    /// A client wants to change the membership.
+    ChangeMembers {
+        /// The change.
+        change: MembershipChange,
         /// Who waits.
         waiter: T,
     },
@@ -213,7 +225,7 @@ pub enum Fatal {
         /// The index of the entry.
         index: u64,
         /// Why.
-        why: &'static str,
+        why: String,
     },
 }
 
@@ -351,6 +363,7 @@ impl<T> Member<T> {
                 self.propose(proposal, waiter);
             }
             Input::Read { waiter } => self.read(waiter),
+            Input::ChangeMembers { change, waiter } => self.change_members(&change, waiter),
             Input::MoveLeader { to, waiter } => self.move_leader(to, waiter),
             Input::Peer { from, messages } => {
                 for message in messages {
@@ -532,14 +545,10 @@ impl<T> Member<T> {
             if entry.index <= self.state.applied().get() {
                 continue;
             }
-            if !matches!(entry.kind, EntryKind::Normal) {
-                let why = "changes the membership, which this build does not do yet";
-                return Err(Fatal::Entry {
-                    index: entry.index,
-                    why,
-                });
-            }
-            let applied = self.state.apply(entry.index, entry.term, &entry.data)?;
+            let applied = match &entry.kind {
+                EntryKind::Normal => self.state.apply(entry.index, entry.term, &entry.data)?,
+                EntryKind::ConfChange(change) => Some(self.apply_change(&entry, change)?),
+            };
             let Some(applied) = applied else { continue };
             leases.extend(LeaseChange::of(&applied.result));
             let verdict = applied.result.and_then(|response| {

@@ -112,6 +112,7 @@ impl Inbox {
             if let Input::Propose { waiter, .. }
             | Input::Read { waiter }
             | Input::AwaitCompaction { waiter, .. }
+            | Input::ChangeMembers { waiter, .. }
             | Input::MoveLeader { waiter, .. }
             | Input::LeaseKeys { waiter, .. } = input
             {

@@ -13,7 +13,7 @@ use ferrite_api::Error as ApiError;
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::mvccpb::KeyValue;
 use ferrite_server::error::Error;
-use ferrite_server::grpc::{self, Kv, Leases};
+use ferrite_server::grpc::{self, Clusters, Kv, Leases};
 use ferrite_server::handle::range_stream::{Messages, Piece};
 use ferrite_server::handle::{List, WatchStream};
 use ferrite_server::metrics::{self, Metrics};
@@ -152,6 +152,33 @@ fn piece(kv: &KeyValue) -> Bytes {
         ..Default::default()
     };
     response.encode_to_vec().into()
+}
+
+impl Clusters for Fake {
+    async fn member_add(&self, _: pb::MemberAddRequest) -> Result<pb::MemberAddResponse, Error> {
+        Err(Error::status(tonic::Code::Unimplemented, "no cluster"))
+    }
+    async fn member_remove(
+        &self,
+        _: pb::MemberRemoveRequest,
+    ) -> Result<pb::MemberRemoveResponse, Error> {
+        Err(Error::status(tonic::Code::Unimplemented, "no cluster"))
+    }
+    async fn member_update(
+        &self,
+        _: pb::MemberUpdateRequest,
+    ) -> Result<pb::MemberUpdateResponse, Error> {
+        Err(Error::status(tonic::Code::Unimplemented, "no cluster"))
+    }
+    async fn member_promote(
+        &self,
+        _: pb::MemberPromoteRequest,
+    ) -> Result<pb::MemberPromoteResponse, Error> {
+        Err(Error::status(tonic::Code::Unimplemented, "no cluster"))
+    }
+    async fn move_leader(&self, _: pb::MoveLeaderRequest) -> Result<pb::MoveLeaderResponse, Error> {
+        Err(Error::status(tonic::Code::Unimplemented, "no cluster"))
+    }
 }
 
 impl Kv for Fake {

@@ -1,0 +1,155 @@
+//! Changes of the membership and of the leadership (spec cluster.md section 3).
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ferrite_api::Error as ApiError;
+use ferrite_api::pb::etcdserverpb as pb;
+use ferrite_api::pb::membershippb::{Member, RaftAttributes};
+use ferrite_api::types::MemberId;
+use ferrite_storage::membership::{MembershipAction, MembershipChange};
+
+use super::{Handle, mixed_up};
+use crate::bootstrap;
+use crate::config::Url;
+use crate::error::Error;
+use crate::member::{Input, Reply};
+
+impl Handle {
+    /// Cluster.MemberAdd.
+    ///
+    /// # Errors
+    /// As etcd's.
+    pub async fn member_add(
+        &self,
+        request: pb::MemberAddRequest,
+    ) -> Result<pb::MemberAddResponse, Error> {
+        let urls: Result<Vec<Url>, String> = request
+            .peer_ur_ls
+            .iter()
+            .map(|url| Url::parse(url))
+            .collect();
+        let mut peer_urls: Vec<String> = match urls {
+            Ok(urls) if !urls.is_empty() => {
+                urls.iter().map(|url| url.as_str().to_owned()).collect()
+            }
+            _ => return Err(ApiError::MemberBadURLs.into()),
+        };
+        peer_urls.sort_unstable();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let member = Member {
+            // The time stands where the token stands at the bootstrap, so that a member which was
+            // removed can come back under another id.
+            id: bootstrap::member_id(&peer_urls, &now.as_secs().to_string()).get(),
+            raft_attributes: Some(RaftAttributes {
+                peer_urls: peer_urls.clone(),
+                is_learner: request.is_learner,
+            }),
+            member_attributes: None,
+        };
+        let added = pb::Member {
+            id: member.id,
+            peer_ur_ls: peer_urls,
+            is_learner: request.is_learner,
+            ..pb::Member::default()
+        };
+        let members = self
+            .change_members(MembershipAction::Add { member })
+            .await?;
+        Ok(pb::MemberAddResponse {
+            header: Some(self.header(0)),
+            member: Some(added),
+            members,
+        })
+    }
+
+    /// Cluster.MemberRemove.
+    ///
+    /// # Errors
+    /// As etcd's.
+    pub async fn member_remove(
+        &self,
+        request: pb::MemberRemoveRequest,
+    ) -> Result<pb::MemberRemoveResponse, Error> {
+        let id = MemberId::new(request.id);
+        let members = self.change_members(MembershipAction::Remove { id }).await?;
+        Ok(pb::MemberRemoveResponse {
+            header: Some(self.header(0)),
+            members,
+        })
+    }
+
+    /// Cluster.MemberUpdate.
+    ///
+    /// # Errors
+    /// As etcd's.
+    pub async fn member_update(
+        &self,
+        request: pb::MemberUpdateRequest,
+    ) -> Result<pb::MemberUpdateResponse, Error> {
+        let action = MembershipAction::Update {
+            id: MemberId::new(request.id),
+            peer_urls: request.peer_ur_ls,
+        };
+        let members = self.change_members(action).await?;
+        Ok(pb::MemberUpdateResponse {
+            header: Some(self.header(0)),
+            members,
+        })
+    }
+
+    /// Cluster.MemberPromote. The leader alone knows how far the learner is; others ask it.
+    ///
+    /// # Errors
+    /// As etcd's.
+    pub async fn member_promote(
+        &self,
+        request: pb::MemberPromoteRequest,
+    ) -> Result<pb::MemberPromoteResponse, Error> {
+        let id = MemberId::new(request.id);
+        self.await_applied().await?;
+        let members = self
+            .change_members(MembershipAction::Promote { id })
+            .await?;
+        Ok(pb::MemberPromoteResponse {
+            header: Some(self.header(0)),
+            members,
+        })
+    }
+
+    /// Maintenance.MoveLeader. The answer has no header.
+    ///
+    /// # Errors
+    /// As etcd's.
+    pub async fn move_leader(
+        &self,
+        request: pb::MoveLeaderRequest,
+    ) -> Result<pb::MoveLeaderResponse, Error> {
+        let to = MemberId::new(request.target_id);
+        match self.ask(|waiter| Input::MoveLeader { to, waiter }).await? {
+            Reply::Done => Ok(pb::MoveLeaderResponse::default()),
+            Reply::Failed(error) => Err(error),
+            _ => Err(mixed_up()),
+        }
+    }
+
+    /// Changes the membership: all members after it.
+    async fn change_members(&self, action: MembershipAction) -> Result<Vec<pb::Member>, Error> {
+        let change = MembershipChange {
+            request: self.inner.ids.next(),
+            action,
+        };
+        match self
+            .ask(|waiter| Input::ChangeMembers { change, waiter })
+            .await?
+        {
+            Reply::Applied(applied) => {
+                applied.result?;
+                Ok(self.inner.published.cluster().members.to_api())
+            }
+            Reply::Failed(error) => Err(error),
+            _ => Err(mixed_up()),
+        }
+    }
+}
