@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::quota::Quota;
 use crate::request_id::RequestIds;
 use crate::serve::{self, Address, Listener, Serves, Serving};
-use crate::shell::{self, Clock, Inbox, Wanted};
+use crate::shell::{self, Clock, Ended, Inbox, Wanted};
 use crate::watch::{self, Hub};
 
 /// Time between checkpoints of a store that changes.
@@ -68,6 +68,9 @@ pub enum Error {
     /// The data directory cannot be used or is damaged.
     #[error(transparent)]
     Bootstrap(#[from] bootstrap::Error),
+    /// The cluster has removed this member, for good.
+    #[error("the member has been permanently removed from the cluster")]
+    Removed,
     /// The member cannot go on.
     #[error(transparent)]
     Fatal(#[from] Fatal),
@@ -86,7 +89,7 @@ pub struct Server {
     inbox: Arc<Inbox>,
     clients: Serving<Handle>,
     others: Vec<Serving<Handle>>,
-    ended: oneshot::Receiver<Result<(), Fatal>>,
+    ended: oneshot::Receiver<Result<Ended, Fatal>>,
     stop_patience: Duration,
     _hub: AbortOnDropHandle<()>,
     /// The directory stays locked until the member has ended.
@@ -187,10 +190,11 @@ impl Server {
         self.clients.addresses()
     }
 
-    /// Waits until the member fails. Does not return otherwise.
+    /// Waits until the member ends by itself: [`Error::Removed`] if the cluster has removed it, any
+    /// other error if it has failed. Does not return otherwise.
     ///
     /// Cancel safety: may be dropped and called again.
-    pub async fn failed(&mut self) -> Error {
+    pub async fn ended(&mut self) -> Error {
         why((&mut self.ended).await)
     }
 
@@ -209,7 +213,7 @@ impl Server {
         }
         self.inbox.want(Wanted::Stop);
         match self.ended.await {
-            Ok(result) => Ok(result?),
+            Ok(result) => result.map(drop).map_err(Error::from),
             Err(_) => Err(Error::Panicked("member")),
         }
     }
@@ -256,18 +260,19 @@ fn announce(config: &Config) {
     );
 }
 
-fn why(result: Result<Result<(), Fatal>, oneshot::error::RecvError>) -> Error {
+fn why(result: Result<Result<Ended, Fatal>, oneshot::error::RecvError>) -> Error {
     match result {
         Ok(Err(fatal)) => fatal.into(),
-        // The thread ends in order only after it was asked to, which consumes the server.
-        Ok(Ok(())) | Err(_) => Error::Panicked("member"),
+        Ok(Ok(Ended::Removed)) => Error::Removed,
+        // The thread is asked to end only by what consumes the server.
+        Ok(Ok(Ended::Asked)) | Err(_) => Error::Panicked("member"),
     }
 }
 
 type Started = (
     Handle,
     Arc<Inbox>,
-    oneshot::Receiver<Result<(), Fatal>>,
+    oneshot::Receiver<Result<Ended, Fatal>>,
     Box<dyn DiskLock>,
     AbortOnDropHandle<()>,
 );

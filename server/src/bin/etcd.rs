@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use ferrite_server::config::{self, Outcome};
+use ferrite_server::server::Error;
 use ferrite_server::{Server, logging};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -39,6 +40,11 @@ fn main() -> ExitCode {
     };
     match runtime.block_on(run(loaded.config)) {
         Ok(signal) => end_by(signal),
+        // As etcd: there is nothing to restart.
+        Err(Error::Removed) => {
+            tracing::warn!("{}; the data-dir used by this member must be removed", Error::Removed);
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             tracing::error!(%error, "etcd failed");
             ExitCode::FAILURE
@@ -47,11 +53,11 @@ fn main() -> ExitCode {
 }
 
 /// Runs until a signal asks to stop, and returns that signal.
-async fn run(config: config::Config) -> Result<SignalKind, ferrite_server::server::Error> {
+async fn run(config: config::Config) -> Result<SignalKind, Error> {
     let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(ferrite_server::server::Error::Thread)?;
+        signal(SignalKind::interrupt()).map_err(Error::Thread)?;
     let mut terminate =
-        signal(SignalKind::terminate()).map_err(ferrite_server::server::Error::Thread)?;
+        signal(SignalKind::terminate()).map_err(Error::Thread)?;
     let starting = Server::start(config);
     let mut server = tokio::select! {
         server = starting => server?,
@@ -59,7 +65,7 @@ async fn run(config: config::Config) -> Result<SignalKind, ferrite_server::serve
         _ = terminate.recv() => return Ok(SignalKind::terminate()),
     };
     let (received, name) = tokio::select! {
-        error = server.failed() => return Err(error),
+        error = server.ended() => return Err(error),
         _ = interrupt.recv() => (SignalKind::interrupt(), "interrupt"),
         _ = terminate.recv() => (SignalKind::terminate(), "terminated"),
     };

@@ -54,9 +54,17 @@ const SPARE_BYTES: u64 = 4 << 20;
 /// How long the member thread waits for a job that is running when it stops.
 const JOB_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Starts the member's threads. The handle yields why the member ended: `Ok` after
-/// [`Wanted::Stop`].
-pub(crate) fn start(parts: Parts) -> std::io::Result<thread::JoinHandle<Result<(), Fatal>>> {
+/// Why a member has ended in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It was asked to, with [`Wanted::Stop`].
+    Asked,
+    /// It was removed from the cluster.
+    Removed,
+}
+
+/// Starts the member's threads. The handle yields why the member ended.
+pub(crate) fn start(parts: Parts) -> std::io::Result<thread::JoinHandle<Result<Ended, Fatal>>> {
     let jobs = Jobs::start(
         Arc::clone(&parts.inbox),
         Arc::clone(&parts.metrics),
@@ -103,7 +111,7 @@ struct Shell {
 }
 
 impl Shell {
-    fn run(&mut self) -> Result<(), Fatal> {
+    fn run(&mut self) -> Result<Ended, Fatal> {
         self.next_tick = Instant::now() + self.parts.heartbeat;
         self.advance();
         self.carry_out()?;
@@ -123,8 +131,13 @@ impl Shell {
             let leads_on = wanted > Wanted::Serve && !self.handed_over();
             self.carry_out()?;
             self.measure();
+            if self.parts.member.is_removed() {
+                self.stop()?;
+                return Ok(Ended::Removed);
+            }
             if wanted == Wanted::Stop && !leads_on {
-                return self.stop();
+                self.stop()?;
+                return Ok(Ended::Asked);
             }
         }
     }
