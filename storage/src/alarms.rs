@@ -48,6 +48,14 @@ impl Alarms {
         self.active.iter().any(|(_, active)| *active == kind as i32)
     }
 
+    /// The rows that hold them.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = TableWrite> {
+        self.list(AlarmType::None as i32).into_iter().map(|alarm| {
+            let key = Bytes::from(alarm.encode_to_vec());
+            TableWrite::put(Table::Alarms, key, Bytes::new())
+        })
+    }
+
     /// Carries a request out: the alarms to answer with, and the row to store if one changed.
     pub(crate) fn apply(
         &mut self,

@@ -343,7 +343,7 @@ impl State {
         })))
     }
 
-    /// Takes the result of a job back.
+    /// Takes the result of a job of this state back.
     ///
     /// # Errors
     /// A checkpoint failed. After [`page::Error::NoSpace`] the member goes on, refuses writes, and
@@ -358,6 +358,10 @@ impl State {
                 }
             }
             Done::Checkpointed(checkpoint, Ok(meta)) => {
+                assert!(
+                    Arc::ptr_eq(&checkpoint.page, self.store().page()),
+                    "a checkpoint of another state, which a snapshot has replaced"
+                );
                 finished.consistent_index = Some(meta.consistent_index);
                 self.store_mut().checkpointed(checkpoint.upto);
                 if meta.finished_compact > self.checkpoint.finished {

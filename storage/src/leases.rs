@@ -181,19 +181,9 @@ impl Leases {
     /// The rows to write so that the page file has every lease as it is now.
     pub(crate) fn take_writes(&mut self) -> impl Iterator<Item = TableWrite> {
         let changed = std::mem::take(&mut self.changed);
-        changed.into_iter().map(|id| {
-            let key = Bytes::copy_from_slice(&id.get().to_be_bytes());
-            match self.by_id.get(&id) {
-                Some(lease) => {
-                    let row = leasepb::Lease {
-                        id: id.get(),
-                        ttl: lease.ttl,
-                        remaining_ttl: lease.remaining,
-                    };
-                    TableWrite::put(Table::Leases, key, Bytes::from(row.encode_to_vec()))
-                }
-                None => TableWrite::delete(Table::Leases, key),
-            }
+        changed.into_iter().map(|id| match self.by_id.get(&id) {
+            Some(lease) => row(id, *lease),
+            None => TableWrite::delete(Table::Leases, row_key(id)),
         })
     }
 
@@ -217,6 +207,21 @@ impl Leases {
             assert_eq!(self.holder(key), Some(*id), "holder of {key_text}");
         }
     }
+}
+
+/// The row of the page file that holds a lease.
+pub(crate) fn row(id: LeaseId, lease: Lease) -> TableWrite {
+    let row = leasepb::Lease {
+        id: id.get(),
+        ttl: lease.ttl,
+        remaining_ttl: lease.remaining,
+    };
+    let value = Bytes::from(row.encode_to_vec());
+    TableWrite::put(Table::Leases, row_key(id), value)
+}
+
+fn row_key(id: LeaseId) -> Bytes {
+    Bytes::copy_from_slice(&id.get().to_be_bytes())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod membership;
 pub mod mvcc;
 pub mod page;
 pub mod restore;
+pub mod snapshot;
 pub mod state;
 
 pub use error::Error;

@@ -153,6 +153,12 @@ impl Members {
         }
     }
 
+    /// The rows that hold all of it.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = TableWrite> {
+        let removed = self.removed.iter().map(|id| removed_row(*id));
+        self.iter().map(row).chain(removed)
+    }
+
     fn set_raft(&mut self, id: MemberId, set: impl FnOnce(&mut RaftAttributes)) -> Vec<TableWrite> {
         let member = self
             .by_id

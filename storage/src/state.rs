@@ -215,11 +215,7 @@ impl State {
     }
 
     pub(crate) fn set_cluster_version(&mut self, version: String) {
-        self.checkpoint.tables.push(TableWrite::Put {
-            table: Table::Cluster,
-            key: Bytes::from_static(CLUSTER_VERSION),
-            value: Bytes::from(version.clone()),
-        });
+        self.checkpoint.tables.push(version_row(&version));
         self.cluster_version = Some(version);
         self.cluster_changes += 1;
     }
@@ -252,6 +248,13 @@ impl State {
         self.checkpoint.schedule(revision, previous);
     }
 
+    /// The rows of members, alarms and cluster version, which the page file may not have yet.
+    pub(crate) fn cluster_rows(&self) -> Vec<TableWrite> {
+        let version = self.cluster_version.as_deref().map(version_row);
+        let rows = self.members.rows().chain(self.alarms.rows());
+        rows.chain(version).collect()
+    }
+
     /// The digest of all rows, as the page file will hold it once everything is checkpointed:
     /// equal states have equal digests. Costs a checkpointed state nothing, others a walk over the
     /// recent rows.
@@ -264,6 +267,11 @@ impl State {
                 digest.wrapping_add(digest_of(row.revision, row.tombstone, &row.record))
             })
     }
+}
+
+fn version_row(version: &str) -> TableWrite {
+    let key = Bytes::from_static(CLUSTER_VERSION);
+    TableWrite::put(Table::Cluster, key, Bytes::from(version.to_owned()))
 }
 
 fn digest_of(revision: Revision, tombstone: bool, record: &[u8]) -> u64 {

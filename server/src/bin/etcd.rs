@@ -42,7 +42,10 @@ fn main() -> ExitCode {
         Ok(signal) => end_by(signal),
         // As etcd: there is nothing to restart.
         Err(Error::Removed) => {
-            tracing::warn!("{}; the data-dir used by this member must be removed", Error::Removed);
+            tracing::warn!(
+                "{}; the data-dir used by this member must be removed",
+                Error::Removed
+            );
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -54,10 +57,8 @@ fn main() -> ExitCode {
 
 /// Runs until a signal asks to stop, and returns that signal.
 async fn run(config: config::Config) -> Result<SignalKind, Error> {
-    let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(Error::Thread)?;
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(Error::Thread)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Thread)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Thread)?;
     let starting = Server::start(config);
     let mut server = tokio::select! {
         server = starting => server?,

@@ -79,6 +79,7 @@ mod batch;
 mod error;
 mod fetch;
 mod file;
+mod fill;
 mod guard;
 mod layout;
 mod leaves;
@@ -97,6 +98,8 @@ pub use batch::{Batch, ConfState, Initial, MetaUpdate, RowId, RowWrite, Table, T
 pub use error::Error;
 pub use fetch::Fetcher;
 pub use file::{Options, PageFile, Sizes};
+pub use fill::Filling;
+pub(crate) use fill::{remove_unfinished, with_ending};
 pub use leaves::{Leaves, RowVisitor};
 pub use meta::{FORMAT_VERSION, Meta};
 pub use reader::Reader;

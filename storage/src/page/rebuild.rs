@@ -12,15 +12,13 @@ use std::sync::Arc;
 use ferrite_api::types::Revision;
 use ferrite_disk::Disk;
 
-use super::batch::{Batch, Initial, MetaUpdate, RowWrite, Table, TableWrite};
+use super::batch::{MetaUpdate, RowWrite, Table};
 use super::error::Error;
 use super::file::{Options, PageFile, Sizes};
+use super::fill::{self, Filling};
 use super::meta::Meta;
+use super::reader::Reader;
 use super::tables::META_NAME;
-
-/// Rows, and bytes of them, that are committed at once.
-const BATCH_ROWS: usize = 20_000;
-const BATCH_BYTES: usize = 8 << 20;
 
 /// What a rebuild has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,28 +69,11 @@ pub fn rebuild(
 /// # Errors
 /// [`Error::Io`].
 pub fn remove_remains(disk: &Arc<dyn Disk>, path: &Path) -> Result<(), Error> {
-    let fresh = fresh_path(path);
-    // The second one is what creating the first one leaves.
-    for path in [with_ending(&fresh, ".tmp"), fresh] {
-        let there = disk
-            .exists(&path)
-            .map_err(Error::io("look for the remains of a rebuild"))?;
-        if there {
-            disk.remove(&path)
-                .map_err(Error::io("remove the remains of a rebuild"))?;
-        }
-    }
-    Ok(())
+    fill::remove_unfinished(disk, &fresh_path(path))
 }
 
 fn fresh_path(path: &Path) -> PathBuf {
-    with_ending(path, ".rebuild")
-}
-
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut path = path.as_os_str().to_owned();
-    path.push(ending);
-    path.into()
+    fill::with_ending(path, ".rebuild")
 }
 
 /// Makes a file at `fresh` with the content of `old`, durable and closed. Its sizes.
@@ -104,25 +85,19 @@ fn copy(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Sizes, Error> {
     let meta = old.meta();
-    let initial = Initial {
-        cluster_id: meta.cluster_id,
-        member_id: meta.member_id,
-        ..Initial::default()
-    };
-    let new = PageFile::create(disk, fresh, options.clone(), &initial)?;
-    copy_rows(old, &new, &mut |done| progress(done, meta.rows))?;
+    let (cluster_id, member_id) = (meta.cluster_id, meta.member_id);
+    let mut new = Filling::create(disk, fresh, options.clone(), cluster_id, member_id)?;
     let reader = old.reader()?;
-    let mut tables = Vec::new();
+    copy_rows(&reader, &mut new, &mut |done| progress(done, meta.rows))?;
     for table in Table::ALL {
-        let rows = reader.table(table)?.into_iter();
-        tables.extend(rows.map(|(key, value)| TableWrite::put(table, key, value)));
+        for (key, value) in reader.table(table)? {
+            new.small_row(table, key, value)?;
+        }
     }
-    let batch = Batch {
-        tables,
-        meta: everything(&meta),
-        ..Batch::default()
-    };
-    let found = new.commit(&batch)?;
+    drop(reader);
+    let new = new.finish(everything(&meta))?;
+    progress(meta.rows, meta.rows);
+    let found = new.meta();
     if found != meta {
         let what = format!("{meta:?} stored, {found:?} counted");
         return Err(Error::corrupt(META_NAME, what));
@@ -130,41 +105,29 @@ fn copy(
     Ok(new.sizes())
 }
 
-fn copy_rows(old: &PageFile, new: &PageFile, progress: &mut dyn FnMut(u64)) -> Result<(), Error> {
-    let mut batch = Batch::default();
-    let (mut bytes, mut done) = (0, 0);
-    let mut failure = None;
-    let mut write = |batch: &mut Batch| {
-        done += batch.rows.len() as u64;
-        new.commit(batch)?;
-        batch.rows.clear();
-        progress(done);
-        Ok(())
-    };
-    let reader = old.reader()?;
+fn copy_rows(
+    reader: &Reader,
+    new: &mut Filling,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), Error> {
+    let (mut done, mut failure) = (0, None);
     reader.scan(Revision::default(), &mut |revision, tombstone, record| {
-        bytes += record.len();
-        batch.rows.push(RowWrite {
+        let row = RowWrite {
             revision,
             tombstone,
             record,
-        });
-        if batch.rows.len() < BATCH_ROWS && bytes < BATCH_BYTES {
-            return ControlFlow::Continue(());
+        };
+        if let Err(error) = new.row(row) {
+            failure = Some(error);
+            return ControlFlow::Break(());
         }
-        bytes = 0;
-        match write(&mut batch) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failure = Some(error);
-                ControlFlow::Break(())
-            }
+        if new.written() > done {
+            done = new.written();
+            progress(done);
         }
+        ControlFlow::Continue(())
     })?;
-    match failure {
-        Some(error) => Err(error),
-        None => write(&mut batch),
-    }
+    failure.map_or(Ok(()), Err)
 }
 
 /// The update that makes the meta record of a new file the same as `meta`, but for what the file

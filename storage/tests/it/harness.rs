@@ -19,7 +19,7 @@ use ferrite_storage::page::{ConfState, Initial, MetaUpdate, Options, PageFile, T
 use ferrite_storage::state::State;
 use prost::Message;
 
-const PATH: &str = "/data/db";
+pub(crate) const PATH: &str = "/data/db";
 
 /// The state, and the log that it was made from.
 pub(crate) struct Harness {
@@ -132,6 +132,19 @@ impl Harness {
         true
     }
 
+    /// A member that has applied the same log up to an index, and done nothing else.
+    pub(crate) fn replayed(&self, upto: u64) -> Self {
+        let mut other = Self::new();
+        other.log = self.log[..upto as usize].to_vec();
+        replay(&other.log, &mut other.state);
+        other
+    }
+
+    /// Applies the rest of this log to another state.
+    pub(crate) fn replay_to(&self, state: &mut State) {
+        replay(&self.log, state);
+    }
+
     /// Drops everything in memory, restores the page file, replays the log after it.
     pub(crate) fn restart(&mut self) {
         let replaced = Harness::new();
@@ -140,18 +153,23 @@ impl Harness {
         } = std::mem::replace(self, replaced);
         drop(state);
         let mut state = restored(&disk);
-        for index in state.applied().get() + 1..=log.len() as u64 {
-            match &log[index as usize - 1] {
-                Entry::Request(entry) => drop(state.apply(index, 1, entry).unwrap()),
-                Entry::Membership(entry) => drop(apply_change(&mut state, index, entry)),
-            }
-        }
+        replay(&log, &mut state);
         *self = Harness {
             disk,
             state,
             log,
             hashes: Vec::new(),
         };
+    }
+}
+
+/// Applies what follows in the log.
+fn replay(log: &[Entry], state: &mut State) {
+    for index in state.applied().get() + 1..=log.len() as u64 {
+        match &log[index as usize - 1] {
+            Entry::Request(entry) => drop(state.apply(index, 1, entry).unwrap()),
+            Entry::Membership(entry) => drop(apply_change(state, index, entry)),
+        }
     }
 }
 
@@ -178,7 +196,7 @@ fn apply_change(state: &mut State, index: u64, entry: &Bytes) -> Applied {
     applied
 }
 
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options {
         cache_bytes: 1 << 20,
         ..Options::default()

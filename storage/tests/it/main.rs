@@ -9,3 +9,4 @@ mod membership;
 mod model;
 mod model_index;
 mod model_mvcc;
+mod snapshot;
