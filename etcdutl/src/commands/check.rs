@@ -15,8 +15,10 @@ use ferrite_disk::Disk;
 use ferrite_disk::wal::{self, Position, TornTail};
 use ferrite_raft::log::{self, Logged};
 use ferrite_raft::{EntryKind, HardState, Mark, Metadata};
+use ferrite_storage::membership::MembershipChange;
 use ferrite_storage::mvcc::decode_record;
 use ferrite_storage::page::{self, Meta, Options, PageFile};
+use ferrite_storage::snapshot;
 use ferrite_storage::state::State;
 use prost::Message as _;
 use serde::Serialize;
@@ -38,6 +40,7 @@ pub(crate) fn run(matches: &Matches) -> Result<(), Failure> {
     let dir = DataDir::open(matches)?;
     let mut report = Report::default();
     let disk = dir.read_only();
+    settle_snapshot(&disk, &dir, &mut report);
     let meta = check_page_file(&disk, &dir, &mut report);
     check_log(&disk, &dir, meta.as_ref(), &mut report);
     report.intact = report.problems.is_empty();
@@ -195,6 +198,23 @@ impl Report {
             false => "result     damaged\n",
         };
         text
+    }
+}
+
+/// Lets the log decide about a snapshot that was received and not installed, as a start does first.
+fn settle_snapshot(disk: &Arc<dyn Disk>, dir: &DataDir, report: &mut Report) {
+    let settled = snapshot::awaits_decision(disk, &dir.db).and_then(|awaited| {
+        // What is wrong with the log is found again, and named, when it is checked.
+        let log = awaited.then(|| log::recover(Arc::clone(disk), &dir.wal, &Default::default()));
+        match log {
+            Some(Ok(log)) => {
+                snapshot::settle(disk, &dir.db, log.log.mark().index, &Options::default()).map(drop)
+            }
+            Some(Err(_)) | None => Ok(()),
+        }
+    });
+    if let Err(error) = settled {
+        report.add("page file", format!("a received snapshot: {error}"));
     }
 }
 
@@ -366,8 +386,16 @@ impl Seen {
                 if index == consistent_index {
                     self.term_of_page = Some(term);
                 }
-                let decoded = InternalRaftRequest::decode(data);
-                if let (EntryKind::Normal, Err(error)) = (kind, decoded)
+                let decoded = match kind {
+                    EntryKind::Normal => InternalRaftRequest::decode(data)
+                        .map(drop)
+                        .map_err(|error| error.to_string()),
+                    EntryKind::ConfChange(change) if change.changes.is_empty() => Ok(()),
+                    EntryKind::ConfChange(change) => MembershipChange::decode(&change.context)
+                        .map(drop)
+                        .map_err(|error| error.to_string()),
+                };
+                if let Err(error) = decoded
                     && self.odd.len() < MAX_PROBLEMS
                 {
                     self.odd

@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use ferrite_api::pb::leasepb;
+use ferrite_api::pb::{leasepb, membershippb};
 use ferrite_api::types::{ClusterId, LeaseId, MemberId, Revision};
 use ferrite_storage::mvcc::decode_record;
 use ferrite_storage::page::{self, Meta, Options, PageFile, Reader, Table};
@@ -126,15 +126,43 @@ fn revisions(out: &mut impl Write, reader: &Reader, limit: usize) -> Result<(), 
 }
 
 fn small_row(table: Table, key: &Bytes, value: &Bytes) -> String {
-    match (table, leasepb::Lease::decode(value.clone())) {
-        (Table::Leases, Ok(lease)) => format!(
-            "lease ID={}, TTL={}s, remaining TTL={}s",
-            LeaseId::new(lease.id),
-            lease.ttl,
-            lease.remaining_ttl
-        ),
+    let shown = match table {
+        Table::Leases => lease(value),
+        Table::Members => member(value),
+        Table::MembersRemoved => removed(key),
         // Its value holds a password, as a hash.
-        (Table::AuthUsers, _) => format!("user={}", quote(key)),
-        _ => format!("key={}, value={}", quote(key), quote(value)),
-    }
+        Table::AuthUsers => Some(format!("user={}", quote(key))),
+        _ => None,
+    };
+    shown.unwrap_or_else(|| format!("key={}, value={}", quote(key), quote(value)))
+}
+
+fn lease(value: &Bytes) -> Option<String> {
+    let lease = leasepb::Lease::decode(value.clone()).ok()?;
+    Some(format!(
+        "lease ID={}, TTL={}s, remaining TTL={}s",
+        LeaseId::new(lease.id),
+        lease.ttl,
+        lease.remaining_ttl
+    ))
+}
+
+fn member(value: &Bytes) -> Option<String> {
+    let member = membershippb::Member::decode(value.clone()).ok()?;
+    let raft = member.raft_attributes.unwrap_or_default();
+    let own = member.member_attributes.unwrap_or_default();
+    Some(format!(
+        "member ID={}, name={}, peer URLs={}, client URLs={}, learner={}",
+        MemberId::new(member.id),
+        quote(own.name.as_bytes()),
+        quote(raft.peer_urls.join(",").as_bytes()),
+        quote(own.client_urls.join(",").as_bytes()),
+        raft.is_learner
+    ))
+}
+
+fn removed(key: &Bytes) -> Option<String> {
+    let id = key.first_chunk().filter(|id| id.len() == key.len())?;
+    let id = MemberId::new(u64::from_be_bytes(*id));
+    Some(format!("member ID={id}"))
 }

@@ -8,6 +8,7 @@ use ferrite_api::types::{ClusterId, MemberId};
 use ferrite_disk::wal::Position;
 use ferrite_raft::log::{self, Logged};
 use ferrite_raft::{Change, ConfChange, EntryKind};
+use ferrite_storage::membership::{MembershipAction, MembershipChange};
 use prost::Message as _;
 
 use super::request;
@@ -153,8 +154,63 @@ fn conf_change(change: &ConfChange) -> String {
         format!("method={method} id={}", MemberId::new(*id))
     });
     let changes: Vec<String> = changes.collect();
-    match changes.is_empty() {
+    let changes = match changes.is_empty() {
         true => "leaves the joint configuration".to_owned(),
         false => changes.join(" "),
+    };
+    match MembershipChange::decode(&change.context) {
+        Ok(change) => format!("{changes} {}", membership(&change.action)),
+        Err(_) if change.context.is_empty() => changes,
+        Err(_) => format!("{changes} ??? {}", quote(&change.context)),
+    }
+}
+
+/// What of a change of the membership raft does not know.
+fn membership(action: &MembershipAction) -> String {
+    let with_urls = |what: &str, urls: &[String]| {
+        let urls = quote(urls.join(",").as_bytes());
+        format!("{what} peer_urls={urls}")
+    };
+    match action {
+        MembershipAction::Add { member } => {
+            let raft = member.raft_attributes.clone().unwrap_or_default();
+            with_urls("add", &raft.peer_urls)
+        }
+        MembershipAction::Promote { .. } => "promote".to_owned(),
+        MembershipAction::Remove { .. } => "remove".to_owned(),
+        MembershipAction::Update { peer_urls, .. } => with_urls("update", peer_urls),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrite_api::types::RequestId;
+    use ferrite_storage::members;
+
+    use super::*;
+
+    #[test]
+    fn changes_of_the_membership_are_shown() {
+        let id = MemberId::new(0x2a);
+        let change = |raft, action| {
+            let request = RequestId::new(7);
+            let context = MembershipChange { request, action }.encode();
+            conf_change(&ConfChange::new(raft, context))
+        };
+        let urls = vec!["http://a".to_owned(), "http://b".to_owned()];
+        let member = members::unstarted(id, urls.clone());
+        let add = MembershipAction::Add { member };
+        let text = "method=ConfChangeAddNode id=2a add peer_urls=\"http://a,http://b\"";
+        assert_eq!(change(Change::AddVoter(0x2a), add), text);
+        let peer_urls = urls[1..].to_vec();
+        let update = MembershipAction::Update { id, peer_urls };
+        let text = "method=ConfChangeAddLearnerNode id=2a update peer_urls=\"http://b\"";
+        assert_eq!(change(Change::AddLearner(0x2a), update), text);
+        let text = "method=ConfChangeRemoveNode id=2a remove";
+        let remove = MembershipAction::Remove { id };
+        assert_eq!(change(Change::Remove(0x2a), remove), text);
+        let odd = ConfChange::new(Change::Remove(0x2a), Bytes::from_static(b"odd"));
+        let text = "method=ConfChangeRemoveNode id=2a ??? \"odd\"";
+        assert_eq!(conf_change(&odd), text);
     }
 }

@@ -49,6 +49,28 @@ async fn an_intact_directory_is_intact_and_stays_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_was_received_counts_if_the_log_says_so() {
+    let member = Member::filled(20).await;
+    let install = member.db().with_file_name("db.install");
+    std::fs::write(&install, "nobody looks at it").unwrap();
+    assert_eq!(report(&member)["problems"], serde_json::json!([]));
+
+    // Without a page file it would be needed.
+    std::fs::rename(member.db(), &install).unwrap();
+    std::fs::write(member.db(), "damaged").unwrap();
+    let before = member.files();
+    let problem = &report(&member)["problems"][0];
+    assert_eq!(problem["place"], "page file");
+    assert!(
+        problem["what"]
+            .as_str()
+            .unwrap()
+            .starts_with("a received snapshot: ")
+    );
+    assert!(member.files() == before, "check has changed a file");
+}
+
+#[tokio::test]
 async fn damage_of_the_log_is_named_by_segment_and_offset() {
     let member = Member::filled(20).await;
     let (path, number) = member.first_segment();

@@ -32,6 +32,9 @@ async fn the_page_file_is_shown_table_by_table() {
         dump(&["cluster"]),
         "key=\"clusterVersion\", value=\"3.7.0\"\n"
     );
+    let members = dump(&["members"]);
+    assert!(members.starts_with("member ID="), "{members}");
+    assert!(members.contains("learner=false\n"), "{members}");
 
     let ran = etcdutl(&["dump-db", "--data-dir", member.text(), "nothing"]);
     assert_eq!(
