@@ -37,6 +37,9 @@ pub struct Effects {
     /// [`Driver::offer_snapshot`](crate::Driver::offer_snapshot). Named again, every now and then,
     /// as long as they do.
     pub snapshots_wanted: Vec<u64>,
+    /// A member that was started as [recovering](crate::Config::recovering) has caught up: the next
+    /// start is an ordinary one. Once.
+    pub recovered: bool,
     /// Snapshots that are to be sent; each is to be followed by
     /// [`Driver::report_snapshot`](crate::Driver::report_snapshot).
     pub snapshots: Vec<OutgoingSnapshot>,
@@ -212,9 +215,13 @@ pub struct Status {
     pub reads_waiting: usize,
     /// How often a read round was asked again because no answer had come, since the start.
     pub reads_asked_again: u64,
-    /// Whether this member is the configuration's only voter, leader or not. Not the condition for
-    /// serving reads: that is [`Driver::sole_voter`](crate::Driver::sole_voter).
+    /// Whether this member is the configuration's only voter, leader or not, and not recovering.
+    /// Not the condition for serving reads: that is
+    /// [`Driver::sole_voter`](crate::Driver::sole_voter).
     pub sole_voter: bool,
+    /// Whether it may have lost entries and has not caught up, see
+    /// [`Config::recovering`](crate::Config::recovering).
+    pub recovering: bool,
     /// Whether this member was removed from the configuration.
     pub removed: bool,
     /// Whether a snapshot was taken and [`Driver::installed`](crate::Driver::installed) has not

@@ -14,6 +14,7 @@
 //! | no priority, which Ferrite does not use | a member of term 0 that rejects a pre-vote because of it: panic |
 //! | appends: entries follow `index` without a gap, terms rise from `log_term` to at most `term` | slice out of range, conflict with a committed entry |
 //! | appends: `log_term` is 0 only at index 0 | raft-rs reads the term of an index beyond its log as 0: the append matches, and panics |
+//! | snapshots: see `Snapshot::check` | panic on a configuration that contradicts itself |
 //! | entries: at most [`MAX_ENTRY_BYTES`], configuration changes decode | cannot be written to the WAL; panic when applied |
 
 use bytes::Bytes;

@@ -146,6 +146,31 @@
 //! * A member that joins begins with an empty log and an empty configuration, and takes no entries
 //!   before its first snapshot.
 //!
+//! # Members that have lost entries
+//!
+//! A member whose log was damaged or replaced may lack entries that it has acknowledged, and a leader
+//! may have committed by that. Such a member is started with [`Config::recovering`]. Until it has
+//! caught up it gives no vote, does not campaign, and believes no commit index that rests on what it
+//! has lost: entries below the end of its log may be others than the acknowledged ones, because the
+//! log may end before those were replaced.
+//!
+//! ```text
+//!  leader                                               recovering member
+//!  heartbeat                              ───────────▶  commit index ignored
+//!  forgets what that member acknowledged  ◀───────────  rejection at its last entry, with the number of this start
+//!  entries from there on, or a snapshot   ───────────▶
+//!  heartbeat with that number, and the    ───────────▶  goal: this commit index, in this term
+//!  commit index since it forgot                         applied up to there, and an entry of this term:
+//!                                                       Effects::recovered
+//! ```
+//!
+//! The goal covers all that anybody may have committed with the help of what was lost: earlier
+//! leaders' commits lie before the first entry of this leader's term, since no leader was elected by
+//! this member since; and this leader has counted only what is durable here since it forgot. Number
+//! and commit index travel in fields that raft-rs does not read there (`request_snapshot`; `index` of
+//! a heartbeat). It rests on two promises: the term and the vote are not lost (whoever replaces a log
+//! keeps them), and messages from before this start are not delivered (transports refuse them).
+//!
 //! # Reads without a round
 //!
 //! [`Driver::sole_voter`] says when the applied state may be read as it is. It needs no clock: as
@@ -182,12 +207,16 @@
 //! | a campaign between a snapshot's `Ready` and the report that it is applied: panic | no campaign, no votes, no call to take over meanwhile |
 //! | the persistence of entries that a snapshot dropped may be taken for that of equal ones that come after it | no `Ready` is taken before the restart of the log is durable, so reports are in order |
 //! | a snapshot at the commit index with another term replaces the committed entry; one whose configuration raft makes into something else: panic; one without this member: dropped silently | refused, `Snapshot::check`, [`StepError`] |
+//! | a follower that lacks what it acknowledged gets no entries: its rejections count as old ones, as do its acknowledgements below `matched`, which never falls; a request for a snapshot from there is ignored as well | the leader's driver lowers `matched`, as described above |
+//! | a heartbeat commits up to `matched`, on such a follower perhaps other entries, or more than it has: panic | ignored until the leader has forgotten; refused ([`StepError::CommitBeyondLog`]) if the member is not recovering |
 //! | a campaign without any voter is won | [`Driver::campaign`] asks whether this member has a vote |
 
 mod propose;
 mod ready;
+mod recovering;
 mod snapshots;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -204,6 +233,7 @@ use crate::log::{self, HardState, Head, Mark, RaftLog};
 use crate::logger;
 use crate::read_index::{ReadToken, Reads};
 use crate::wire;
+use recovering::Recovery;
 use snapshots::Installing;
 
 /// All uncommitted entries may have to go into one batch of the WAL, with room for one more of the
@@ -221,8 +251,14 @@ pub struct Config {
     /// The configuration as of `applied`. Empty for a member that joins: it waits for its first
     /// snapshot.
     pub conf_state: ConfState,
-    /// Where the election timeouts come from. Members of one cluster need different ones.
+    /// Where the election timeouts come from. Members of one cluster need different ones, and a
+    /// member that is recovering needs a new one at each start.
     pub seed: u64,
+    /// Whether entries may be missing here that this member has acknowledged, because its log was
+    /// damaged or replaced: it takes part, but neither votes nor campaigns until it has caught up,
+    /// see [Members that have lost entries](self#members-that-have-lost-entries). To be given at
+    /// every start until [`Effects::recovered`]. Default false.
+    pub recovering: bool,
     /// Ticks without a leader before this member campaigns; the timeout is drawn from
     /// `[election_ticks, 2 * election_ticks)`. Default 10.
     pub election_ticks: usize,
@@ -251,6 +287,7 @@ impl Config {
             applied,
             conf_state,
             seed,
+            recovering: false,
             election_ticks: 10,
             heartbeat_ticks: 1,
             pre_vote: true,
@@ -311,6 +348,13 @@ pub struct Driver {
     handed_out: u64,
     /// A snapshot that raft has accepted.
     installing: Option<Installing>,
+    /// Set until nothing that was lost is missing.
+    recovery: Option<Recovery>,
+    /// The recovery has ended, and the owner was not told.
+    recovered: bool,
+    /// Followers that have lost entries and have told so in this term of leadership, with the
+    /// number of their start.
+    lost_entries: BTreeMap<u64, u64>,
     /// Messages whose promises are durable.
     outbox: Vec<Outgoing>,
     announced: Leadership,
@@ -376,6 +420,9 @@ impl Driver {
             releasable,
             handed_out: applied,
             installing: None,
+            recovery: config.recovering.then(|| Recovery::new(config.seed)),
+            recovered: false,
+            lost_entries: BTreeMap::new(),
             outbox: Vec::new(),
             announced: Leadership {
                 term: hard_state.term,
@@ -526,9 +573,16 @@ impl Driver {
             return Err(StepError::Stopped);
         }
         self.flush();
-        let message = wire::decode(message, self.config.id)?;
-        if self.check_message(&message)? {
+        let mut message = wire::decode(message, self.config.id)?;
+        let leader = self.must_report_loss(&message).then_some(message.from);
+        if !self.filter_recovering(&mut message) || !self.check_message(&message)? {
+            return Ok(());
+        }
+        if self.handle_loss(&mut message) {
             self.step_checked(message)?;
+        }
+        if let Some(leader) = leader {
+            self.report_loss(leader);
         }
         Ok(())
     }
@@ -564,6 +618,7 @@ impl Driver {
         let goes_on = !self.is_stopped() && (raft_has || self.has_install_effects());
         goes_on
             || !self.outbox.is_empty()
+            || self.recovered
             || self.reads.has_done()
             || (!self.failed && log.has_failed())
             || self.leadership() != self.announced
@@ -585,6 +640,7 @@ impl Driver {
             outgoing.hand_out(&mut effects);
         }
         effects.reads = self.reads.take_done();
+        effects.recovered = std::mem::take(&mut self.recovered);
         let leadership = self.leadership();
         if leadership != self.announced {
             self.announced = leadership;
@@ -736,7 +792,8 @@ impl Driver {
             appends_pending: self.appends.len(),
             reads_waiting: self.reads.waiting(),
             reads_asked_again: self.reads.asked_again(),
-            sole_voter: self.conf.is_only_voter(self.config.id),
+            sole_voter: self.recovery.is_none() && self.conf.is_only_voter(self.config.id),
+            recovering: self.recovery.is_some(),
             removed: self.removed,
             installing: self.installing.is_some(),
         }
@@ -803,11 +860,13 @@ impl Driver {
             self.leading = leading;
             self.reads_open = false;
             self.reads.fail_all(ReadError::LeaderChanged);
+            self.lost_entries.clear();
         }
         if leading.is_some() && !self.reads_open && raft.commit_to_current_term() {
             self.reads_open = true;
             self.ask();
         }
+        self.check_recovered();
     }
 
     /// Asks raft for an index for all reads that wait.
@@ -825,11 +884,14 @@ impl Driver {
 
     /// A sole voter that campaigns leads at once; raft-rs panics if it has entries then that are
     /// not persisted. Others ask first, in messages that are held back until they are. It also
-    /// panics if a snapshot is not counted as applied yet.
+    /// panics if a snapshot is not counted as applied yet. And a member that has lost entries must
+    /// not lead.
     fn must_not_campaign(&self) -> bool {
         let wins_at_once = self.conf.is_only_voter(self.config.id);
         self.leading.is_none()
-            && (self.installing.is_some() || (wins_at_once && self.has_unpersisted_entries()))
+            && (self.installing.is_some()
+                || self.recovery.is_some()
+                || (wins_at_once && self.has_unpersisted_entries()))
     }
 
     /// Whether this member has joined and nobody has told it whom.

@@ -43,7 +43,8 @@ impl Driver {
     /// Sends the messages, or keeps them until what they promise is durable.
     fn post(&mut self, messages: Vec<Message>, leads: bool, effects: &mut Effects) {
         let promises = self.appends.has_promises();
-        for message in messages {
+        for mut message in messages {
+            self.stamp(&mut message);
             let early = leads && !promises && is_leaders(&message);
             let outgoing = Outgoing::of(&message);
             match self.appends.last_mut() {

@@ -10,15 +10,7 @@ use ferrite_disk::wal::{Record, Wal};
 use ferrite_raft::log::{create, recover};
 use ferrite_raft::{ConfState, Config, Driver, Error, HardState, Mark};
 
-use crate::support::{DIR, Setup, metadata, options, payload};
-
-fn record(kind: u8, numbers: &[u64]) -> Record {
-    let payload: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
-    Record {
-        kind,
-        payload: payload.into(),
-    }
-}
+use crate::support::{DIR, Setup, metadata, options, payload, record};
 
 fn meta(cluster: u64, member: u64) -> Record {
     record(1, &[cluster, member])
@@ -34,6 +26,10 @@ fn state(term: u64, vote: u64, commit: u64) -> Record {
 
 fn truncated(index: u64, term: u64) -> Record {
     record(4, &[index, term])
+}
+
+fn snapshot(index: u64, term: u64) -> Record {
+    record(5, &[index, term])
 }
 
 /// What recovery says to these records.
@@ -116,6 +112,60 @@ fn a_log_whose_beginning_was_released_is_complete_once_a_later_mark_says_so() {
     assert_eq!(recovered(&records).unwrap().1, 9);
 }
 
+/// Everything before a snapshot is gone, whatever it was, and the log goes on after it.
+#[test]
+fn a_snapshot_restarts_the_log() {
+    let records = [
+        meta(1, 2),
+        state(1, 0, 0),
+        truncated(0, 0),
+        entry(1, 1),
+        entry(2, 1),
+        state(1, 0, 1),
+        entry(3, 1),
+        // An append of a follower that heard of a new term with the snapshot.
+        state(3, 0, 1),
+        snapshot(9, 2),
+        state(3, 0, 9),
+        entry(10, 2),
+        entry(11, 3),
+        state(3, 0, 10),
+        truncated(10, 2),
+        // Another one.
+        snapshot(20, 3),
+        state(3, 0, 20),
+    ];
+    let mark = |index, term| Mark { index, term };
+    let expected = [
+        (9, mark(9, 2), 9, 9),
+        (10, mark(9, 2), 9, 9),
+        (12, mark(9, 2), 11, 9),
+        (13, mark(9, 2), 11, 10),
+        (14, mark(10, 2), 11, 10),
+        (15, mark(20, 3), 20, 20),
+        (16, mark(20, 3), 20, 20),
+    ];
+    for length in 3..=records.len() {
+        let (found, last, state) = recovered(&records[..length]).unwrap();
+        let known = expected.iter().find(|(of, ..)| *of == length);
+        if let Some((_, mark, end, commit)) = known {
+            assert_eq!((found, last, state.commit), (*mark, *end, *commit));
+        }
+        assert!(found.index <= state.commit && state.commit <= last);
+    }
+}
+
+/// The segments before it were released, and with them what the head says to be committed.
+#[test]
+fn a_snapshot_closes_the_gap_of_a_released_beginning() {
+    let head = [meta(1, 2), state(1, 0, 8), truncated(5, 1)];
+    let records = [&head[..], &[entry(9, 1), snapshot(12, 1), state(1, 0, 12)]].concat();
+    let (mark, last, _) = recovered(&records).unwrap();
+    assert_eq!((mark, last), (Mark { index: 12, term: 1 }, 12));
+    let records = [&head[..], &[snapshot(12, 1), entry(15, 1)]].concat();
+    check(&records, "truncated at index 12 but begins at index 15");
+}
+
 #[test]
 fn records_that_contradict_each_other_are_refused() {
     let start = [
@@ -168,6 +218,21 @@ fn records_that_contradict_each_other_are_refused() {
         &and(&[state(3, 1, 3)]),
         "commits up to index 3 but the log ends at index 2",
     );
+    for backwards in [snapshot(1, 3), snapshot(2, 3)] {
+        check(&and(&[state(3, 1, 2), backwards]), "does not fit the log");
+    }
+    check(&and(&[snapshot(9, 4)]), "does not fit the log");
+    check(
+        &and(&[truncated(2, 3), snapshot(9, 2)]),
+        "does not fit the log",
+    );
+    check(
+        &and(&[snapshot(9, 3), entry(9, 3)]),
+        "entry 9 follows in the log although entries up to 9",
+    );
+    check(&and(&[snapshot(0, 3)]), "snapshot index is 0");
+    check(&and(&[snapshot(9, 0)]), "snapshot term is 0");
+    check(&and(&[record(5, &[9])]), "snapshot record of 8 bytes");
     check(&and(&[record(9, &[])]), "unknown record kind 9");
     check(&and(&[record(4, &[1])]), "truncated record of 8 bytes");
     check(

@@ -87,6 +87,10 @@ struct Cluster {
     installed: u64,
     /// Restarts of a member that had a snapshot to install.
     interrupted: u64,
+    /// Copies of disks from some time ago.
+    copies: BTreeMap<usize, SimDisk>,
+    lost: u64,
+    recovered: u64,
 }
 
 impl Cluster {
@@ -128,6 +132,9 @@ impl Cluster {
             restarts: 0,
             installed: 0,
             interrupted: 0,
+            copies: BTreeMap::new(),
+            lost: 0,
+            recovered: 0,
         }
     }
 
@@ -143,10 +150,19 @@ impl Cluster {
         if !member.driver.has_effects() {
             return;
         }
+        let recovering = member.driver.status().recovering;
         member.turn(&mut outcome);
         assert!(outcome.failure.is_none(), "{outcome:?}");
         self.oracle.see(id, &outcome);
         let status = member.driver.status();
+        if recovering {
+            assert_eq!(status.role, Role::Follower);
+            assert!(!outcome.sent.iter().any(|(_, bytes)| is_vote(bytes)));
+        }
+        if outcome.recovered {
+            self.setups[at].recovering = false;
+            self.recovered += 1;
+        }
         assert!(status.handed_out <= status.commit && status.handed_out <= status.durable);
         if status.role == Role::Leader {
             self.oracle.acknowledged = self.oracle.acknowledged.max(member.applied.index);
@@ -267,6 +283,7 @@ impl Cluster {
             _ => PowerLoss::Random(self.random.below(u64::MAX >> 1)),
         };
         let id = at as u64 + 1;
+        self.setups[at].seed += 1000;
         let member = &self.members[at];
         let (before, installing) = (member.applied.index, member.driver.status().installing);
         let disk = member.disk.power_loss(policy);
@@ -282,9 +299,40 @@ impl Cluster {
         self.restarts += 1;
     }
 
+    fn is_recovering(&self) -> bool {
+        self.setups.iter().any(|setup| setup.recovering)
+    }
+
+    /// A member's log loses its newest entries, wherever they came from. One at a time: with two,
+    /// what was committed may be gone. And not while some still need the vote of the one that is
+    /// being removed, which gives none either.
+    fn lose(&mut self, at: usize) {
+        let id = at as u64 + 1;
+        let is_gone = |member: &Member| !member.driver.conf_state().contains(4);
+        let removing = self.changes.is_empty() && !self.members[..3].iter().all(is_gone);
+        let Some(disk) = self.copies.remove(&at) else {
+            return;
+        };
+        if removing || self.is_recovering() {
+            return;
+        }
+        let status = self.members[at].driver.status();
+        let setup = &mut self.setups[at];
+        setup.lose_entries(&disk, status.term, status.vote);
+        setup.recovering = true;
+        self.members[at].disk = disk;
+        self.restart(at);
+        // Transports refuse what was sent before.
+        self.network
+            .retain(|(from, to, _)| *from != id && *to != id);
+        self.transfers
+            .retain(|it| it.from != id && it.snapshot.to != id);
+        self.lost += 1;
+    }
+
     fn step(&mut self) {
         let at = self.any();
-        match self.random.below(116) {
+        match self.random.below(118) {
             0..12 => self.members[at].driver.tick(),
             12..50 if !self.network.is_empty() => {
                 let at = self.random.below(self.network.len() as u64) as usize;
@@ -322,7 +370,9 @@ impl Cluster {
                 self.members[at].driver.transfer_leader(target);
             }
             98 => {
-                if let Some(change) = self.changes.last() {
+                if let Some(change) = self.changes.last()
+                    && !self.is_recovering()
+                {
                     let change = ConfChange::new(*change, Bytes::from_static(b"c"));
                     if self.members[at].driver.propose_conf_change(&change).is_ok() {
                         self.changes.pop();
@@ -344,6 +394,11 @@ impl Cluster {
             109..111 => self.finish_install(at),
             111..113 => self.compact(at),
             113 if self.random.below(5) == 0 => self.away = self.random.below(9),
+            116 if self.random.below(3) == 0 => {
+                let copy = self.members[at].disk.power_loss(PowerLoss::LoseAll);
+                self.copies.insert(at, copy);
+            }
+            117 if self.random.below(6) == 0 => self.lose(at),
             114..116 => self.members[at].checkpoint(),
             _ => {}
         }
@@ -386,6 +441,7 @@ impl Cluster {
         let conf = &self.members[0].applied.conf;
         for (at, member) in self.members.iter().enumerate() {
             if conf.contains(at as u64 + 1) {
+                assert!(!member.driver.status().recovering);
                 assert_eq!(
                     member.applied.index,
                     last,
@@ -397,6 +453,17 @@ impl Cluster {
                 assert_eq!(&member.applied.conf, conf);
             }
         }
+    }
+}
+
+fn is_vote(bytes: &Bytes) -> bool {
+    let sent = message(bytes);
+    match sent.get_msg_type() {
+        MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => true,
+        MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse => {
+            !sent.reject
+        }
+        _ => false,
     }
 }
 
@@ -458,6 +525,7 @@ fn three_members_elect_and_replicate() {
 fn a_bad_network_and_power_losses_never_break_the_log() {
     let (mut restarts, mut entries, mut terms, mut removed) = (0, 0, 0, 0);
     let (mut installed, mut interrupted) = (0, 0);
+    let (mut lost, mut recovered) = (0, 0);
     for seed in 1..=400 {
         let (cluster, _) = run(seed, 7000);
         restarts += cluster.restarts;
@@ -466,6 +534,8 @@ fn a_bad_network_and_power_losses_never_break_the_log() {
         removed += usize::from(cluster.changes.is_empty());
         installed += cluster.installed;
         interrupted += cluster.interrupted;
+        lost += cluster.lost;
+        recovered += cluster.recovered;
     }
     // The runs must be worth something.
     assert!(restarts > 2000, "{restarts} restarts");
@@ -477,6 +547,8 @@ fn a_bad_network_and_power_losses_never_break_the_log() {
     );
     assert!(installed > 500, "{installed} snapshots");
     assert!(interrupted > 80, "{interrupted} restarts with a snapshot");
+    assert!(lost > 400, "{lost} members lost entries");
+    assert!(recovered > 400, "{recovered} of them recovered");
 }
 
 #[test]

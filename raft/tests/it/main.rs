@@ -13,6 +13,7 @@ mod crash;
 mod hostile;
 mod peers;
 mod reads;
+mod recovering;
 mod snapshots;
 mod sole;
 mod support;

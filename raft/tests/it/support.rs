@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ferrite_disk::Disk;
 use ferrite_disk::sim::SimDisk;
-use ferrite_disk::wal::{self, Position, Wal};
+use ferrite_disk::wal::{self, Position, Record, Wal};
 use ferrite_raft::log::{Options, Recovered, create, exists, recover};
 use ferrite_raft::{
     Append, Committed, ConfState, Config, Driver, EntryKind, Error, Leadership, Mark, Metadata,
@@ -54,7 +54,14 @@ impl Applied {
     fn encode(&self) -> Vec<u8> {
         let mut bytes = self.index.to_le_bytes().to_vec();
         bytes.extend(self.term.to_le_bytes());
-        for list in [&self.conf.voters, &self.conf.learners] {
+        let conf = &self.conf;
+        bytes.push(u8::from(conf.auto_leave));
+        for list in [
+            &conf.voters,
+            &conf.learners,
+            &conf.voters_outgoing,
+            &conf.learners_next,
+        ] {
             bytes.extend((list.len() as u32).to_le_bytes());
             list.iter().for_each(|id| bytes.extend(id.to_le_bytes()));
         }
@@ -74,7 +81,14 @@ impl Applied {
         let mut applied = Applied::default();
         applied.index = u64::from_le_bytes(take(8).unwrap().try_into().unwrap());
         applied.term = u64::from_le_bytes(take(8).unwrap().try_into().unwrap());
-        for list in [&mut applied.conf.voters, &mut applied.conf.learners] {
+        let conf = &mut applied.conf;
+        conf.auto_leave = take(1).unwrap() == [1];
+        for list in [
+            &mut conf.voters,
+            &mut conf.learners,
+            &mut conf.voters_outgoing,
+            &mut conf.learners_next,
+        ] {
             let len = u32::from_le_bytes(take(4).unwrap().try_into().unwrap());
             for _ in 0..len {
                 list.push(u64::from_le_bytes(take(8).unwrap().try_into().unwrap()));
@@ -134,6 +148,7 @@ pub(crate) struct Outcome {
     pub(crate) snapshots: Vec<OutgoingSnapshot>,
     /// Snapshots put in the place of the state.
     pub(crate) installed: Vec<u64>,
+    pub(crate) recovered: bool,
 }
 
 pub(crate) struct Member {
@@ -168,6 +183,7 @@ pub(crate) struct Setup {
     pub(crate) seed: u64,
     /// Where the log begins, and what the state is as of then.
     pub(crate) start: Mark,
+    pub(crate) recovering: bool,
     pub(crate) options: Options,
     pub(crate) config: fn(&mut Config),
 }
@@ -184,6 +200,7 @@ impl Setup {
             learners: Vec::new(),
             seed: id,
             start: Mark::default(),
+            recovering: false,
             options: options(1 << 20),
             config: |_| {},
         }
@@ -198,6 +215,7 @@ impl Setup {
     pub(crate) fn start(&self, disk: &SimDisk) -> Result<Member, Error> {
         let Opened { log, wal, applied } = self.open(disk)?;
         let mut config = Config::new(self.id, applied.index, applied.conf.clone(), self.seed);
+        config.recovering = self.recovering;
         (self.config)(&mut config);
         let driver = Driver::new(config, log)?;
         Ok(Member {
@@ -211,6 +229,24 @@ impl Setup {
             install: None,
             trace: Vec::new(),
         })
+    }
+
+    /// Turns a copy of the disk from earlier into one of a member that has lost everything since,
+    /// except what it has promised: the term and the vote.
+    pub(crate) fn lose_entries(&self, earlier: &SimDisk, term: u64, vote: u64) {
+        let shared: Arc<dyn Disk> = Arc::new(earlier.clone());
+        let found = recover(shared, Path::new(DIR), &self.options).unwrap();
+        let (mut wal, state, mark) = (found.wal, found.hard_state, found.log.mark());
+        let kept = record(3, &[term, vote, state.commit]);
+        let head = || {
+            vec![
+                record(1, &[found.metadata.cluster_id, found.metadata.member_id]),
+                record(3, &[state.term, state.vote, state.commit]),
+                record(4, &[mark.index, mark.term]),
+            ]
+        };
+        wal.append(&[kept], &mut || head()).unwrap();
+        wal.sync().unwrap();
     }
 
     fn open(&self, disk: &SimDisk) -> Result<Opened, Error> {
@@ -278,6 +314,7 @@ impl Member {
         outcome.leaderships.extend(effects.leadership);
         outcome.snapshots_wanted.extend(effects.snapshots_wanted);
         outcome.snapshots.extend(effects.snapshots);
+        outcome.recovered |= effects.recovered;
         if effects.install.is_some() {
             assert!(self.install.is_none() && effects.committed.is_empty());
             self.install = effects.install;
@@ -388,6 +425,15 @@ impl Member {
 
     pub(crate) fn propose(&mut self, payload: impl Into<Bytes>) {
         self.driver.propose(payload.into()).unwrap();
+    }
+}
+
+/// A record of numbers, as `log/record.rs` describes it.
+pub(crate) fn record(kind: u8, numbers: &[u64]) -> Record {
+    let payload: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+    Record {
+        kind,
+        payload: payload.into(),
     }
 }
 
