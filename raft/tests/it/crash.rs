@@ -2,8 +2,11 @@
 //! recovery.
 
 use ferrite_disk::sim::{PowerLoss, SimDisk};
+use ferrite_raft::{ConfState, Error, Snapshot};
+use raft::eraftpb::MessageType;
 
-use crate::support::{Member, Setup, payload};
+use crate::peers::{append, from, of_three, step};
+use crate::support::{Applied, Member, Outcome, Setup, encode, message, payload};
 
 /// What was promised once the disk had carried out so many operations.
 #[derive(Debug, Clone, Copy, Default)]
@@ -190,4 +193,191 @@ fn a_process_crash_followed_by_a_power_loss_keeps_what_the_next_process_saw() {
     drop(member);
     let disk = disk.power_loss(PowerLoss::LoseAll);
     assert_eq!(setup.start(&disk).unwrap().driver.status().last_index, 2);
+}
+
+/// The state after the entries up to `index`, whoever applied them.
+fn state_at(index: u64, term: u64) -> Applied {
+    Applied {
+        index,
+        term,
+        payloads: (1..=index).map(|index| payload(index, 20)).collect(),
+        conf: ConfState::new(vec![1, 2, 3], vec![]),
+    }
+}
+
+/// As the leader 2 of `term` sends it.
+fn receive(member: &mut Member, state: &Applied, term: u64) -> bool {
+    let Snapshot {
+        index,
+        term: of,
+        conf_state,
+    } = state.snapshot();
+    let mut message = from(2, term, MessageType::MsgSnapshot);
+    let metadata = message.mut_snapshot().mut_metadata();
+    (metadata.index, metadata.term) = (index, of);
+    metadata.mut_conf_state().set_voters(conf_state.voters);
+    member.receive(&encode(&message), state).unwrap()
+}
+
+/// What a follower has told its leader once the disk had carried out so many operations.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    operations: u64,
+    acknowledged: u64,
+    term: u64,
+}
+
+struct Follower {
+    member: Member,
+    told: Vec<Told>,
+}
+
+impl Follower {
+    fn start(setup: &Setup, disk: &SimDisk) -> Follower {
+        let mut follower = Follower {
+            member: setup.start(disk).unwrap(),
+            told: vec![Told::default()],
+        };
+        follower.carry_out();
+        follower
+    }
+
+    /// Step by step: what is sent in a turn counts from its end.
+    fn carry_out(&mut self) {
+        while self.member.driver.has_effects() {
+            let mut outcome = Outcome::default();
+            self.member.turn(&mut outcome);
+            let mut told = *self.told.last().unwrap();
+            for (_, bytes) in &outcome.sent {
+                let sent = message(bytes);
+                if sent.term > told.term {
+                    // Entries of an older term may be replaced.
+                    (told.term, told.acknowledged) = (sent.term, 0);
+                }
+                if sent.get_msg_type() == MessageType::MsgAppendResponse && !sent.reject {
+                    told.acknowledged = told.acknowledged.max(sent.index);
+                }
+            }
+            told.operations = self.member.disk.op_count();
+            self.told.push(told);
+            self.member.sync();
+            self.member.finish_install();
+        }
+    }
+
+    /// Entries from the leader, up to `to`.
+    fn append(&mut self, term: u64, before: u64, count: u64) {
+        let last = self.member.driver.status().last_index;
+        for index in last..last + count {
+            let before = if index == last { before } else { term };
+            let entry = append(2, term, (index, before), 1, index + 1);
+            step(&mut self.member, &entry);
+            self.carry_out();
+        }
+    }
+
+    fn snapshot(&mut self, state: &Applied, term: u64) {
+        assert!(receive(&mut self.member, state, term));
+        self.carry_out();
+    }
+}
+
+/// Falls behind three times, once with entries on their way that the snapshot replaces.
+fn followed(setup: &Setup, disk: &SimDisk) -> Vec<Told> {
+    let mut follower = Follower::start(setup, disk);
+    follower.append(1, 0, 12);
+    follower.member.checkpoint();
+    follower.snapshot(&state_at(40, 1), 1);
+    follower.append(1, 1, 30);
+    follower.member.checkpoint();
+    let to = follower.member.checkpointed - 3;
+    follower.member.compact(to);
+    follower.snapshot(&state_at(90, 3), 3);
+    // Nobody has them but a leader that lost.
+    step(&mut follower.member, &append(2, 3, (90, 3), 10, 90));
+    let mut outcome = Outcome::default();
+    follower.member.turn(&mut outcome);
+    follower.snapshot(&state_at(95, 4), 4);
+    follower.append(4, 4, 20);
+    assert!(
+        follower.member.wal.segments().end > 4,
+        "segments were switched"
+    );
+    follower.told
+}
+
+/// Starts on what a power loss left.
+fn check_follower(setup: &Setup, disk: &SimDisk, told: &Told, context: &str) -> Member {
+    let member = setup
+        .start(disk)
+        .unwrap_or_else(|error| panic!("{context}: {error}"));
+    let status = member.driver.status();
+    assert!(status.term >= told.term, "{context}: {status:?}");
+    let last = status.last_index;
+    assert!(
+        last >= told.acknowledged,
+        "{context}: {last} after {told:?}"
+    );
+    assert!(status.first_index <= member.applied.index + 1, "{context}");
+    let state = state_at(member.applied.index, member.applied.term);
+    assert_eq!(member.applied, state, "{context}");
+    member
+}
+
+#[test]
+fn a_snapshot_is_installed_whole_or_not_at_all_wherever_power_fails() {
+    let setup = of_three();
+    let disk = SimDisk::recording(5);
+    let promises = followed(&setup, &disk);
+    let mut crashes = 0;
+    for (k, fork) in disk.history() {
+        let reached = promises.partition_point(|told| told.operations <= k as u64);
+        let told = &promises[reached - 1];
+        for policy in some_policies(k as u64) {
+            let context = format!("power lost before operation {k}, {policy:?}");
+            let recovering = fork.power_loss(policy);
+            recovering.start_recording();
+            drop(check_follower(&setup, &recovering, told, &context));
+            crashes += 1;
+            if policy != PowerLoss::Random(3 * k as u64) {
+                continue;
+            }
+            // And again, in the middle of that.
+            for (j, fork) in recovering.history() {
+                let context = format!("{context}, again before {j}");
+                let disk = fork.power_loss(PowerLoss::Random((k * 100 + j) as u64));
+                let mut member = check_follower(&setup, &disk, told, &context);
+                if k % 7 == 0 && j == 0 {
+                    // It goes on.
+                    member.run();
+                    assert!(receive(&mut member, &state_at(200, 9), 9));
+                    member.run();
+                    assert_eq!(member.applied.index, 200, "{context}");
+                }
+            }
+        }
+    }
+    assert!(crashes > 1000, "only {crashes} crashes");
+}
+
+/// Who starts puts the content in place first; a driver that is not given it does not start.
+#[test]
+fn a_state_from_before_the_snapshot_does_not_start() {
+    let disk = SimDisk::new(1);
+    let setup = of_three();
+    let mut member = setup.start(&disk).unwrap();
+    assert!(receive(&mut member, &state_at(40, 1), 1));
+    while member.install.is_none() {
+        member.turn(&mut Outcome::default());
+        member.sync();
+    }
+    drop(member);
+    let content = std::path::Path::new(crate::support::RECEIVED);
+    ferrite_disk::Disk::remove(&disk, content).unwrap();
+    let error = setup.start(&disk).unwrap_err();
+    let expected = Error::LogBehindCheckpoint {
+        applied: 0,
+        truncated: 40,
+    };
+    assert_eq!(error.to_string(), expected.to_string());
 }

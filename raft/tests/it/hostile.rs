@@ -6,7 +6,7 @@ use ferrite_raft::{Role, StepError};
 use proptest::prelude::*;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
-use crate::support::{Member, Setup, encode, payload};
+use crate::support::{Applied, Member, Setup, encode, payload};
 
 const KINDS: [MessageType; 19] = [
     MessageType::MsgHup,
@@ -236,7 +236,7 @@ fn any_message() -> impl Strategy<Value = Message> {
                 (message.index, message.log_term) = (index, log_term);
                 (message.commit, message.commit_term) = (commit, commit_term);
                 (message.reject, message.reject_hint) = (reject, hint);
-                message.request_snapshot = request % 2;
+                message.request_snapshot = request;
                 message.priority = priority as i64;
                 message.context = context.to_be_bytes().to_vec().into();
                 if to == 7 {
@@ -267,6 +267,29 @@ fn entry_of(index: u64, term: u64) -> Entry {
     entry(index, term)
 }
 
+fn any_snapshot() -> impl Strategy<Value = Message> {
+    let members = || prop::collection::vec(0..6u64, 0..4);
+    let conf = (members(), members(), members(), members(), any::<bool>());
+    // Some that hold, for which the lists must fit each other.
+    let plain = (1..4u64).prop_map(|n| ((1..=n).collect(), vec![], vec![], vec![], false));
+    let conf = prop_oneof![conf, plain];
+    let numbers = (number(), number(), number(), number());
+    (1..5u64, 0..6u64, numbers, conf).prop_map(|(peer, term, numbers, conf)| {
+        let mut message = from(peer, term, MessageType::MsgSnapshot);
+        (message.index, message.commit) = (numbers.2, numbers.3);
+        let metadata = message.mut_snapshot().mut_metadata();
+        (metadata.index, metadata.term) = (numbers.0, numbers.1);
+        let state = metadata.mut_conf_state();
+        let (voters, learners, outgoing, next, auto_leave) = conf;
+        state.set_voters(voters);
+        state.set_learners(learners);
+        state.set_voters_outgoing(outgoing);
+        state.set_learners_next(next);
+        state.auto_leave = auto_leave;
+        message
+    })
+}
+
 /// What the member does between messages.
 #[derive(Debug, Clone, Copy)]
 enum Do {
@@ -277,6 +300,10 @@ enum Do {
     Campaign,
     Propose,
     Read,
+    Install,
+    Offer(u64),
+    Report(u64),
+    Compact,
 }
 
 fn any_step() -> impl Strategy<Value = Result<Message, Do>> {
@@ -288,8 +315,28 @@ fn any_step() -> impl Strategy<Value = Result<Message, Do>> {
         Do::Campaign,
         Do::Propose,
         Do::Read,
+        Do::Install,
+        Do::Offer(2),
+        Do::Offer(3),
+        Do::Report(2),
+        Do::Compact,
     ]);
-    prop_oneof![3 => any_message().prop_map(Ok), 2 => own.prop_map(Err)]
+    prop_oneof![
+        6 => any_message().prop_map(Ok),
+        2 => any_snapshot().prop_map(Ok),
+        5 => own.prop_map(Err),
+    ]
+}
+
+/// The content of whatever snapshot the message speaks of.
+fn body(member: &Member, message: &Bytes) -> Option<Applied> {
+    let snapshot = member.driver.check_snapshot(message).ok()?;
+    Some(Applied {
+        index: snapshot.index,
+        term: snapshot.term,
+        payloads: Vec::new(),
+        conf: snapshot.conf_state,
+    })
 }
 
 proptest! {
@@ -305,16 +352,26 @@ proptest! {
     /// Peers that lie in every field, at any moment; the member goes on and its log stays a log.
     #[test]
     fn arbitrary_messages_never_panic(
-        voters in 1..4u64,
+        voters in 0..4u64,
+        recovering in any::<bool>(),
         steps in prop::collection::vec(any_step(), 0..60),
     ) {
         let voters: Vec<u64> = (1..=voters).collect();
         let disk = SimDisk::new(1);
-        let setup = Setup::of(1, &voters);
+        let mut setup = Setup::of(1, &voters);
+        setup.recovering = recovering;
         let mut member = setup.start(&disk).unwrap();
         let mut outcome = crate::support::Outcome::default();
         for step in &steps {
+            let before = member.driver.status();
             match step {
+                Ok(message) if message.get_msg_type() == MessageType::MsgSnapshot => {
+                    let message = encode(message);
+                    if let Some(body) = body(&member, &message) {
+                        let _refused = member.receive(&message, &body);
+                    }
+                    let _refused = member.driver.step(&message);
+                }
                 Ok(message) => {
                     let _refused = member.driver.step(&encode(message));
                 }
@@ -330,7 +387,19 @@ proptest! {
                 Err(Do::Read) => {
                     member.driver.read_index();
                 }
+                Err(Do::Install) => drop(member.finish_install()),
+                Err(Do::Offer(to)) => {
+                    member.driver.offer_snapshot(*to, member.applied.snapshot());
+                }
+                Err(Do::Report(to)) => member.driver.report_snapshot(*to, false),
+                Err(Do::Compact) => {
+                    member.checkpoint();
+                    member.driver.compact(member.checkpointed);
+                }
             }
+            let after = member.driver.status();
+            prop_assert!(before.term <= after.term && before.commit <= after.commit);
+            prop_assert!(before.applied <= after.applied);
         }
         member.sync();
         member.run();

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ferrite_disk::Disk;
 use ferrite_disk::sim::{PowerLoss, SimDisk};
+use ferrite_disk::wal::Position;
 use ferrite_raft::log::{Logged, recover_watched};
 use ferrite_raft::{
     Change, ConfChange, ConfState, HardState, Mark, Role, Snapshot, StepError, Ticket,
@@ -626,4 +628,35 @@ fn the_restart_is_shown_to_whoever_looks_at_the_log() {
         state(20),
     ];
     assert_eq!(shown[3..], expected);
+}
+
+/// The entries before it are gone, so a log without it would be another one.
+#[test]
+fn a_damaged_restart_is_refused() {
+    let disk = SimDisk::new(1);
+    let setup = of_three();
+    let mut member = setup.start(&disk).unwrap();
+    step(&mut member, &append(2, 1, (0, 0), 4, 2));
+    member.run();
+    assert_eq!(receive(&mut member, 3, &snapshot(20, 2)), Ok(true));
+    member.run();
+    step(&mut member, &append(2, 3, (20, 2), 2, 20));
+    member.run();
+    drop(member);
+    let mut found = None;
+    let mut watch = |position: Position, logged| {
+        if matches!(logged, Logged::Snapshot(_)) {
+            found = Some(position);
+        }
+    };
+    let shared: Arc<dyn Disk> = Arc::new(disk.fork());
+    recover_watched(shared, Path::new(DIR), &setup.options, &mut watch).unwrap();
+    let Position { segment, offset } = found.unwrap();
+    let file = Path::new(DIR).join(format!("{segment:016x}.wal"));
+    for byte in 0..48 {
+        let damaged = disk.fork();
+        damaged.flip_bit(&file, offset + byte, 3).unwrap();
+        let error = setup.start(&damaged).unwrap_err().to_string();
+        assert!(error.contains(&format!("{offset}")), "{error}");
+    }
 }
