@@ -25,7 +25,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -123,6 +123,13 @@ enum Socket {
     Unix(UnixListener),
 }
 
+/// An accepted connection.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
 impl Listener {
     /// Binds `host:port`. An empty host is every address, IPv6 and IPv4.
     ///
@@ -156,7 +163,7 @@ impl Listener {
     pub async fn unix(path: &Path, serves: Serves) -> io::Result<Self> {
         let socket = match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                if tokio::net::UnixStream::connect(path).await.is_ok() {
+                if UnixStream::connect(path).await.is_ok() {
                     return Err(error);
                 }
                 std::fs::remove_file(path)?;
@@ -175,6 +182,52 @@ impl Listener {
     /// Where it listens.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Hands each connection to `begin`, which must not wait, until `end`.
+    pub(crate) async fn accept_all<T>(
+        &self,
+        end: &CancellationToken,
+        mut begin: impl FnMut(Stream) -> T,
+    ) {
+        let mut pause = ACCEPT_PAUSE.0;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = end.cancelled() => return,
+                accepted = self.accept() => accepted,
+            };
+            match accepted {
+                Ok(stream) => {
+                    pause = ACCEPT_PAUSE.0;
+                    begin(stream);
+                }
+                Err(error) if is_about_one_connection(&error) => {}
+                Err(error) => {
+                    let address = &self.address;
+                    tracing::warn!(%address, %error, ?pause, "cannot accept connections, pausing");
+                    tokio::select! {
+                        () = end.cancelled() => return,
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(ACCEPT_PAUSE.1);
+                }
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Stream> {
+        match &self.socket {
+            Socket::Tcp(socket) => {
+                let (stream, _) = socket.accept().await?;
+                if let Err(error) = set_up(&stream) {
+                    // The caller has gone already, or the system lacks an option: serve anyway.
+                    tracing::debug!(%error, "cannot set up a connection");
+                }
+                Ok(Stream::Tcp(stream))
+            }
+            Socket::Unix(socket) => Ok(Stream::Unix(socket.accept().await?.0)),
+        }
     }
 }
 
@@ -268,45 +321,11 @@ struct Port<K> {
 impl<K: Kv> Port<K> {
     /// Accepts until draining begins. Closes the listener then.
     async fn accept_all(self: Arc<Self>, listener: Listener) {
-        let mut pause = ACCEPT_PAUSE.0;
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = self.draining.cancelled() => return,
-                accepted = self.accept(&listener) => accepted,
-            };
-            match accepted {
-                Ok(()) => pause = ACCEPT_PAUSE.0,
-                Err(error) if is_about_one_connection(&error) => {}
-                Err(error) => {
-                    let address = &listener.address;
-                    tracing::warn!(%address, %error, ?pause, "cannot accept connections, pausing");
-                    tokio::select! {
-                        () = self.draining.cancelled() => return,
-                        () = tokio::time::sleep(pause) => {}
-                    }
-                    pause = (pause * 2).min(ACCEPT_PAUSE.1);
-                }
-            }
-        }
-    }
-
-    async fn accept(self: &Arc<Self>, listener: &Listener) -> io::Result<()> {
-        match &listener.socket {
-            Socket::Tcp(socket) => {
-                let (stream, _) = socket.accept().await?;
-                if let Err(error) = set_up(&stream) {
-                    // The client has gone already, or the system lacks an option: serve anyway.
-                    tracing::debug!(%error, "cannot set up a connection");
-                }
-                self.connections.spawn(self.clone().serve(stream));
-            }
-            Socket::Unix(socket) => {
-                let (stream, _) = socket.accept().await?;
-                self.connections.spawn(self.clone().serve(stream));
-            }
-        }
-        Ok(())
+        let spawn = |stream| match stream {
+            Stream::Tcp(stream) => self.connections.spawn(self.clone().serve(stream)),
+            Stream::Unix(stream) => self.connections.spawn(self.clone().serve(stream)),
+        };
+        listener.accept_all(&self.draining, spawn).await;
     }
 
     async fn serve<S>(self: Arc<Self>, stream: S)
@@ -392,7 +411,7 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn set_up(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn set_up(stream: &TcpStream) -> io::Result<()> {
     use rustix::net::sockopt;
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;

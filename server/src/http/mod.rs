@@ -12,7 +12,7 @@
 mod access;
 mod debug;
 mod health;
-mod reply;
+pub(crate) mod reply;
 mod source;
 
 #[cfg(test)]

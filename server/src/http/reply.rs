@@ -5,17 +5,17 @@ use axum::response::Response;
 use http::header::{ALLOW, CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, StatusCode};
 
-pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
+pub(crate) const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// No body, no type.
-pub(super) fn empty(status: StatusCode) -> Response {
+pub(crate) fn empty(status: StatusCode) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response
 }
 
 /// A body of a type.
-pub(super) fn with_type(
+pub(crate) fn with_type(
     status: StatusCode,
     content_type: &'static str,
     body: impl Into<Body>,
@@ -37,17 +37,17 @@ pub(super) fn nosniff(status: StatusCode, text: String) -> Response {
 }
 
 /// Go's `http.Error`: the text and a newline.
-pub(super) fn error(status: StatusCode, text: &str) -> Response {
+pub(crate) fn error(status: StatusCode, text: &str) -> Response {
     nosniff(status, format!("{text}\n"))
 }
 
 /// Go's `http.NotFound`.
-pub(super) fn not_found() -> Response {
+pub(crate) fn not_found() -> Response {
     error(StatusCode::NOT_FOUND, "404 page not found")
 }
 
 /// The answer to anything but GET where only GET is.
-pub(super) fn method_not_allowed() -> Response {
+pub(crate) fn method_not_allowed() -> Response {
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     let allow = HeaderValue::from_static("GET");
     response.headers_mut().insert(ALLOW, allow);

@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use tracing_subscriber::layer::SubscriberExt;
 
 pub use layer::{Handle, ZapLayer};
+pub(crate) use time::rfc3339_nanos;
 
 /// Severity, in zap's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

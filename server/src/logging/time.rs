@@ -1,19 +1,29 @@
 //! Timestamps in UTC, without a calendar library.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// `2006-01-02T15:04:05.000000Z`. Times before 1970 print as its beginning.
 pub(super) fn format(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seconds = since.as_secs();
+    format!("{}.{:06}Z", to_the_second(since), since.subsec_micros())
+}
+
+/// Go's RFC3339Nano: like [`format`], with nanoseconds less trailing zeros.
+pub(crate) fn rfc3339_nanos(at: SystemTime) -> String {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let nanos = format!("{}.{:09}", to_the_second(since), since.subsec_nanos());
+    format!("{}Z", nanos.trim_end_matches('0').trim_end_matches('.'))
+}
+
+fn to_the_second(since_epoch: Duration) -> String {
+    let seconds = since_epoch.as_secs();
     let (year, month, day) = civil(seconds / 86_400);
     let of_day = seconds % 86_400;
     format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z",
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}",
         of_day / 3600,
         of_day / 60 % 60,
-        of_day % 60,
-        since.subsec_micros()
+        of_day % 60
     )
 }
 
@@ -39,7 +49,18 @@ fn civil(day: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+
+    #[test]
+    fn nanoseconds_as_go_prints_them() {
+        for (nanos, expected) in [
+            (0, "2023-11-14T22:13:20Z"),
+            (1, "2023-11-14T22:13:20.000000001Z"),
+            (120_000_000, "2023-11-14T22:13:20.12Z"),
+        ] {
+            let at = UNIX_EPOCH + Duration::new(1_700_000_000, nanos);
+            assert_eq!(rfc3339_nanos(at), expected);
+        }
+    }
 
     #[test]
     fn known_times() {

@@ -1,7 +1,8 @@
 //! `etcd_network_*` (spec/metrics.md section 2). The peer families have no series until there are
 //! peers.
 
-use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGaugeVec};
+use ferrite_api::types::MemberId;
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::register::{Registrar, doubling};
 
@@ -48,7 +49,42 @@ pub struct NetworkMetrics {
     pub snapshot_receive_total_duration: HistogramVec,
 }
 
+/// The series of one peer.
+#[derive(Clone, Debug)]
+pub struct PeerMetrics {
+    /// Whether it is a member.
+    pub known: IntGauge,
+    /// Whether there is a connection to it.
+    pub active: IntGauge,
+    /// Connections to it that broke.
+    pub disconnected: IntCounter,
+    /// Bytes sent to it.
+    pub sent_bytes: IntCounter,
+    /// Messages to it that were dropped.
+    pub sent_failures: IntCounter,
+    /// Bytes received from it.
+    pub received_bytes: IntCounter,
+    /// Streams from it that broke.
+    pub received_failures: IntCounter,
+}
+
 impl NetworkMetrics {
+    /// The series of a peer of the member `local`.
+    pub fn peer(&self, local: MemberId, peer: MemberId) -> PeerMetrics {
+        let (local, peer) = (local.to_string(), peer.to_string());
+        let pair = &[local.as_str(), peer.as_str()];
+        let peer = &[peer.as_str()];
+        PeerMetrics {
+            known: self.known_peers.with_label_values(pair),
+            active: self.active_peers.with_label_values(pair),
+            disconnected: self.disconnected_peers.with_label_values(pair),
+            sent_bytes: self.peer_sent_bytes.with_label_values(peer),
+            sent_failures: self.peer_sent_failures.with_label_values(peer),
+            received_bytes: self.peer_received_bytes.with_label_values(peer),
+            received_failures: self.peer_received_failures.with_label_values(peer),
+        }
+    }
+
     pub(super) fn new(r: &Registrar<'_>) -> Self {
         let (pair, to, from) = (&["Local", "Remote"][..], &["To"][..], &["From"][..]);
         Self {

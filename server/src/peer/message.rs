@@ -41,7 +41,7 @@ pub struct Forwarded {
 /// Why bytes are no [`Message`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed message from a peer: {0}")]
-pub struct Malformed(&'static str);
+pub struct Malformed(pub(super) &'static str);
 
 const RAFT: u8 = 1;
 const PROPOSE: u8 = 2;

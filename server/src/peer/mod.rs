@@ -10,7 +10,25 @@
 //!   beyond that, messages to it are dropped.
 //! * The sender that a [`Sink`] is told is a member of this cluster.
 
+mod backoff;
+mod call;
+mod dial;
+mod frame;
+mod identity;
+mod link;
+mod listen;
 mod message;
+mod pages;
+mod questions;
+mod receive;
+mod remote;
+mod sessions;
+mod shared;
+mod socket;
+mod sockets;
+
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,7 +36,19 @@ use std::pin::Pin;
 use bytes::Bytes;
 use ferrite_api::types::MemberId;
 
+pub use call::CallError;
 pub use message::{Forwarded, Malformed, Message};
+pub use pages::{Directory, MemberInfo};
+pub use questions::AskError;
+pub use remote::{NoAnswer, RemoteCluster, RemoteVersions, fetch_members, fetch_version};
+pub use shared::Connections;
+pub use sockets::{Options, Peers, Sockets, start};
+
+/// Where streams between members begin.
+const STREAM_PATH: &str = "/ferrite/stream";
+
+/// What they speak.
+const PROTOCOL: &str = "ferrite-peer/1";
 
 /// Another member, and where it listens for its peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +77,12 @@ pub trait Transport {
     /// removed from the cluster for good are told so when they call.
     fn set_peers(&mut self, peers: Vec<Peer>, removed: Vec<MemberId>);
 
-    /// Sends a message. One to an unknown peer is dropped.
+    /// Sends a message. One to an unknown peer is dropped. It may be held back until
+    /// [`Transport::flush`].
     fn send(&mut self, to: MemberId, message: Message);
+
+    /// Lets go what was held back: to be called when nothing more is to be sent for now.
+    fn flush(&mut self);
 
     /// Sends a snapshot, `message` being what consensus says of it. The result goes to
     /// [`Sink::snapshot_sent`].
@@ -63,10 +97,11 @@ pub trait Sink: Send + Sync + 'static {
     /// Messages from a member, in the order in which they arrived.
     fn deliver(&self, from: MemberId, messages: Vec<Message>);
 
-    /// A peer can be reached, or cannot any more.
+    /// A peer can be reached, or cannot any more, or not as fast as messages were sent: some were
+    /// dropped. In the beginning none can; the same may be told again.
     fn reachable(&self, peer: MemberId, reachable: bool);
 
-    /// A peer says that this member was removed from the cluster for good.
+    /// A peer says that this member was removed from the cluster for good. Each says so once.
     fn removed(&self, by: MemberId);
 
     /// A snapshot has been delivered to a peer that took it, or has failed.

@@ -1,0 +1,396 @@
+//! The task of a peer: keeps the stream to it up, and writes what the member's thread leaves to it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use tokio::sync::watch;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
+
+use super::backoff::Backoff;
+use super::call::{self, CallError, Caller};
+use super::identity::{self, Refusal, SESSION};
+use super::link::{Link, Pumped};
+use super::shared::Shared;
+use super::socket::Socket;
+use super::{PROTOCOL, STREAM_PATH};
+use crate::config::Url;
+
+/// Time between heartbeats on a stream. The other side takes silence for a dead connection, and so
+/// does this one when no echo comes.
+const HEARTBEAT: Duration = Duration::from_millis(1600);
+
+/// How long a heartbeat may go without an echo while nothing else shows that the peer takes something.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// A connection that lasted so long was a good one: the next attempt comes soon.
+const LASTED: Duration = Duration::from_secs(1);
+
+/// Bytes written before others get their turn.
+const TURN: usize = 1 << 20;
+
+/// Keeps a peer connected until the link ends.
+pub(super) async fn keep_connected(shared: Arc<Shared>, link: Arc<Link>) {
+    let dialer = Dialer {
+        shared: &shared,
+        link: &link,
+        urls: link.urls.subscribe(),
+        backoff: Backoff::new(),
+        next_url: 0,
+        said: None,
+        told_removed: false,
+    };
+    link.end.run_until_cancelled(dialer.run()).await;
+    link.unreachable();
+    shared.lost(&link);
+    link.drained.cancel();
+}
+
+struct Dialer<'a> {
+    shared: &'a Shared,
+    link: &'a Link,
+    urls: watch::Receiver<Vec<Url>>,
+    backoff: Backoff,
+    /// Which of the URLs is next.
+    next_url: usize,
+    /// The last failure, to say each only once.
+    said: Option<String>,
+    told_removed: bool,
+}
+
+/// Why a stream has ended.
+#[derive(Debug)]
+enum Ended {
+    /// It broke, or the peer ended it.
+    Broken(io::Error),
+    /// Heartbeats get no echo.
+    Silent,
+    /// The peer has other URLs now.
+    Moved,
+    /// Everything is written, and this member stops.
+    Drained,
+}
+
+impl Dialer<'_> {
+    async fn run(mut self) {
+        loop {
+            let attempt = tokio::select! {
+                () = self.shared.draining.cancelled() => return,
+                attempt = self.attempt() => attempt,
+            };
+            let failed = match attempt {
+                Some(Ok(socket)) => {
+                    self.said = None;
+                    let begun = Instant::now();
+                    let ended = self.stream(Arc::new(socket)).await;
+                    // First this: what the member sends when it knows is for the next connection.
+                    self.link.disconnected();
+                    self.shared.lost(self.link);
+                    if begun.elapsed() >= LASTED {
+                        self.backoff.reset();
+                    }
+                    match ended {
+                        Ended::Drained => return,
+                        Ended::Moved => {
+                            self.moved();
+                            continue;
+                        }
+                        ended => self.log_end(&ended),
+                    }
+                    false
+                }
+                Some(Err(error)) => {
+                    self.next_url += 1;
+                    self.failed(&error);
+                    true
+                }
+                None => {
+                    self.moved();
+                    continue;
+                }
+            };
+            let pause = self.backoff.pause();
+            tokio::select! {
+                // Nothing is sent any more.
+                () = self.shared.draining.cancelled() => return,
+                () = sleep(pause) => {}
+                _ = self.urls.changed() => self.moved(),
+                // The peer has just called: it is there. A stream that broke is another matter, and
+                // the pause keeps two members from breaking streams at full speed.
+                () = self.link.alive.notified(), if failed => self.link.hopeful(),
+            }
+        }
+    }
+
+    /// The peer has other URLs: whatever was tried before says nothing.
+    fn moved(&mut self) {
+        self.link.hopeful();
+        self.backoff.reset();
+        self.next_url = 0;
+        self.said = None;
+    }
+
+    /// Tries the next URL; `None` if there are other URLs meanwhile.
+    async fn attempt(&mut self) -> Option<Result<Socket, CallError>> {
+        let urls = self.urls.borrow_and_update().clone();
+        let Some(url) = urls.get(self.next_url % urls.len().max(1)) else {
+            let nowhere = io::Error::other("no usable URL is known");
+            return Some(Err(CallError::Connect(nowhere)));
+        };
+        let dialing = timeout(self.shared.dial_timeout, dial(self.shared, self.link, url));
+        tokio::select! {
+            biased;
+            _ = self.urls.changed() => None,
+            dialed = dialing => {
+                let dialed = dialed.unwrap_or(Err(CallError::TimedOut));
+                if dialed.is_ok() {
+                    tracing::info!(peer = %self.link.peer, %url, "connected to a peer");
+                }
+                Some(dialed)
+            }
+        }
+    }
+
+    fn failed(&mut self, error: &CallError) {
+        let peer = self.link.peer;
+        if self.link.unreachable() {
+            self.shared.sink.reachable(peer, false);
+        }
+        if let CallError::Refused {
+            status,
+            text,
+            headers,
+        } = error
+        {
+            match *status {
+                StatusCode::CONFLICT => {
+                    // The clock that numbers sessions has been set back.
+                    if let Some(newest) = identity::session(headers) {
+                        self.shared.begin_sessions_after(newest);
+                    }
+                }
+                StatusCode::GONE if text == Refusal::Removed.text() => {
+                    if !std::mem::replace(&mut self.told_removed, true) {
+                        tracing::warn!(%peer, "a peer says that this member was removed from the cluster");
+                        self.shared.sink.removed(peer);
+                    }
+                    return;
+                }
+                _ => {}
+            }
+        }
+        let said = Some(error.to_string());
+        if self.said == said {
+            tracing::debug!(%peer, %error, "cannot connect to a peer");
+            return;
+        }
+        self.said = said;
+        let other = match error {
+            CallError::Refused { headers, .. } => identity::cluster(headers),
+            _ => None,
+        };
+        match other.filter(|other| *other != self.shared.identity.cluster) {
+            Some(other) => tracing::warn!(
+                %peer,
+                cluster_id = %self.shared.identity.cluster,
+                peer_cluster_id = %other,
+                "cannot connect to a peer: it belongs to another cluster"
+            ),
+            None => tracing::warn!(%peer, %error, "cannot connect to a peer"),
+        }
+    }
+
+    fn log_end(&self, ended: &Ended) {
+        let peer = self.link.peer;
+        match ended {
+            Ended::Broken(error) => tracing::warn!(%peer, %error, "lost the connection to a peer"),
+            _ => {
+                tracing::warn!(%peer, patience = ?SILENCE, "lost the connection to a peer: it is silent")
+            }
+        }
+    }
+
+    /// Drives a stream to its end.
+    async fn stream(&mut self, socket: Arc<Socket>) -> Ended {
+        self.link.connected(Arc::clone(&socket));
+        self.shared.established(self.link);
+        let mut pulse = Pulse::new();
+        let (mut full, mut overflowing) = (false, false);
+        loop {
+            if let Err(error) = self.write(&socket, &mut full, &mut pulse).await {
+                return Ended::Broken(error);
+            }
+            self.report_overflow(&mut overflowing);
+            tokio::select! {
+                biased;
+                () = self.shared.draining.cancelled() => return self.drain(&socket).await,
+                _ = self.urls.changed() => return Ended::Moved,
+                readable = socket.readable() => {
+                    if let Err(error) = readable.and_then(|()| pulse.listen(&socket)) {
+                        return Ended::Broken(error);
+                    }
+                }
+                () = self.link.work.notified() => {}
+                writable = socket.writable(), if full => {
+                    if let Err(error) = writable {
+                        return Ended::Broken(error);
+                    }
+                }
+                _ = pulse.timer.tick() => {
+                    let now = Instant::now();
+                    if pulse.is_silent(now) {
+                        return Ended::Silent;
+                    }
+                    self.link.queue_heartbeat();
+                    pulse.sent(now);
+                }
+            }
+        }
+    }
+
+    /// Writes until nothing waits or the socket is full.
+    async fn write(&self, socket: &Socket, full: &mut bool, pulse: &mut Pulse) -> io::Result<()> {
+        let mut turn = 0;
+        loop {
+            let (bytes, pumped) = self.link.pump();
+            if *full && bytes > 0 {
+                // There is room again because the peer has taken something.
+                pulse.taken(Instant::now());
+            }
+            match pumped {
+                Pumped::Done => *full = false,
+                Pumped::Full => *full = true,
+                Pumped::Lost(error) => return Err(error),
+                Pumped::More => {
+                    turn += bytes;
+                    if turn >= TURN {
+                        turn = 0;
+                        tokio::task::yield_now().await;
+                        // Echoes wait in the socket meanwhile, and show that the peer is alive.
+                        pulse.listen(socket)?;
+                    }
+                    continue;
+                }
+            }
+            return Ok(());
+        }
+    }
+
+    /// Tells the member when messages are dropped for want of room, and when there is room again.
+    fn report_overflow(&self, overflowing: &mut bool) {
+        let now = self.link.is_overflowing();
+        if now == std::mem::replace(overflowing, now) {
+            return;
+        }
+        if now {
+            tracing::warn!(
+                peer = %self.link.peer,
+                "messages to a peer are dropped: it takes them too slowly"
+            );
+        }
+        self.shared.sink.reachable(self.link.peer, !now);
+    }
+
+    /// Writes what waits, and leaves only when the peer has seen the end: a socket that is closed
+    /// with echoes unread may take back what it has sent.
+    async fn drain(&self, socket: &Socket) -> Ended {
+        let (mut full, mut pulse) = (false, Pulse::new());
+        let drained = async {
+            loop {
+                self.write(socket, &mut full, &mut pulse).await?;
+                if !full {
+                    break;
+                }
+                socket.writable().await?;
+            }
+            socket.finish()?;
+            loop {
+                socket.readable().await?;
+                pulse.listen(socket)?;
+            }
+        };
+        let _ended: io::Result<()> = drained.await;
+        Ended::Drained
+    }
+}
+
+/// Whether a peer is alive, by heartbeats and their echoes.
+struct Pulse {
+    timer: Interval,
+    /// When the oldest heartbeat without an echo was sent, or the peer has taken something since.
+    waiting: Option<Instant>,
+}
+
+impl Pulse {
+    fn new() -> Self {
+        let mut timer = interval(HEARTBEAT);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            timer,
+            waiting: None,
+        }
+    }
+
+    fn sent(&mut self, now: Instant) {
+        self.waiting.get_or_insert(now);
+    }
+
+    fn taken(&mut self, now: Instant) {
+        if let Some(waiting) = &mut self.waiting {
+            *waiting = now;
+        }
+    }
+
+    fn is_silent(&self, now: Instant) -> bool {
+        self.waiting.is_some_and(|since| now - since > SILENCE)
+    }
+
+    /// Reads echoes; nothing else comes on this side of a stream.
+    fn listen(&mut self, socket: &Socket) -> io::Result<()> {
+        let mut echoes = [0; 256];
+        match socket.try_read(&mut echoes) {
+            Ok(0) => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the peer has ended it",
+            )),
+            Ok(_) => {
+                self.waiting = None;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Opens a stream to a peer.
+async fn dial(shared: &Shared, link: &Link, url: &Url) -> Result<Socket, CallError> {
+    let mut caller = Caller::connect(url).await?;
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = http::Uri::from_static(STREAM_PATH);
+    *request.headers_mut() = stream_headers(shared, link);
+    let response = caller.send(request).await?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(call::refusal(response).await);
+    }
+    let upgraded = hyper::upgrade::on(response).await?;
+    let parts = upgraded
+        .downcast::<TokioIo<Socket>>()
+        .map_err(|_| CallError::Nonsense("the stream is no socket".to_owned()))?;
+    // The other side says nothing before it is asked: `read_buf` is empty.
+    Ok(parts.io.into_inner())
+}
+
+fn stream_headers(shared: &Shared, link: &Link) -> HeaderMap {
+    let mut headers = shared.identity.headers_to(link.peer);
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
+    headers.insert(SESSION, HeaderValue::from(shared.next_session()));
+    headers
+}

@@ -1,0 +1,231 @@
+//! The peer listeners: HTTP/1.1, the paths between members and nothing else.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use ferrite_api::types::MemberId;
+use http::header::{ALLOW, CONNECTION, HeaderValue, UPGRADE};
+use http::{HeaderMap, Method, Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+
+use super::identity::{self, FROM, Refusal, SESSION};
+use super::link::Link;
+use super::receive::Stream;
+use super::shared::Shared;
+use super::socket::Socket;
+use super::{PROTOCOL, STREAM_PATH, pages};
+use crate::http::reply;
+use crate::serve::Listener;
+
+/// How long a caller may take to send the headers of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Accepts until draining begins.
+pub(super) async fn accept_all(shared: Arc<Shared>, listener: Listener) {
+    let begin = |stream| {
+        let socket = Socket::from(stream);
+        shared.tasks.spawn(serve(Arc::clone(&shared), socket));
+    };
+    listener.accept_all(&shared.draining, begin).await;
+}
+
+async fn serve(shared: Arc<Shared>, socket: Socket) {
+    let remote = socket.remote();
+    let service = service_fn(|request| {
+        let answer = shared.route(request, &remote);
+        async { Ok::<_, Infallible>(answer) }
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
+    let connection = builder.serve_connection(TokioIo::new(socket), service);
+    let connection = pin!(connection.with_upgrades());
+    let ended = shared.end.run_until_cancelled(connection).await;
+    if let Some(Err(error)) = ended {
+        tracing::debug!(%error, remote, "a connection to the peer port broke");
+    }
+}
+
+impl Shared {
+    fn route(self: &Arc<Self>, request: Request<Incoming>, remote: &str) -> Response {
+        let method = match request.uri().path() {
+            STREAM_PATH => Method::POST,
+            "/members" | "/version" | "/downgrade/enabled" => Method::GET,
+            "/raft/probing" => request.method().clone(),
+            _ => return reply::not_found(),
+        };
+        if request.method() != method {
+            return not_allowed(&method);
+        }
+        match request.uri().path() {
+            STREAM_PATH => self.begin_stream(request, remote),
+            "/members" => pages::members(self.identity.cluster, &self.directory.members()),
+            "/version" => crate::http::version_reply(&self.directory.versions()),
+            "/downgrade/enabled" => pages::downgrade_enabled(),
+            _ => pages::probing(),
+        }
+    }
+
+    fn begin_stream(self: &Arc<Self>, request: Request<Incoming>, remote: &str) -> Response {
+        match self.accept_stream(request) {
+            Ok(answer) => answer,
+            Err((refusal, headers)) => {
+                self.refused.log(self, refusal, &headers, remote);
+                self.refuse(refusal)
+            }
+        }
+    }
+
+    fn accept_stream(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response, (Refusal, HeaderMap)> {
+        let headers = request.headers();
+        let accepted = self.caller(headers).and_then(|link| {
+            let protocol = identity::text(headers, UPGRADE);
+            let session = identity::session(headers).ok_or(Refusal::NoStream)?;
+            if protocol != Some(PROTOCOL) {
+                return Err(Refusal::NoStream);
+            }
+            let end = link.sessions.begin(session);
+            let end = end.map_err(Refusal::OldSession)?;
+            Ok((link, session, end))
+        });
+        let (link, session, end) = accepted.map_err(|refusal| (refusal, headers.clone()))?;
+        // Whatever was on its way over an older stream is lost.
+        link.questions.fail_all();
+        link.alive.notify_waiters();
+        self.refused.forget(link.peer);
+        let shared = Arc::clone(self);
+        let stream = Stream {
+            shared,
+            link,
+            session,
+            end,
+        };
+        self.tasks.spawn(stream.upgraded(request));
+        let mut answer = reply::empty(StatusCode::SWITCHING_PROTOCOLS);
+        *answer.headers_mut() = self.identity.headers();
+        let upgrade = HeaderValue::from_static("upgrade");
+        answer.headers_mut().insert(CONNECTION, upgrade);
+        let protocol = HeaderValue::from_static(PROTOCOL);
+        answer.headers_mut().insert(UPGRADE, protocol);
+        Ok(answer)
+    }
+
+    /// The member that sends a request, if it may.
+    pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Arc<Link>, Refusal> {
+        let sender = self.identity.sender(headers)?;
+        let roster = self.roster.read();
+        if roster.removed.contains(&sender) {
+            return Err(Refusal::Removed);
+        }
+        let link = roster.links.get(&sender);
+        let link = link.ok_or(Refusal::UnknownSender)?;
+        if !self.identity.is_meant(headers) {
+            return Err(Refusal::NotMe);
+        }
+        Ok(Arc::clone(link))
+    }
+
+    pub(super) fn refuse(&self, refusal: Refusal) -> Response {
+        let mut answer = reply::error(refusal.status(), refusal.text());
+        answer.headers_mut().extend(self.identity.headers());
+        if let Refusal::OldSession(newest) = refusal {
+            answer
+                .headers_mut()
+                .insert(SESSION, HeaderValue::from(newest));
+        }
+        answer
+    }
+}
+
+impl Stream {
+    async fn upgraded(self, request: Request<Incoming>) {
+        let upgraded = tokio::select! {
+            () = self.end.cancelled() => return,
+            () = self.link.end.cancelled() => return,
+            upgraded = hyper::upgrade::on(request) => upgraded,
+        };
+        let parts = upgraded.map(|upgraded| upgraded.downcast::<TokioIo<Socket>>());
+        match parts {
+            Ok(Ok(parts)) => {
+                let early: Bytes = parts.read_buf;
+                self.receive(parts.io.into_inner(), early).await;
+            }
+            // The caller has hung up.
+            Ok(Err(_)) | Err(_) => self.over(),
+        }
+    }
+}
+
+/// 405, with the method that is allowed.
+fn not_allowed(method: &Method) -> Response<Body> {
+    let mut answer = reply::method_not_allowed();
+    if let Ok(method) = HeaderValue::from_str(method.as_str()) {
+        answer.headers_mut().insert(ALLOW, method);
+    }
+    answer
+}
+
+/// Who was refused last for what, so that a caller that tries again and again is logged once.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    last: Mutex<BTreeMap<String, Refusal>>,
+}
+
+impl Refused {
+    /// Callers that are remembered; beyond, all are forgotten, and logged again.
+    const MOST: usize = 1000;
+
+    fn log(&self, shared: &Shared, refusal: Refusal, headers: &HeaderMap, remote: &str) {
+        let from = identity::text(headers, FROM).unwrap_or_default().to_owned();
+        let mut last = self.last.lock();
+        if last.len() >= Self::MOST {
+            last.clear();
+        }
+        let old_session = matches!(refusal, Refusal::OldSession(_));
+        let again = last.insert(from.clone(), refusal) == Some(refusal) || old_session;
+        drop(last);
+        let own = &shared.identity;
+        if again {
+            tracing::debug!(from, remote, reason = refusal.text(), "refused a peer");
+        } else if let Refusal::OtherCluster(other) = refusal {
+            tracing::warn!(
+                member_id = %own.member,
+                cluster_id = %own.cluster,
+                peer = from,
+                peer_cluster_id = other.map_or_else(String::new, |id| id.to_string()),
+                remote,
+                "refused a peer from another cluster"
+            );
+        } else {
+            tracing::warn!(
+                member_id = %own.member,
+                cluster_id = %own.cluster,
+                peer = from,
+                peer_urls = identity::text(headers, identity::PEER_URLS),
+                peer_version = identity::text(headers, identity::SERVER_VERSION),
+                looks_for = identity::text(headers, identity::TO),
+                remote,
+                reason = refusal.text(),
+                "refused a peer"
+            );
+        }
+    }
+
+    fn forget(&self, peer: MemberId) {
+        self.last.lock().remove(&peer.to_string());
+    }
+}

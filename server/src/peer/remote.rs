@@ -1,0 +1,88 @@
+//! What a member that is not one yet asks the members of a cluster.
+
+use std::time::Duration;
+
+use ferrite_api::types::ClusterId;
+use serde::Deserialize;
+
+use super::call::{self, CallError};
+use super::identity;
+use super::pages::{MemberInfo, parse_members};
+use crate::config::Url;
+
+/// Longest member list that is read, in bytes.
+const MAX_MEMBERS: usize = 1 << 20;
+
+/// Longest answer of `/version` that is read, in bytes.
+const MAX_VERSION: usize = 64 << 10;
+
+/// A cluster, as one of its members describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteCluster {
+    /// Its id.
+    pub cluster_id: ClusterId,
+    /// Its members.
+    pub members: Vec<MemberInfo>,
+}
+
+/// The versions of another member.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct RemoteVersions {
+    /// The program's.
+    #[serde(rename = "etcdserver")]
+    pub server: String,
+    /// The cluster's; `not_decided` until it is.
+    #[serde(rename = "etcdcluster")]
+    pub cluster: String,
+}
+
+/// Nobody has given a usable answer.
+#[derive(Debug, thiserror::Error)]
+#[error("no member has answered{}", .0.iter().map(|(url, error)| format!("; {url}: {error}")).collect::<String>())]
+pub struct NoAnswer(pub Vec<(Url, CallError)>);
+
+/// Asks the members at peer URLs who is in their cluster. The first usable answer counts; each has
+/// `patience`.
+///
+/// # Errors
+/// There is none.
+pub async fn fetch_members(urls: &[Url], patience: Duration) -> Result<RemoteCluster, NoAnswer> {
+    first(urls, async |url| {
+        let (headers, body) = call::get(url, "/members", MAX_MEMBERS, patience).await?;
+        let nonsense = |what: &str| CallError::Nonsense(what.to_owned());
+        let cluster_id =
+            identity::cluster(&headers).ok_or_else(|| nonsense("it names no cluster"))?;
+        let members = parse_members(&body).map_err(|error| nonsense(&error.to_string()))?;
+        Ok(RemoteCluster {
+            cluster_id,
+            members,
+        })
+    })
+    .await
+}
+
+/// Asks the member at peer URLs for its versions, one URL after the other, each with `patience`.
+///
+/// # Errors
+/// There is no usable answer.
+pub async fn fetch_version(urls: &[Url], patience: Duration) -> Result<RemoteVersions, NoAnswer> {
+    first(urls, async |url| {
+        let (_, body) = call::get(url, "/version", MAX_VERSION, patience).await?;
+        serde_json::from_slice(&body).map_err(|error| CallError::Nonsense(error.to_string()))
+    })
+    .await
+}
+
+async fn first<T>(
+    urls: &[Url],
+    ask: impl AsyncFn(&Url) -> Result<T, CallError>,
+) -> Result<T, NoAnswer> {
+    let mut failures = Vec::new();
+    for url in urls {
+        match ask(url).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => failures.push((url.clone(), error)),
+        }
+    }
+    Err(NoAnswer(failures))
+}
