@@ -6,6 +6,9 @@ use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 
 use super::{Action, Change, Digest, Event, Granted, History, Moment, Operation, Outcome, Pair};
+use claims::Claims;
+
+mod claims;
 
 /// What a history held, so that a run that proved nothing is told from one that did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,17 +61,17 @@ pub fn check(history: &History) -> anyhow::Result<Summary> {
     Ok(summary)
 }
 
-/// Writes that one key and one change may stand for.
-type Unknown<'a> = BTreeMap<(&'a Bytes, Change), Vec<&'a Operation>>;
-
 struct Replay<'a> {
     state: BTreeMap<Bytes, Pair>,
     /// Keys by the lease they hang on.
     attached: BTreeMap<i64, BTreeSet<Bytes>>,
     leases: BTreeMap<i64, &'a Granted>,
+    /// When the renewals of each lease were asked for.
+    renewals: BTreeMap<i64, Vec<Moment>>,
+    /// When the revocation of each lease was asked for first.
+    revoked: BTreeMap<i64, Moment>,
     ended: BTreeSet<i64>,
-    applied: BTreeMap<i64, &'a Operation>,
-    unknown: Unknown<'a>,
+    claims: Claims<'a>,
     reads: BTreeMap<i64, Vec<&'a Operation>>,
     /// When the write at each revision was called; a lease's end has no caller.
     written: BTreeMap<i64, Moment>,
@@ -85,34 +88,32 @@ impl<'a> Replay<'a> {
                 .iter()
                 .map(|lease| (lease.id, lease))
                 .collect(),
+            renewals: BTreeMap::new(),
+            revoked: BTreeMap::new(),
             ended: BTreeSet::new(),
-            applied: BTreeMap::new(),
-            unknown: BTreeMap::new(),
+            claims: Claims::default(),
             reads: BTreeMap::new(),
             written: BTreeMap::new(),
             summary: Summary::default(),
         };
+        for renewed in &history.renewals {
+            let of_lease = replay.renewals.entry(renewed.id).or_default();
+            of_lease.push(renewed.called);
+        }
         for operation in &history.operations {
-            match (&operation.action, &operation.outcome) {
-                (_, Outcome::Applied { revision }) => {
-                    if let Some(other) = replay.applied.insert(*revision, operation) {
-                        bail!("two writes at revision {revision}: {other:?} and {operation:?}");
-                    }
+            if let Action::Revoke { lease } = operation.action {
+                let first = replay.revoked.entry(lease).or_insert(operation.called);
+                *first = (*first).min(operation.called);
+            }
+            match &operation.outcome {
+                Outcome::Applied { revision } => replay.claims.acknowledge(*revision, operation)?,
+                Outcome::Unknown => replay.claims.suppose(operation),
+                Outcome::Absent { revision }
+                | Outcome::Refused { revision, .. }
+                | Outcome::Found { revision, .. }
+                | Outcome::Listed { revision, .. } => {
+                    replay.reads.entry(*revision).or_default().push(operation);
                 }
-                (Action::Swap { key, change, .. }, Outcome::Unknown) => {
-                    replay
-                        .unknown
-                        .entry((key, *change))
-                        .or_default()
-                        .push(operation);
-                }
-                (_, Outcome::Unknown) => {}
-                (
-                    _,
-                    Outcome::Refused { revision, .. }
-                    | Outcome::Found { revision, .. }
-                    | Outcome::Listed { revision, .. },
-                ) => replay.reads.entry(*revision).or_default().push(operation),
             }
         }
         Ok(replay)
@@ -120,26 +121,18 @@ impl<'a> Replay<'a> {
 
     /// Replays the events of one revision.
     fn step(&mut self, events: &'a [Event]) -> anyhow::Result<()> {
-        let (first, revision) = (&events[0], events[0].revision);
+        let revision = events[0].revision;
         for event in events {
             self.follows(event)?;
         }
-        let before = self.state.get(&first.key).map_or(0, |pair| pair.modified);
-        let change = match &first.pair {
-            Some(pair) => Change::Put {
-                value: pair.value,
-                lease: pair.lease,
-            },
-            None => Change::Delete,
-        };
-        if let Some(operation) = self.applied.remove(&revision) {
+        if let Some(operation) = self.claims.acknowledged(revision) {
             ensure!(
-                events.len() == 1 && is(operation, &first.key, before, change),
+                claims::made(operation, events, &self.state),
                 "its client was told it had made this change: {operation:?}"
             );
             self.written.insert(revision, operation.called);
             self.summary.acknowledged += 1;
-        } else if let Some(operation) = self.take_unknown(events, before, change) {
+        } else if let Some(operation) = self.claims.supposed(events, &self.state) {
             self.written.insert(revision, operation.called);
             self.summary.unacknowledged += 1;
         } else {
@@ -184,20 +177,6 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    fn take_unknown(
-        &mut self,
-        events: &'a [Event],
-        before: i64,
-        change: Change,
-    ) -> Option<&'a Operation> {
-        let [event] = events else { return None };
-        let candidates = self.unknown.get_mut(&(&event.key, change))?;
-        let at = candidates
-            .iter()
-            .position(|operation| is(operation, &event.key, before, change))?;
-        Some(candidates.swap_remove(at))
-    }
-
     /// The events are the end of a lease that may end: all its keys, in order, and not too early.
     fn lease_ends(&mut self, events: &[Event]) -> anyhow::Result<()> {
         let lease = events[0].previous.map_or(0, |pair| pair.lease);
@@ -212,11 +191,18 @@ impl<'a> Replay<'a> {
             .leases
             .get(&lease)
             .with_context(|| format!("nobody granted lease {lease:x}"))?;
-        let due = granted.called + granted.ttl;
+        let at = events[0].received;
+        let renewals = self.renewals.get(&lease).into_iter().flatten();
+        let last = renewals.fold(granted.called, |last, called| last.max(*called));
         ensure!(
-            events[0].received >= due,
-            "lease {lease:x} ended at {:?}, before {due:?}",
-            events[0].received
+            last <= at,
+            "lease {lease:x} ended at {at:?} and was renewed at {last:?}"
+        );
+        let due = last + granted.ttl;
+        let revoked = self.revoked.get(&lease).is_some_and(|called| *called <= at);
+        ensure!(
+            revoked || at >= due,
+            "lease {lease:x} ended at {at:?}, before {due:?}"
         );
         self.ended.insert(lease);
         Ok(())
@@ -251,10 +237,22 @@ impl<'a> Replay<'a> {
                     self.state.get(key) == current.as_ref()
                         && current.map_or(0, |pair| pair.modified) != *expected
                 }
-                (Action::Get { key }, Outcome::Found { pair, .. }) => {
+                (Action::Write { changes }, Outcome::Absent { .. }) => {
+                    changes.iter().all(|(key, change)| {
+                        *change == Change::Delete && !self.state.contains_key(key)
+                    })
+                }
+                (Action::Revoke { lease }, Outcome::Absent { .. }) => {
+                    self.ended.insert(*lease);
+                    self.attached.get(lease).is_none_or(BTreeSet::is_empty)
+                }
+                (Action::Get { key } | Action::Peek { key }, Outcome::Found { pair, .. }) => {
                     self.state.get(key) == pair.as_ref()
                 }
-                (Action::List { prefix }, Outcome::Listed { digest, .. }) => {
+                (
+                    Action::List { prefix } | Action::PeekList { prefix },
+                    Outcome::Listed { digest, .. },
+                ) => {
                     let mut own = Digest::default();
                     self.state
                         .range(prefix.clone()..)
@@ -270,24 +268,16 @@ impl<'a> Replay<'a> {
     }
 
     fn finish(&mut self, last: i64) -> anyhow::Result<Summary> {
-        if let Some((revision, operation)) = self.applied.iter().next() {
+        if let Some((revision, operation)) = self.claims.first_acknowledged() {
             bail!("the log ends at revision {last}, without {operation:?} at {revision}");
         }
         if let Some((revision, operations)) = self.reads.iter().next() {
             bail!("the log ends at revision {last}, {operations:?} read at {revision}");
         }
         self.summary.revision = last;
-        self.summary.lost = self.unknown.values().map(Vec::len).sum();
+        self.summary.lost = self.claims.lost();
         Ok(self.summary)
     }
-}
-
-/// Whether `operation` would make this change to a key that was at `before`.
-fn is(operation: &Operation, key: &Bytes, before: i64, made: Change) -> bool {
-    matches!(
-        &operation.action,
-        Action::Swap { key: own, expected, change } if own == key && *expected == before && *change == made
-    )
 }
 
 /// Compares the order of the log with the clock: `written` says when the write of each revision was
@@ -338,10 +328,17 @@ fn check_real_time(history: &History, written: &BTreeMap<i64, Moment>) -> anyhow
 }
 
 /// Where an operation stands in the order: at its revision. A list at a pinned revision is recorded
-/// with the revision that its first page chose.
+/// with the revision that its first page chose. What may be old stands nowhere.
 fn position(operation: &Operation) -> Option<i64> {
+    if matches!(
+        operation.action,
+        Action::Peek { .. } | Action::PeekList { .. }
+    ) {
+        return None;
+    }
     match operation.outcome {
         Outcome::Applied { revision }
+        | Outcome::Absent { revision }
         | Outcome::Refused { revision, .. }
         | Outcome::Found { revision, .. }
         | Outcome::Listed { revision, .. } => Some(revision),

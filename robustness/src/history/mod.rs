@@ -9,7 +9,7 @@
 //! * Replaying the log gives each event's create revision, version and previous pair.
 //! * Every acknowledged write is in the log once, at the revision its client was told, and its
 //!   compare held just before. Every other event is a write without an answer, at most once, or the
-//!   end of a lease.
+//!   end of a lease, which somebody revoked or whose time was up.
 //! * Every read, and every compare that failed, saw the state of the log at its revision.
 //! * Real time: an operation's revision is not below (a write's: above) any revision that had been
 //!   returned before its call, and no read returns what nobody had written yet.
@@ -62,8 +62,28 @@ pub enum Action {
         /// The key.
         key: Bytes,
     },
+    /// Changes of different keys in one transaction. To delete a key that is not there changes nothing.
+    Write {
+        /// The changes, in order.
+        changes: Vec<(Bytes, Change)>,
+    },
+    /// The end of a lease, asked for by a client.
+    Revoke {
+        /// Its id.
+        lease: i64,
+    },
     /// A read of all keys of a prefix, perhaps in pages at one revision.
     List {
+        /// The prefix.
+        prefix: Bytes,
+    },
+    /// A read of one key that may be old: serializable, or at a given revision.
+    Peek {
+        /// The key.
+        key: Bytes,
+    },
+    /// A read of all keys of a prefix that may be old.
+    PeekList {
         /// The prefix.
         prefix: Bytes,
     },
@@ -89,6 +109,12 @@ pub enum Outcome {
     /// The change was made at this revision.
     Applied {
         /// The revision.
+        revision: i64,
+    },
+    /// Nothing was changed: what was to be deleted, or to be taken off the lease, is not there at this
+    /// revision.
+    Absent {
+        /// The header's revision.
         revision: i64,
     },
     /// The compare failed; the pair that was there instead.
@@ -163,9 +189,18 @@ pub struct Event {
 pub struct Granted {
     /// The id.
     pub id: i64,
-    /// Its time to live.
+    /// Its time to live; less if the leader's clock may be fast.
     pub ttl: Duration,
     /// When it was asked for: it cannot end earlier than this plus its time to live.
+    pub called: Moment,
+}
+
+/// A lease that was renewed: it lasts another time to live.
+#[derive(Clone, Copy, Debug)]
+pub struct Renewed {
+    /// The id.
+    pub id: i64,
+    /// When it was asked for.
     pub called: Moment,
 }
 
@@ -174,8 +209,10 @@ pub struct Granted {
 pub struct History {
     /// Operations of all clients, in any order.
     pub operations: Vec<Operation>,
-    /// Leases, none of which was revoked or renewed.
+    /// Leases, each granted once. What revokes them is in `operations`.
     pub leases: Vec<Granted>,
+    /// Renewals that were acknowledged.
+    pub renewals: Vec<Renewed>,
     /// All events from the first revision on, in the order received by the witness.
     pub log: Vec<Event>,
     /// What the other watchers saw.

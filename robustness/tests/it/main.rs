@@ -10,4 +10,5 @@ mod kill_minus_9;
 mod lease_crash;
 mod quota;
 mod serving;
+mod simulation;
 mod watch_resume;

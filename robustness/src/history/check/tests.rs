@@ -155,6 +155,7 @@ fn legal() -> History {
             ttl: at(30),
             called: at(40),
         }],
+        renewals: Vec::new(),
         log,
         watched: vec![watched],
     }
@@ -361,5 +362,121 @@ fn what_is_wrong_with_watches_is_found() {
             });
         },
         "continues the revision",
+    );
+}
+
+/// A transaction over three keys, one of which is not there; a deletion of nothing; a lease that is renewed
+/// and revoked.
+fn with_more() -> History {
+    let mut history = legal();
+    let (c, l3) = (pair(9, 9, 1, 11, 0), pair(9, 9, 1, 12, 8));
+    history
+        .log
+        .push(event(9, "k/b", None, Some(pair(3, 3, 1, 2, 0))));
+    history.log.push(event(9, "k/c", Some(c), None));
+    history.log.push(event(9, "l/3", Some(l3), None));
+    history.log.push(event(10, "l/3", None, Some(l3)));
+    for event in &mut history.log[8..] {
+        event.received = at(150);
+    }
+    let changes = |keys: &[(&'static str, Change)]| Action::Write {
+        changes: keys
+            .iter()
+            .map(|(key, change)| (Bytes::from(*key), *change))
+            .collect(),
+    };
+    let all = changes(&[
+        ("k/b", Change::Delete),
+        ("k/x", Change::Delete),
+        ("k/c", put(11, 0)),
+        ("l/3", put(12, 8)),
+    ]);
+    history.operations.extend([
+        operation(101, 110, all, Outcome::Applied { revision: 9 }),
+        operation(
+            111,
+            112,
+            changes(&[("k/x", Change::Delete)]),
+            Outcome::Absent { revision: 9 },
+        ),
+        operation(
+            120,
+            130,
+            Action::Peek {
+                key: Bytes::from("k/a"),
+            },
+            // Old, and it may be.
+            Outcome::Found {
+                revision: 2,
+                pair: Some(pair(2, 2, 1, 1, 0)),
+            },
+        ),
+        operation(
+            140,
+            160,
+            Action::Revoke { lease: 8 },
+            Outcome::Absent { revision: 10 },
+        ),
+    ]);
+    history.leases.push(Granted {
+        id: 8,
+        ttl: at(60),
+        called: at(80),
+    });
+    history.renewals.push(crate::history::Renewed {
+        id: 8,
+        called: at(130),
+    });
+    history
+}
+
+#[test]
+fn transactions_renewals_and_revocations_are_checked() {
+    check(&with_more()).unwrap();
+    let refused = |change: fn(&mut History), why: &str| {
+        let mut history = with_more();
+        change(&mut history);
+        let error = format!("{:#}", check(&history).expect_err(why));
+        assert!(error.contains(why), "expected {why:?}: {error}");
+    };
+    // An answer is not needed.
+    let mut history = with_more();
+    history.operations[10].outcome = Outcome::Unknown;
+    history.operations[13].outcome = Outcome::Unknown;
+    check(&history).unwrap();
+    refused(
+        |h| drop(h.log.remove(9)),
+        "was told it had made this change",
+    );
+    refused(|h| h.log.swap(8, 9), "was told it had made this change");
+    refused(
+        |h| h.operations[11].outcome = Outcome::Absent { revision: 1 },
+        "had returned revision 9",
+    );
+    refused(
+        |h| {
+            h.operations[11].action = Action::Write {
+                changes: vec![(Bytes::from("k/c"), Change::Delete)],
+            };
+        },
+        "at revision 9 this was read",
+    );
+    refused(|h| drop(h.operations.pop()), "ended at 150ms, before 190ms");
+    refused(
+        |h| h.operations[13].called = at(151),
+        "ended at 150ms, before 190ms",
+    );
+    refused(|h| h.renewals[0].called = at(151), "was renewed at 151ms");
+    refused(
+        |h| h.operations[13].outcome = Outcome::Absent { revision: 9 },
+        "at revision 9 this was read",
+    );
+    // A write is not the cause of what came before it.
+    refused(
+        |h| {
+            h.operations[10].outcome = Outcome::Unknown;
+            h.operations[10].called = at(151);
+        },
+        "nobody made this change",
     );
 }

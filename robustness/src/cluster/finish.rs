@@ -1,0 +1,154 @@
+//! The end of a run: everything works again, and within a bounded time there is a leader, writes succeed, all
+//! members are alike, and the history of all clients holds.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use ferrite_storage::mvcc::hash::Hashing;
+
+use super::queue::Time;
+use super::world::World;
+use crate::history::{History, check};
+use crate::sim::TICK;
+
+/// A leader is there, and a write succeeds, within ten election timeouts of the members' least.
+const PATIENCE: Time = Duration::from_secs(10);
+
+/// Longest time to live of a lease, with the election timeout and what a slow clock adds.
+const LEASES: Time = Duration::from_secs(14);
+
+impl World {
+    /// Heals everything and checks everything.
+    pub(super) fn finish(&mut self) -> anyhow::Result<check::Summary> {
+        self.heal()?;
+        self.wait("there is no leader that all follow", Self::has_leader)?;
+        let (acknowledged, last) = (self.counts.get("acknowledged"), self.witness.revision());
+        self.wait("no write succeeds", |world| {
+            world.counts.get("acknowledged") > acknowledged + 5 && world.witness.revision() > last
+        })?;
+        self.load = false;
+        self.run_until(self.now + LEASES)?;
+        self.wait("the members do not become alike", Self::alike)?;
+        self.check_members()?;
+        self.counts.add("elections", self.oracle.elections());
+        self.check_history()
+    }
+
+    fn heal(&mut self) -> anyhow::Result<()> {
+        self.chaos = false;
+        self.network.heal();
+        // Compactions that have piled up are to end soon, too.
+        self.plan.job = 200..500;
+        self.note(format_args!("heal"));
+        for at in 0..self.nodes.len() {
+            self.nodes[at].slow = Time::ZERO;
+            // What has already been put off comes when the pause would have ended.
+            self.probe_soon(at);
+        }
+        let longest = self.nodes.iter().map(|node| node.paused).max();
+        self.run_until(longest.unwrap_or_default().max(self.now))?;
+        for at in 0..self.nodes.len() {
+            self.start(at)?;
+        }
+        Ok(())
+    }
+
+    /// Lets time pass until something is so.
+    fn wait(&mut self, what: &str, mut is_so: impl FnMut(&Self) -> bool) -> anyhow::Result<()> {
+        let until = self.now + PATIENCE;
+        while !is_so(self) {
+            ensure!(
+                self.now < until,
+                "{what}, {PATIENCE:?} after everything works again: {}",
+                self.overview()
+            );
+            self.run_until(self.now + TICK)?;
+        }
+        Ok(())
+    }
+
+    /// Where everybody stands.
+    fn overview(&self) -> String {
+        let mut text = format!("committed {}", self.oracle.last());
+        for (at, node) in self.nodes.iter().enumerate() {
+            let Some(shell) = &node.shell else { continue };
+            let state = shell.member.state();
+            text += &format!(
+                "; m{at} {:?} compacting {} ready {}",
+                shell.member.driver().status(),
+                state.compacting(),
+                shell.published.ready()
+            );
+        }
+        text
+    }
+
+    fn has_leader(&self) -> bool {
+        let Some(leader) = self.leader() else {
+            return false;
+        };
+        let id = self.nodes[leader].id.get();
+        self.nodes.iter().all(|node| {
+            node.published()
+                .is_some_and(|published| published.leader() == id)
+        })
+    }
+
+    fn alike(&self) -> bool {
+        let last = self.oracle.last();
+        self.nodes.iter().all(|node| {
+            node.shell.as_ref().is_some_and(|shell| {
+                shell.member.state().applied().get() == last
+                    && !shell.member.state().compacting()
+                    && shell.published.ready()
+            })
+        })
+    }
+
+    /// Every member has what the log says, and hashes it to the same.
+    fn check_members(&mut self) -> anyhow::Result<()> {
+        let mut hashes = Vec::new();
+        for (at, node) in self.nodes.iter().enumerate() {
+            let shell = node.shell.as_ref().context("it runs")?;
+            let state = shell.member.state();
+            let context = || format!("m{at} at the end");
+            self.witness.pairs(state).with_context(context)?;
+            self.witness.state(state).with_context(context)?;
+            state.store().index().check_invariants();
+            state.leases().check_invariants();
+            ensure!(
+                state.leases().is_empty(),
+                "{}: leases are left: {:?}",
+                context(),
+                state.leases()
+            );
+            let hash = Hashing::at(state.view(), 0).and_then(Hashing::run);
+            let hash = hash.map_err(|error| anyhow::anyhow!("{}: {error:?}", context()))?;
+            hashes.push((hash.hash, hash.compact_revision, hash.revision));
+        }
+        ensure!(
+            hashes.iter().all(|hash| *hash == hashes[0]),
+            "HashKV differs: {hashes:?}"
+        );
+        Ok(())
+    }
+
+    fn check_history(&mut self) -> anyhow::Result<check::Summary> {
+        let mut operations = std::mem::take(&mut self.records.operations);
+        operations.sort_by_key(|operation| operation.called);
+        let history = History {
+            operations,
+            leases: std::mem::take(&mut self.records.leases),
+            renewals: Vec::new(),
+            log: std::mem::take(&mut self.witness.log),
+            watched: Vec::new(),
+        };
+        let summary = check::check(&history).context("the history")?;
+        self.counts.add("revisions", summary.revision as u64);
+        self.counts.add("reads checked", summary.reads as u64);
+        self.counts
+            .add("unacknowledged writes", summary.unacknowledged as u64);
+        self.counts.add("expired keys", summary.expired as u64);
+        Ok(summary)
+    }
+}

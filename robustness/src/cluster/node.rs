@@ -1,0 +1,235 @@
+//! A machine with a member on it: its disk, its clock, and the process while it runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferrite_api::types::MemberId;
+use ferrite_disk::Disk;
+use ferrite_disk::sim::{PowerLoss, SimDisk};
+use ferrite_raft::log::{self, Logged};
+use ferrite_server::bootstrap::{self, Origin, member_id};
+use ferrite_server::member::{Options, Published};
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::mutant::Mutant;
+use super::plan::Plan;
+use super::queue::Time;
+use super::shell::Shell;
+use crate::sim::{bootstrap_options, member_options};
+
+/// Salt of the ids.
+const TOKEN: &str = "simulation";
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It dies; what it has written is still there.
+    Crash,
+    /// The machine loses power.
+    PowerLoss,
+}
+
+/// Term and hash of each entry of a log, by index.
+pub(super) type Entries = BTreeMap<u64, (u64, u64)>;
+
+/// What a log has promised to keep.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Promised {
+    pub(super) term: u64,
+    pub(super) vote: u64,
+    pub(super) entries: Entries,
+}
+
+/// A machine.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) id: MemberId,
+    pub(super) disk: SimDisk,
+    pub(super) shell: Option<Shell>,
+    /// How often it has started; messages and events of earlier lives mean nothing.
+    pub(super) life: u64,
+    booted: Time,
+    /// How fast its clock runs, millionths.
+    rate: u64,
+    /// The process does not run before this time.
+    pub(super) paused: Time,
+    /// The disk is slow until this time.
+    pub(super) slow: Time,
+    /// When the next turn is planned.
+    pub(super) turn_at: Option<Time>,
+    /// Which others it believes that it can reach.
+    pub(super) reaches: BTreeSet<usize>,
+    /// Everything handed out for the log, durable or not.
+    pub(super) log: Entries,
+    /// What the log must have after a power loss.
+    pub(super) promised: Promised,
+    /// What it will have to have once the append under way is durable.
+    pub(super) under_way: Promised,
+    /// From where on the append under way replaces entries.
+    pub(super) replaces: Option<u64>,
+    /// Entries applied, as far as they were looked at.
+    pub(super) applied: u64,
+    /// The store revision, as far as it was looked at.
+    pub(super) revision: i64,
+    bootstrap: bootstrap::Options,
+    options: Options,
+    mutant: Option<Mutant>,
+}
+
+/// The machines of a plan.
+pub(super) fn machines(plan: &Plan, mutant: Option<Mutant>) -> Vec<Node> {
+    let urls = |n: usize| vec![format!("http://m{n}:2380")];
+    let all: BTreeMap<_, _> = (0..plan.members)
+        .map(|n| (format!("m{n}"), urls(n)))
+        .collect();
+    let machine = |n: usize| {
+        let mut bootstrap = bootstrap_options();
+        bootstrap.pre_vote = plan.pre_vote;
+        bootstrap.entry_cache_bytes = plan.entry_cache;
+        bootstrap.origin = Origin::New {
+            name: format!("m{n}"),
+            members: all.clone(),
+            token: TOKEN.to_owned(),
+        };
+        let mut options = member_options();
+        options.name = format!("m{n}");
+        options.client_urls = vec![format!("http://m{n}:2379")];
+        options.checkpoint_ticks = plan.checkpoint_ticks;
+        options.checkpoint.max_bytes = plan.checkpoint_bytes;
+        options.checkpoint.remove_rows = plan.remove_rows;
+        // Who needs entries that are dropped needs a snapshot, and there are none yet.
+        options.snapshot_count = u64::MAX;
+        Node {
+            id: member_id(&urls(n), TOKEN),
+            disk: SimDisk::new(plan.seed.wrapping_mul(31).wrapping_add(n as u64)),
+            shell: None,
+            life: 0,
+            booted: Time::ZERO,
+            rate: plan.clock_rates[n],
+            paused: Time::ZERO,
+            slow: Time::ZERO,
+            turn_at: None,
+            reaches: BTreeSet::new(),
+            log: Entries::new(),
+            promised: Promised::default(),
+            under_way: Promised::default(),
+            replaces: None,
+            applied: 0,
+            revision: 0,
+            bootstrap,
+            options,
+            mutant,
+        }
+    };
+    (0..plan.members).map(machine).collect()
+}
+
+impl Node {
+    /// What the process's clock shows.
+    pub(super) fn clock(&self, now: Time) -> Duration {
+        let real = (now - self.booted).as_micros() * u128::from(self.rate) / 1_000_000;
+        Duration::from_micros(u64::try_from(real).unwrap_or(u64::MAX))
+    }
+
+    /// When the process's clock shows `clock`, or just after.
+    pub(super) fn when(&self, clock: Duration) -> Time {
+        let real = (clock.as_micros() * 1_000_000).div_ceil(u128::from(self.rate)) + 1;
+        self.booted + Duration::from_micros(u64::try_from(real).unwrap_or(u64::MAX))
+    }
+
+    /// What the process shows to whoever serves clients.
+    pub(super) fn published(&self) -> Option<&Arc<Published>> {
+        self.shell.as_ref().map(|shell| &shell.published)
+    }
+
+    /// Starts the process.
+    pub(super) fn boot(&mut self, now: Time, seed: u64) -> anyhow::Result<()> {
+        self.life += 1;
+        self.booted = now;
+        self.paused = Time::ZERO;
+        self.turn_at = None;
+        self.reaches.clear();
+        self.bootstrap.seed = seed;
+        // Milliseconds, as in a real start; a later start comes later.
+        let incarnation = 1_000_000 + now.as_millis() as u64 + self.life;
+        let shell = Shell::boot(
+            &self.disk,
+            incarnation,
+            &self.bootstrap,
+            self.options.clone(),
+            self.mutant,
+        )?;
+        let state = shell.member.state();
+        self.applied = state.applied().get();
+        self.revision = state.store().revision();
+        self.shell = Some(shell);
+        Ok(())
+    }
+
+    /// Ends the process, perhaps in the middle of what the disk was about to do. Whether it was.
+    pub(super) fn end(&mut self, how: End, rng: &mut StdRng) -> bool {
+        let Some(mut shell) = self.shell.take() else {
+            return false;
+        };
+        let mut within = false;
+        if rng.random_bool(0.5) {
+            self.disk.start_recording();
+            shell.begin_disk_work();
+            let mut done = self.disk.history();
+            let at = rng.random_range(0..=done.len());
+            within = 0 < at && at < done.len();
+            self.disk.crash();
+            self.disk = done.fork_at(at);
+        } else {
+            self.disk.crash();
+        }
+        // What it would still write is not written any more.
+        drop(shell);
+        if how == End::PowerLoss {
+            let policy = match rng.random_range(0..4) {
+                0 => PowerLoss::LoseAll,
+                1 => PowerLoss::KeepAll,
+                _ => PowerLoss::Random(rng.random()),
+            };
+            self.disk = self.disk.power_loss(policy);
+        }
+        within
+    }
+
+    /// What the log on the disk holds, read from a copy: hard state and entries.
+    pub(super) fn read_log(&self) -> anyhow::Result<Option<Promised>> {
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.fork());
+        let dir: PathBuf = self.bootstrap.data_dir.join("member/wal");
+        if !log::exists(disk.as_ref(), &dir)? {
+            return Ok(None);
+        }
+        let options = log::Options {
+            cache_bytes: self.bootstrap.entry_cache_bytes,
+            wal: self.bootstrap.wal.clone(),
+        };
+        let mut entries = Entries::new();
+        let recovered =
+            log::recover_watched(disk, &dir, &options, &mut |_, logged| match logged {
+                Logged::Entry {
+                    index, term, data, ..
+                } => put_entry(&mut entries, index, term, &data),
+                Logged::Truncated(mark) => entries = entries.split_off(&(mark.index + 1)),
+                Logged::Snapshot(_) => entries.clear(),
+                Logged::Metadata(_) | Logged::HardState(_) => {}
+            })?;
+        Ok(Some(Promised {
+            term: recovered.hard_state.term,
+            vote: recovered.hard_state.vote,
+            entries,
+        }))
+    }
+}
+
+/// Puts an entry into a log; what was there from its index on is replaced.
+pub(super) fn put_entry(entries: &mut Entries, index: u64, term: u64, data: &[u8]) {
+    entries.split_off(&index);
+    entries.insert(index, (term, crate::history::hash_value(data)));
+}

@@ -1,0 +1,147 @@
+//! What a seed means: the shape of the cluster, the load, the network, the disks, and which faults there are.
+//! Each seed has a random subset of them, so that rare combinations come up.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+use super::queue::Time;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A process dies; what it has written is still there.
+    Crash,
+    /// A machine loses power: what is not synced is lost, torn, or there.
+    PowerLoss,
+    /// All machines lose power at once.
+    Blackout,
+    /// A process stands still.
+    Pause,
+    /// A member is cut off from all others.
+    Isolate,
+    /// The members are cut into two parts.
+    Split,
+    /// Messages pass one way only.
+    OneWay,
+    /// A link goes down and up again and again.
+    Flap,
+    /// Every message takes long, for a while.
+    Clog,
+    /// A disk takes very long.
+    SlowDisk,
+    /// Leadership is handed over.
+    Transfer,
+}
+
+impl Fault {
+    const ALL: [Fault; 11] = [
+        Fault::Crash,
+        Fault::PowerLoss,
+        Fault::Blackout,
+        Fault::Pause,
+        Fault::Isolate,
+        Fault::Split,
+        Fault::OneWay,
+        Fault::Flap,
+        Fault::Clog,
+        Fault::SlowDisk,
+        Fault::Transfer,
+    ];
+}
+
+/// What a seed means.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Voters.
+    pub members: usize,
+    /// Clients.
+    pub clients: usize,
+    /// How long faults and load last.
+    pub chaos: Time,
+    /// Pause of a client between two operations, milliseconds.
+    pub think: Range<u64>,
+    /// Keys that the clients use.
+    pub keys: u32,
+    /// What a message takes, microseconds.
+    pub delay: Range<u64>,
+    /// Out of 1000 messages between members so many are lost.
+    pub lost: u32,
+    /// Out of 1000 messages between members so many take up to some seconds.
+    pub late: u32,
+    /// What a write to the log takes, microseconds.
+    pub write: Range<u64>,
+    /// What a sync of the log takes, microseconds.
+    pub sync: Range<u64>,
+    /// What a job takes, microseconds.
+    pub job: Range<u64>,
+    /// Faults that happen.
+    pub faults: Vec<Fault>,
+    /// Pause between faults, milliseconds.
+    pub calm: Range<u64>,
+    /// How fast each member's clock runs, millionths.
+    pub clock_rates: Vec<u64>,
+    /// Ticks between checkpoints.
+    pub checkpoint_ticks: u64,
+    /// Bytes of recent rows that make a checkpoint due.
+    pub checkpoint_bytes: usize,
+    /// Rows that one step of a compaction removes.
+    pub remove_rows: usize,
+    /// Whether campaigns ask first.
+    pub pre_vote: bool,
+    /// Bytes of entries that a member keeps in memory.
+    pub entry_cache: usize,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x706c_616e);
+        let rng = &mut rng;
+        let members = *pick(rng, &[3, 3, 3, 3, 5, 5, 1, 2, 4]);
+        let drift = *pick(rng, &[0, 0, 1_000, 50_000, 300_000]);
+        let base = *pick(rng, &[100, 500, 2_000, 10_000]);
+        let sync = *pick(rng, &[100, 1_000, 10_000]);
+        let calm = *pick(rng, &[200, 1_000, 3_000]);
+        let faults = Fault::ALL.into_iter().filter(|_| rng.random_bool(0.4));
+        let faults = faults.collect();
+        Self {
+            seed,
+            members,
+            clients: rng.random_range(2..7),
+            chaos: Duration::from_millis(rng.random_range(10_000..30_000)),
+            think: 1..*pick(rng, &[10, 50, 200]),
+            keys: *pick(rng, &[4, 12, 40]),
+            delay: base..base * rng.random_range(2..10),
+            lost: *pick(rng, &[0, 0, 5, 50, 200]),
+            late: *pick(rng, &[0, 0, 5, 50]),
+            write: 10..200,
+            sync: sync..sync * 4,
+            job: 500..*pick(rng, &[2_000, 50_000, 500_000]),
+            faults,
+            calm: calm / 4..calm * 2,
+            clock_rates: (0..members)
+                .map(|_| 1_000_000 + rng.random_range(0..=2 * drift) - drift)
+                .collect(),
+            checkpoint_ticks: *pick(rng, &[3, 10, 50]),
+            checkpoint_bytes: *pick(rng, &[2 << 10, 8 << 10, 64 << 10]),
+            remove_rows: *pick(rng, &[1, 5, 100]),
+            pre_vote: rng.random_bool(0.8),
+            entry_cache: *pick(rng, &[1 << 10, 4 << 10, 64 << 10]),
+        }
+    }
+
+    /// The fastest clock, millionths.
+    pub fn fastest(&self) -> u64 {
+        self.clock_rates.iter().copied().max().unwrap_or(1_000_000)
+    }
+}
+
+fn pick<'a, T>(rng: &mut StdRng, from: &'a [T]) -> &'a T {
+    from.choose(rng).expect("there is something to choose from")
+}

@@ -1,0 +1,260 @@
+//! What processes do: steps, and what follows from them; starts and ends.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use ferrite_raft::Role;
+use ferrite_server::member::Fatal;
+use rand::Rng;
+
+use super::node::{End, Entries, Promised};
+use super::oracle;
+use super::request::Answer;
+use super::shell::Outcome;
+use super::world::{Event, Step, World};
+
+impl World {
+    /// Plans the next turn of a process: soon if there is something to do, else at the next tick.
+    pub(super) fn plan_turn(&mut self, at: usize) {
+        let delay = self.micros(5..200);
+        let node = &mut self.nodes[at];
+        let Some(shell) = &node.shell else { return };
+        let due = if shell.has_work(node.clock(self.now)) {
+            self.now + delay
+        } else {
+            node.when(shell.next_tick()).max(self.now + delay)
+        };
+        if node.turn_at.is_some_and(|planned| planned <= due) {
+            return;
+        }
+        node.turn_at = Some(due);
+        let (life, step) = (node.life, Step::Turn);
+        self.queue.at(due, Event::Process { at, life, step });
+    }
+
+    pub(super) fn process(&mut self, at: usize, step: Step) -> anyhow::Result<()> {
+        let now = self.now;
+        let node = &mut self.nodes[at];
+        let clock = node.clock(now);
+        let Some(shell) = &mut node.shell else {
+            return Ok(());
+        };
+        let outcome: Result<Outcome, Fatal> = match step {
+            Step::Turn => {
+                // A later one was planned before an earlier one.
+                if node.turn_at.is_none_or(|planned| planned > now) {
+                    return Ok(());
+                }
+                node.turn_at = None;
+                if !shell.has_work(clock) {
+                    self.plan_turn(at);
+                    return Ok(());
+                }
+                shell.turn(clock)
+            }
+            Step::Write => shell.write(),
+            Step::Sync => shell.sync(),
+            Step::Job => {
+                shell.run_job();
+                self.note(format_args!("m{at} job"));
+                let delay = self.micros(10..5_000);
+                self.after(delay, at, Step::Report);
+                return Ok(());
+            }
+            Step::Report => {
+                shell.report_job();
+                self.plan_turn(at);
+                return Ok(());
+            }
+            Step::Hash => {
+                if shell.step_hash() {
+                    self.plan_turn(at);
+                } else {
+                    let delay = self.micros(100..20_000);
+                    self.after(delay, at, Step::Hash);
+                }
+                return Ok(());
+            }
+            Step::Serve { number, reply, pin } => return self.serve(at, number, &reply, pin),
+        };
+        let outcome = outcome?;
+        self.observe(at, &outcome)?;
+        self.follow(at, outcome);
+        Ok(())
+    }
+
+    /// Does what a step has brought.
+    fn follow(&mut self, at: usize, outcome: Outcome) {
+        let Outcome {
+            peers,
+            send,
+            replies,
+            job,
+            hash,
+            writes,
+            syncs,
+            ..
+        } = outcome;
+        if peers.is_some() {
+            self.probe_soon(at);
+        }
+        for (to, message) in send {
+            self.send(at, to, message);
+        }
+        for (number, reply) in replies {
+            self.reply(at, number, reply);
+        }
+        if job {
+            let delay = self.micros(self.plan.job.clone());
+            self.after(delay, at, Step::Job);
+        }
+        if hash {
+            let delay = self.micros(100..20_000);
+            self.after(delay, at, Step::Hash);
+        }
+        let stall = match self.nodes[at].slow > self.now {
+            true => self.micros(100_000..3_000_000),
+            false => Duration::ZERO,
+        };
+        if writes {
+            let delay = self.micros(self.plan.write.clone());
+            self.after(delay, at, Step::Write);
+        } else if syncs {
+            let delay = self.micros(self.plan.sync.clone()) + stall;
+            self.after(delay, at, Step::Sync);
+        } else {
+            self.plan_turn(at);
+        }
+    }
+
+    /// Looks at a member after a step.
+    fn observe(&mut self, at: usize, outcome: &Outcome) -> anyhow::Result<()> {
+        if outcome.durable {
+            let node = &mut self.nodes[at];
+            let done = std::mem::take(&mut node.under_way);
+            let promised = &mut node.promised;
+            promised.term = done.term;
+            promised.vote = done.vote;
+            for (index, entry) in done.entries {
+                promised.entries.split_off(&index);
+                promised.entries.insert(index, entry);
+            }
+            node.replaces = None;
+        }
+        let node = &mut self.nodes[at];
+        let Some(shell) = &node.shell else {
+            return Ok(());
+        };
+        if outcome.writes
+            && let Some(append) = shell.append()
+        {
+            let mut records = Promised {
+                term: node.promised.term,
+                vote: node.promised.vote,
+                entries: Entries::new(),
+            };
+            oracle::promise(&append.records, &mut records);
+            oracle::log_entries(&append.records, &mut node.log);
+            node.replaces = records.entries.keys().next().copied();
+            node.under_way = records;
+        }
+        let status = shell.member.driver().status();
+        let state = shell.member.state();
+        if status.role == Role::Leader {
+            self.oracle.leads(at, status.term, &node.log)?;
+        }
+        let applied = state.applied().get();
+        let line = (status.term, status.leader, status.commit, applied);
+        let applied_before = std::mem::replace(&mut node.applied, applied);
+        let revision_before = std::mem::replace(&mut node.revision, state.store().revision());
+        for index in applied_before + 1..=applied {
+            self.oracle.applies(&self.nodes, at, index)?;
+        }
+        if applied > applied_before {
+            let shell = self.nodes[at].shell.as_ref();
+            let state = shell.context("it has just made a step")?.member.state();
+            self.witness.rows(self.now, state, revision_before)?;
+            if self.witness.state(state)? {
+                self.counts.one("states compared");
+            }
+        }
+        self.note(format_args!(
+            "m{at} {}{}{}term {} leader {:x} commit {} applied {applied}",
+            if outcome.durable { "durable " } else { "" },
+            if outcome.writes { "writes " } else { "" },
+            if outcome.syncs { "syncs " } else { "" },
+            line.0,
+            line.1,
+            line.2,
+        ));
+        Ok(())
+    }
+
+    /// Starts a process, if it does not run.
+    pub(super) fn start(&mut self, at: usize) -> anyhow::Result<()> {
+        self.boot(at).with_context(|| format!("m{at} starts"))
+    }
+
+    fn boot(&mut self, at: usize) -> anyhow::Result<()> {
+        if self.nodes[at].shell.is_some() {
+            return Ok(());
+        }
+        let found = self.nodes[at]
+            .read_log()
+            .context("the log cannot be read")?;
+        if let Some(found) = found {
+            let node = &mut self.nodes[at];
+            oracle::kept(&node.promised, &found, node.replaces)?;
+            node.log = found.entries.clone();
+            node.promised = found;
+        }
+        self.nodes[at].replaces = None;
+        self.nodes[at].under_way = Promised::default();
+        let seed = self.rng.random();
+        self.nodes[at].boot(self.now, seed)?;
+        self.counts.one("starts");
+        let (id, applied) = (self.nodes[at].id, self.nodes[at].applied);
+        self.note(format_args!("m{at} starts, id {id}, applied {applied}"));
+        if let Some(shell) = &self.nodes[at].shell {
+            self.witness.pairs(shell.member.state())?;
+        }
+        self.probe_soon(at);
+        // What a real shell does before it looks into its inbox.
+        let node = &mut self.nodes[at];
+        node.turn_at = None;
+        if let Some(shell) = &mut node.shell {
+            let outcome = shell.turn(Duration::ZERO)?;
+            self.observe(at, &outcome)?;
+            self.follow(at, outcome);
+        }
+        Ok(())
+    }
+
+    /// Ends a process; clients that wait for it may learn so.
+    pub(super) fn end(&mut self, at: usize, how: End) {
+        let life = self.nodes[at].life;
+        if self.nodes[at].end(how, &mut self.nemesis) {
+            self.counts.one("crashes in the middle of a write");
+        }
+        self.note(format_args!("m{at} {how:?}"));
+        for client in 0..self.clients.len() {
+            let Some(number) = self.clients[client].waits_at(at, life) else {
+                continue;
+            };
+            // A broken connection says nothing about what it had carried; a lost one not even that.
+            if self.nemesis.random_bool(0.7) {
+                let arrival = self.now + self.network.client_delay(&self.plan);
+                let answer = Answer::Unknown;
+                self.queue.at(
+                    arrival,
+                    Event::Answer {
+                        client,
+                        number,
+                        answer,
+                    },
+                );
+            }
+        }
+        self.probe_soon(at);
+    }
+}

@@ -1,0 +1,306 @@
+//! A member and its shell, cut into steps: what `ferrite_server`'s shell does with threads, a clock and a
+//! disk is done here one step at a time, by whoever says what comes when.
+//!
+//! ```text
+//!   turn: take what has arrived, tick, effects ─▶ sends, replies, job, hash
+//!     └─▶ write: the append ─▶ sync ─▶ appended, effects ─▶ write ... ─▶ idle
+//!   run job ─▶ report           step hash ... ─▶ (reported)
+//! ```
+//!
+//! As in the real shell, nothing is taken from the inbox between the write of an append and the end of its
+//! sync, and everything is sent before the append is written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferrite_disk::sim::SimDisk;
+use ferrite_disk::wal::{Position, Wal};
+use ferrite_disk::{Disk, DiskLock};
+use ferrite_raft::{Append, Ticket};
+use ferrite_server::bootstrap;
+use ferrite_server::member::{Effects, Fatal, Input, Member, Options, Published, Reply};
+use ferrite_server::peer::{Message, Peer};
+use ferrite_server::request_id::RequestIds;
+use ferrite_storage::checkpoint::{CompactionHash, Done, Job};
+
+use ferrite_api::types::MemberId;
+
+use super::mutant::Mutant;
+use crate::sim::TICK;
+
+/// Bytes of the next log segment that are prepared per tick.
+const SPARE_BYTES: u64 = 4 << 10;
+
+/// The kind of a log record that holds an entry (ARCHITECTURE.md, "Log: record").
+pub(super) const ENTRY_RECORD: u8 = 2;
+
+/// What the member's thread is at.
+#[derive(Debug)]
+enum Phase {
+    /// It waits for inputs.
+    Idle,
+    /// It is about to write an append.
+    Writing(Append),
+    /// It is about to sync what it has written.
+    Syncing {
+        ticket: Ticket,
+        positions: Vec<Position>,
+    },
+}
+
+/// What a step has brought. Later steps follow from `disk`, `job` and `hash`.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) peers: Option<Vec<Peer>>,
+    pub(super) send: Vec<(MemberId, Message)>,
+    pub(super) replies: Vec<(u64, Reply)>,
+    /// A job was handed out: [`Shell::run_job`].
+    pub(super) job: bool,
+    /// A hash was handed out: [`Shell::step_hash`].
+    pub(super) hash: bool,
+    /// The append that is to be written: [`Shell::write`].
+    pub(super) writes: bool,
+    /// What was written is to be synced: [`Shell::sync`].
+    pub(super) syncs: bool,
+    /// An append is durable, as far as the member was told.
+    pub(super) durable: bool,
+}
+
+/// A member's process.
+#[derive(Debug)]
+pub(super) struct Shell {
+    pub(super) member: Member<u64>,
+    pub(super) published: Arc<Published>,
+    pub(super) ids: Arc<RequestIds>,
+    wal: Wal,
+    inbox: Vec<Input<u64>>,
+    phase: Phase,
+    /// On the member's clock.
+    next_tick: Duration,
+    idle: bool,
+    job: Option<Job>,
+    done: Option<Done>,
+    hash: Option<CompactionHash>,
+    mutant: Option<Mutant>,
+    _lock: Box<dyn DiskLock>,
+}
+
+impl Shell {
+    /// Starts a member on `disk`. Its clock is at 0.
+    pub(super) fn boot(
+        disk: &SimDisk,
+        incarnation: u64,
+        bootstrap: &bootstrap::Options,
+        options: Options,
+        mutant: Option<Mutant>,
+    ) -> Result<Self, bootstrap::Error> {
+        let disk: Arc<dyn Disk> = Arc::new(disk.session());
+        let restored = bootstrap::restore(&disk, bootstrap)?;
+        let id = restored.state.member_id();
+        let ids = Arc::new(RequestIds::new(id, incarnation));
+        let own = Arc::clone(&ids);
+        let (member, published) = Member::new(restored.driver, restored.state, options, own);
+        Ok(Self {
+            member,
+            published,
+            ids,
+            wal: restored.wal,
+            inbox: Vec::new(),
+            phase: Phase::Idle,
+            next_tick: TICK,
+            idle: false,
+            job: None,
+            done: None,
+            hash: None,
+            mutant,
+            _lock: restored.lock,
+        })
+    }
+
+    /// Puts something into the inbox.
+    pub(super) fn push(&mut self, input: Input<u64>) {
+        self.inbox.push(input);
+    }
+
+    /// When the next tick is due, on the member's clock.
+    pub(super) fn next_tick(&self) -> Duration {
+        self.next_tick
+    }
+
+    /// Whether a turn would do something.
+    pub(super) fn has_work(&self, clock: Duration) -> bool {
+        matches!(self.phase, Phase::Idle)
+            && (!self.inbox.is_empty() || self.member.busy() || clock >= self.next_tick)
+    }
+
+    /// Takes everything that has arrived and does what follows from it, up to the first write.
+    pub(super) fn turn(&mut self, clock: Duration) -> Result<Outcome, Fatal> {
+        for input in std::mem::take(&mut self.inbox) {
+            self.member.step(input)?;
+        }
+        self.tick(clock)?;
+        self.member.advance(clock);
+        self.effects()
+    }
+
+    fn tick(&mut self, clock: Duration) -> Result<(), Fatal> {
+        if clock < self.next_tick {
+            return Ok(());
+        }
+        self.member.step(Input::Tick)?;
+        if std::mem::replace(&mut self.idle, true) {
+            self.wal.sync()?;
+            if self.wal.mark_synced()? {
+                self.wal.sync()?;
+            }
+        }
+        if self.wal.spares_ready() == 0 && self.wal.end().offset >= self.wal.active_bytes() / 4 * 3
+        {
+            match self.wal.prepare_spare(SPARE_BYTES) {
+                Ok(_ready) => {}
+                Err(error) if error.is_no_space() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.next_tick += TICK;
+        if self.next_tick < clock {
+            self.next_tick = clock + TICK;
+        }
+        Ok(())
+    }
+
+    /// The append that waits to be written.
+    pub(super) fn append(&self) -> Option<&Append> {
+        match &self.phase {
+            Phase::Writing(append) => Some(append),
+            _ => None,
+        }
+    }
+
+    /// Writes the append. Without a need to sync it, goes on to the next write.
+    pub(super) fn write(&mut self) -> Result<Outcome, Fatal> {
+        let Phase::Writing(append) = std::mem::replace(&mut self.phase, Phase::Idle) else {
+            return Ok(Outcome::default());
+        };
+        self.idle = false;
+        let positions = match self.wal.append(&append.records, &mut || append.head()) {
+            Ok(positions) => positions,
+            Err(error) if error.is_no_space() => {
+                self.member.append_refused(append);
+                return Ok(Outcome::default());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if self.must_sync(&append) {
+            self.phase = Phase::Syncing {
+                ticket: append.ticket,
+                positions,
+            };
+            return Ok(Outcome {
+                syncs: true,
+                ..Outcome::default()
+            });
+        }
+        self.appended(append.ticket, &positions)
+    }
+
+    fn must_sync(&self, append: &Append) -> bool {
+        let has_entries = append
+            .records
+            .iter()
+            .any(|record| record.kind == ENTRY_RECORD);
+        match self.mutant {
+            Some(Mutant::AckBeforeSync) => false,
+            Some(Mutant::VoteNotSynced) => append.must_sync && has_entries,
+            _ => append.must_sync,
+        }
+    }
+
+    /// Syncs what was written, and goes on to the next write.
+    pub(super) fn sync(&mut self) -> Result<Outcome, Fatal> {
+        let Phase::Syncing { ticket, positions } = std::mem::replace(&mut self.phase, Phase::Idle)
+        else {
+            return Ok(Outcome::default());
+        };
+        self.wal.sync()?;
+        self.appended(ticket, &positions)
+    }
+
+    fn appended(&mut self, ticket: Ticket, positions: &[Position]) -> Result<Outcome, Fatal> {
+        self.member.appended(ticket, positions);
+        let mut outcome = self.effects()?;
+        outcome.durable = true;
+        Ok(outcome)
+    }
+
+    fn effects(&mut self) -> Result<Outcome, Fatal> {
+        let Effects {
+            peers,
+            send,
+            replies,
+            job,
+            hash,
+            append,
+            release_before,
+        } = self.member.effects()?;
+        let outcome = Outcome {
+            peers,
+            send,
+            replies,
+            job: job.is_some(),
+            hash: hash.is_some(),
+            writes: append.is_some(),
+            ..Outcome::default()
+        };
+        if job.is_some() {
+            self.job = job;
+        }
+        if hash.is_some() {
+            self.hash = hash;
+        }
+        if let Some(segment) = release_before {
+            self.wal.release_before(segment)?;
+        }
+        if let Some(append) = append {
+            self.phase = Phase::Writing(append);
+        }
+        Ok(outcome)
+    }
+
+    /// Runs the job. Its end is not known to the member yet.
+    pub(super) fn run_job(&mut self) {
+        self.done = self.job.take().map(Job::run);
+    }
+
+    /// Reports the job's end.
+    pub(super) fn report_job(&mut self) {
+        let done = self.done.take().map(Input::JobDone);
+        self.inbox.extend(done);
+    }
+
+    /// Goes on with the hash. Whether it has ended.
+    pub(super) fn step_hash(&mut self) -> bool {
+        let hashed = self.hash.as_mut().and_then(CompactionHash::step);
+        let ended = hashed.is_some();
+        if ended {
+            // What it has pinned is free.
+            self.hash = None;
+        }
+        self.inbox.extend(hashed.map(Input::HashDone));
+        ended
+    }
+
+    /// Does what the disk was about to do, for a crash in the middle of it.
+    pub(super) fn begin_disk_work(&mut self) {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Writing(append) => {
+                let _crashed = self.wal.append(&append.records, &mut || append.head());
+            }
+            Phase::Syncing { .. } => {
+                let _crashed = self.wal.sync();
+            }
+            Phase::Idle => {}
+        }
+        self.run_job();
+    }
+}

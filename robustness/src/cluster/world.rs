@@ -1,0 +1,259 @@
+//! The world: everything there is, and what happens in it, one event at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use ferrite_server::member::Reply;
+use ferrite_server::peer::Message;
+use ferrite_storage::mvcc::pins::Pin;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::clients::{Client, Records};
+use super::counts::Counts;
+use super::mutant::Mutant;
+use super::network::Network;
+use super::node::{Node, machines};
+use super::oracle::Oracle;
+use super::plan::Plan;
+use super::queue::{Queue, Time};
+use super::request::{Answer, Ask};
+use super::trace::Trace;
+use super::witness::Witness;
+
+/// What happens.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A process does something, if it still lives.
+    Process {
+        at: usize,
+        life: u64,
+        step: Step,
+    },
+    /// A message arrives.
+    Deliver {
+        from: usize,
+        to: usize,
+        lives: (u64, u64),
+        message: Message,
+    },
+    /// A member looks whether it can reach another.
+    Probe {
+        at: usize,
+        peer: usize,
+    },
+    /// A machine starts its process.
+    Boot {
+        at: usize,
+    },
+    /// A client's request arrives at a member.
+    Request {
+        client: usize,
+        number: u64,
+        at: usize,
+        ask: Ask,
+    },
+    /// The answer arrives at the client.
+    Answer {
+        client: usize,
+        number: u64,
+        answer: Answer,
+    },
+    /// A client asks the next thing.
+    Next {
+        client: usize,
+    },
+    /// Something goes wrong.
+    Fault,
+    /// Links stop, or work again.
+    Cut(Vec<(usize, usize)>),
+    Mend(Vec<(usize, usize)>),
+}
+
+/// What a process does.
+#[derive(Debug)]
+pub(super) enum Step {
+    Turn,
+    Write,
+    Sync,
+    Job,
+    Report,
+    Hash,
+    /// It answers a client.
+    Serve {
+        number: u64,
+        reply: Reply,
+        pin: Option<Pin>,
+    },
+}
+
+/// Everything there is.
+pub(super) struct World {
+    pub(super) now: Time,
+    pub(super) plan: Plan,
+    pub(super) queue: Queue<Event>,
+    pub(super) trace: Trace,
+    pub(super) network: Network,
+    pub(super) nodes: Vec<Node>,
+    pub(super) clients: Vec<Client>,
+    pub(super) records: Records,
+    /// Requests that a member works on: by whom, and what.
+    pub(super) asked: BTreeMap<u64, (usize, Ask)>,
+    pub(super) oracle: Oracle,
+    pub(super) witness: Witness,
+    pub(super) counts: Counts,
+    pub(super) rng: StdRng,
+    pub(super) nemesis: StdRng,
+    pub(super) mutant: Option<Mutant>,
+    /// Whether clients ask more.
+    pub(super) load: bool,
+    /// Whether things go wrong.
+    pub(super) chaos: bool,
+}
+
+impl World {
+    pub(super) fn new(plan: Plan, mutant: Option<Mutant>, print: bool) -> Self {
+        let rng = |salt: u64| StdRng::seed_from_u64(plan.seed.wrapping_mul(7919) ^ salt);
+        let nodes = machines(&plan, mutant);
+        let mut world = Self {
+            now: Time::ZERO,
+            queue: Queue::new(),
+            trace: Trace::new(print),
+            network: Network::new(rng(1)),
+            clients: (0..plan.clients).map(|n| Client::new(&plan, n)).collect(),
+            records: Records::default(),
+            asked: BTreeMap::new(),
+            oracle: Oracle::default(),
+            witness: Witness::default(),
+            counts: Counts::default(),
+            rng: rng(2),
+            nemesis: rng(3),
+            mutant,
+            load: true,
+            chaos: true,
+            nodes,
+            plan,
+        };
+        for at in 0..world.nodes.len() {
+            let delay = Duration::from_millis(world.rng.random_range(0..500));
+            world.queue.at(delay, Event::Boot { at });
+        }
+        for client in 0..world.clients.len() {
+            let delay = Duration::from_millis(world.rng.random_range(0..2_000));
+            world.queue.at(delay, Event::Next { client });
+        }
+        world.queue.at(Duration::from_millis(2_500), Event::Fault);
+        world
+    }
+
+    /// Lets everything happen up to `until`.
+    pub(super) fn run_until(&mut self, until: Time) -> anyhow::Result<()> {
+        while let Some((time, event)) = self.queue.pop(until) {
+            self.now = time;
+            self.counts.one("events");
+            self.happen(event)?;
+        }
+        self.now = until;
+        Ok(())
+    }
+
+    fn happen(&mut self, event: Event) -> anyhow::Result<()> {
+        // A process that stands still does nothing; what comes for it waits.
+        let concerned = match &event {
+            Event::Process { at, .. } | Event::Probe { at, .. } | Event::Request { at, .. } => {
+                Some(*at)
+            }
+            Event::Deliver { to, .. } => Some(*to),
+            _ => None,
+        };
+        if let Some(at) = concerned
+            && self.nodes[at].paused > self.now
+        {
+            self.queue.at(self.nodes[at].paused, event);
+            return Ok(());
+        }
+        match event {
+            Event::Process { at, life, step } if self.nodes[at].life == life => {
+                self.process(at, step).with_context(|| format!("m{at}"))
+            }
+            Event::Process { .. } => Ok(()),
+            Event::Deliver {
+                from,
+                to,
+                lives,
+                message,
+            } => {
+                self.deliver(from, to, lives, message);
+                Ok(())
+            }
+            Event::Probe { at, peer } => {
+                self.probe(at, peer);
+                Ok(())
+            }
+            Event::Boot { at } => self.start(at),
+            Event::Request {
+                client,
+                number,
+                at,
+                ask,
+            } => {
+                self.request(client, number, at, ask);
+                Ok(())
+            }
+            Event::Answer {
+                client,
+                number,
+                answer,
+            } => self.answer(client, number, answer),
+            Event::Next { client } => {
+                self.next(client);
+                Ok(())
+            }
+            Event::Fault => {
+                self.fault();
+                Ok(())
+            }
+            Event::Cut(links) => {
+                self.cut(&links);
+                Ok(())
+            }
+            Event::Mend(links) => {
+                self.mend(&links);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn note(&mut self, what: std::fmt::Arguments<'_>) {
+        self.trace.note(self.now, what);
+    }
+
+    pub(super) fn micros(&mut self, range: std::ops::Range<u64>) -> Duration {
+        Duration::from_micros(self.rng.random_range(range))
+    }
+
+    /// Plans a step of a process.
+    pub(super) fn after(&mut self, delay: Duration, at: usize, step: Step) {
+        let life = self.nodes[at].life;
+        self.queue
+            .at(self.now + delay, Event::Process { at, life, step });
+    }
+
+    /// The member that leads, as most see it.
+    pub(super) fn leader(&self) -> Option<usize> {
+        let leads = |node: &Node| {
+            node.shell
+                .as_ref()
+                .is_some_and(|shell| shell.member.is_leader())
+        };
+        let term = |at: &usize| {
+            let published = self.nodes[*at].published();
+            published.map_or(0, |published| Arc::as_ref(published).term())
+        };
+        (0..self.nodes.len())
+            .filter(|at| leads(&self.nodes[*at]))
+            .max_by_key(term)
+    }
+}
