@@ -208,6 +208,15 @@ impl SimMember {
         Ok(())
     }
 
+    /// Says whether another member can be reached.
+    ///
+    /// # Errors
+    /// The member cannot go on.
+    pub fn reachable(&mut self, peer: MemberId, reachable: bool) -> Result<(), Error> {
+        self.member.step(Input::Reachable { peer, reachable })?;
+        Ok(())
+    }
+
     /// Takes what is to be sent to other members.
     pub fn sent(&mut self) -> Vec<(MemberId, Message)> {
         std::mem::take(&mut self.sent)
@@ -252,6 +261,8 @@ impl SimMember {
             let Effects {
                 peers,
                 send,
+                snapshots,
+                install,
                 replies,
                 job,
                 hash,
@@ -259,9 +270,10 @@ impl SimMember {
                 release_before,
             } = self.member.effects()?;
             if let Some(peers) = peers {
-                self.peers = peers;
+                self.peers = peers.peers;
             }
             self.sent.extend(send);
+            assert!(snapshots.is_empty() && !install);
             self.replies.extend(replies);
             if job.is_some() {
                 self.job = job;

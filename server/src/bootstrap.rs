@@ -24,6 +24,7 @@ use ferrite_raft::{Driver, Mark, Metadata, log};
 use ferrite_storage::members;
 use ferrite_storage::page::{self, ConfState, Initial, MetaUpdate, PageFile};
 use ferrite_storage::restore;
+use ferrite_storage::snapshot;
 use ferrite_storage::state::State;
 use sha1::{Digest, Sha1};
 
@@ -132,6 +133,14 @@ pub enum Error {
         /// Why.
         source: ferrite_storage::Error,
     },
+    /// A received snapshot.
+    #[error("snapshot beside {}: {source}", path.display())]
+    Snapshot {
+        /// The page file in use.
+        path: PathBuf,
+        /// Why.
+        source: snapshot::Error,
+    },
     /// The log.
     #[error("log {}: {source}", path.display())]
     Log {
@@ -140,6 +149,11 @@ pub enum Error {
         /// Why.
         source: ferrite_raft::Error,
     },
+}
+
+/// Where the page file is.
+pub fn page_path(options: &Options) -> PathBuf {
+    options.data_dir.join("member").join("snap").join("db")
 }
 
 /// The id of a member: the first 8 bytes of SHA-1 over its sorted peer URLs and the cluster token
@@ -187,7 +201,7 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
     let lock = lock(disk, &options.data_dir, &member_dir.join("lock"))?;
     refuse_foreign(disk, &wal_dir)?;
 
-    let page_path = snap_dir.join("db");
+    let page_path = page_path(options);
     let storage = |source: ferrite_storage::Error| Error::Storage {
         path: page_path.clone(),
         source,
@@ -199,6 +213,7 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
 
     let has_log = Wal::exists(disk.as_ref(), &wal_dir).map_err(dir_error(&wal_dir))?;
     page::remove_remains(disk, &page_path).map_err(|e| storage(e.into()))?;
+    settle_snapshot(disk, options, &wal_dir, has_log)?;
     let has_page = disk.exists(&page_path).map_err(dir_error(&page_path))?;
     let page = match (has_log, has_page) {
         (true, true) => {
@@ -278,6 +293,33 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
         wal: recovered.wal,
         lock,
     })
+}
+
+/// Completes, or gives up, the installation of a snapshot that a crash has cut off.
+fn settle_snapshot(
+    disk: &Arc<dyn Disk>,
+    options: &Options,
+    wal_dir: &Path,
+    has_log: bool,
+) -> Result<(), Error> {
+    let path = page_path(options);
+    let failed = |error: snapshot::Error| Error::Snapshot {
+        path: path.clone(),
+        source: error,
+    };
+    let undecided = snapshot::awaits_decision(disk, &path).map_err(failed)?;
+    let mark = match undecided && has_log {
+        true => log::recover(Arc::clone(disk), wal_dir, &log_options(options))
+            .map(|recovered| recovered.log.mark().index)
+            .map_err(|source| Error::Log {
+                path: wal_dir.to_path_buf(),
+                source,
+            })?,
+        false => 0,
+    };
+    snapshot::settle(disk, &path, mark, &options.page)
+        .map(drop)
+        .map_err(failed)
 }
 
 /// Recovers the log, and the state from the page file: at the same time if the file has many rows.

@@ -19,6 +19,7 @@ pub mod logging;
 pub mod member;
 pub mod metrics;
 pub mod peer;
+mod peering;
 pub mod quota;
 pub mod request_id;
 pub mod serve;

@@ -32,9 +32,13 @@ impl Cluster {
             let member = SimMember::boot_as(&disk, 1, &bootstrap, options).unwrap();
             (member.member().state().member_id(), member)
         });
-        Self {
-            members: members.collect(),
+        let mut members: BTreeMap<MemberId, SimMember> = members.collect();
+        for member in members.values_mut() {
+            for peer in member.peers().to_vec() {
+                member.reachable(peer.id, true).unwrap();
+            }
         }
+        Self { members }
     }
 
     /// Delivers messages until there are none.

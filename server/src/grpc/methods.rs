@@ -162,7 +162,7 @@ mod tests {
                 other => panic!("{service}/{method}: {other:?}"),
             }
         }
-        assert_eq!(seen.len(), 25);
+        assert_eq!(seen.len(), 20);
         assert_eq!(
             not_built_error(Method::MaintenanceSnapshot).message(),
             "etcdserver: Maintenance/Snapshot is not built yet"

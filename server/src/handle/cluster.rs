@@ -6,8 +6,9 @@ use ferrite_api::Error as ApiError;
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::membershippb::{Member, RaftAttributes};
 use ferrite_api::types::MemberId;
-use ferrite_storage::membership::{MembershipAction, MembershipChange};
+use ferrite_storage::membership::{MAX_CHANGE_BYTES, MembershipAction, MembershipChange};
 
+use super::questions::{Answer, Question};
 use super::{Handle, mixed_up};
 use crate::bootstrap;
 use crate::config::Url;
@@ -107,7 +108,28 @@ impl Handle {
         &self,
         request: pb::MemberPromoteRequest,
     ) -> Result<pb::MemberPromoteResponse, Error> {
-        let id = MemberId::new(request.id);
+        let leader = self.leader();
+        if leader == 0 {
+            return Err(ApiError::NoLeader.into());
+        }
+        if self.leads() {
+            return self.promote_here(request.id).await;
+        }
+        let question = Question::Promote(request.id);
+        let patience = self.inner.limits.request_timeout;
+        match self.ask_leader(leader, question, patience).await? {
+            Some(Answer::Promoted(mut response)) => {
+                response.header = Some(self.header(0));
+                Ok(response)
+            }
+            Some(_) => Err(mixed_up()),
+            None => Err(ApiError::Timeout.into()),
+        }
+    }
+
+    /// As [`Handle::member_promote`], on the leader.
+    pub(super) async fn promote_here(&self, id: u64) -> Result<pb::MemberPromoteResponse, Error> {
+        let id = MemberId::new(id);
         self.await_applied().await?;
         let members = self
             .change_members(MembershipAction::Promote { id })
@@ -140,6 +162,9 @@ impl Handle {
             request: self.inner.ids.next(),
             action,
         };
+        if change.encode().len() > MAX_CHANGE_BYTES {
+            return Err(ApiError::RequestTooLarge.into());
+        }
         match self
             .ask(|waiter| Input::ChangeMembers { change, waiter })
             .await?

@@ -18,6 +18,7 @@ use ferrite_storage::leases::NO_LEASE;
 use tokio::sync::oneshot;
 use tonic::Code;
 
+use super::questions::{Answer, Question};
 use super::{Handle, mixed_up};
 use crate::error::Error;
 use crate::lessor::{Lookup, Renewal};
@@ -111,6 +112,26 @@ impl Handle {
         &self,
         request: pb::LeaseTimeToLiveRequest,
     ) -> Result<pb::LeaseTimeToLiveResponse, Error> {
+        if self.leads() || self.leader() == 0 {
+            return self.time_to_live_here(request).await;
+        }
+        let question = Question::TimeToLive(request);
+        let patience = self.inner.limits.request_timeout;
+        match self.ask_leader(self.leader(), question, patience).await? {
+            Some(Answer::TimeToLive(mut response)) => {
+                response.header = Some(self.header(self.inner.published.view().revision));
+                Ok(response)
+            }
+            Some(_) => Err(mixed_up()),
+            None => Err(ApiError::LeaderChanged.into()),
+        }
+    }
+
+    /// As [`Handle::lease_time_to_live`], on the leader.
+    pub(super) async fn time_to_live_here(
+        &self,
+        request: pb::LeaseTimeToLiveRequest,
+    ) -> Result<pb::LeaseTimeToLiveResponse, Error> {
         self.await_applied().await?;
         let id = LeaseId::new(request.id);
         let keys = if request.keys {
@@ -149,41 +170,23 @@ impl Handle {
         }
     }
 
-    /// Renews a lease: its time to live, 0 if there is none.
+    /// Renews a lease, at whoever leads: its time to live, 0 if there is none.
     async fn renew(&self, id: LeaseId) -> Result<i64, Error> {
         let give_up = Instant::now() + self.inner.limits.request_timeout;
         loop {
-            if self.leader() == self.inner.member_id.get() {
-                self.confirm_leadership().await?;
-                let mut fate = None;
-                let renewal = {
-                    let mut lessor = self.inner.lessor.lock();
-                    lessor.renew(self.inner.clock.now(), id, || {
-                        let (waiter, decided) = oneshot::channel();
-                        fate = Some(decided);
-                        waiter
-                    })
-                };
-                match renewal {
-                    Renewal::Renewed { ttl } => {
-                        self.inner.metrics.lease.renewed.inc();
-                        return Ok(ttl);
-                    }
-                    Renewal::Unknown => return Ok(0),
-                    Renewal::Checkpointed => {
-                        self.take_back_checkpoint(id).await?;
-                        continue;
-                    }
-                    Renewal::Ended => {
-                        // Dropped when the lease is revoked, or decided elsewhere.
-                        if let Some(fate) = fate
-                            && let Ok(Reply::Failed(error)) = fate.await
-                        {
-                            return Err(error);
-                        }
-                        continue;
-                    }
-                    Renewal::NotPrimary => {}
+            let leader = self.leader();
+            if leader == self.inner.member_id.get() {
+                if let Some(ttl) = self.renew_here(id).await? {
+                    return Ok(ttl);
+                }
+            } else if leader != 0 {
+                let left = give_up.saturating_duration_since(Instant::now());
+                let question = Question::Renew(id.get());
+                if let Some(answer) = self.ask_leader(leader, question, left).await? {
+                    return match answer {
+                        Answer::Renewed(ttl) => Ok(ttl),
+                        _ => Err(mixed_up()),
+                    };
                 }
             }
             // Leading, and not done with earlier terms; or nobody leads; or this is the end.
@@ -198,6 +201,40 @@ impl Handle {
                 return Err(error.into());
             }
             tokio::time::sleep(LEADER_PAUSE).await;
+        }
+    }
+
+    /// Renews a lease, as the leader: its time to live, 0 if there is none; `None` if this member's
+    /// lessor is not primary.
+    pub(super) async fn renew_here(&self, id: LeaseId) -> Result<Option<i64>, Error> {
+        loop {
+            self.confirm_leadership().await?;
+            let mut fate = None;
+            let renewal = {
+                let mut lessor = self.inner.lessor.lock();
+                lessor.renew(self.inner.clock.now(), id, || {
+                    let (waiter, decided) = oneshot::channel();
+                    fate = Some(decided);
+                    waiter
+                })
+            };
+            match renewal {
+                Renewal::Renewed { ttl } => {
+                    self.inner.metrics.lease.renewed.inc();
+                    return Ok(Some(ttl));
+                }
+                Renewal::Unknown => return Ok(Some(0)),
+                Renewal::NotPrimary => return Ok(None),
+                Renewal::Checkpointed => self.take_back_checkpoint(id).await?,
+                Renewal::Ended => {
+                    // Dropped when the lease is revoked, or decided elsewhere.
+                    if let Some(fate) = fate
+                        && let Ok(Reply::Failed(error)) = fate.await
+                    {
+                        return Err(error);
+                    }
+                }
+            }
         }
     }
 

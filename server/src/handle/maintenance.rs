@@ -13,7 +13,7 @@ use tonic::Code;
 
 use super::{Handle, Inner, mixed_up, signed};
 use crate::error::Error;
-use crate::member::Cluster;
+use crate::member::{Cluster, Published};
 use crate::metrics::{ETCD_VERSION, RequestKind};
 
 /// How often a hash is begun again because a compaction has overtaken it. Each time takes the
@@ -29,6 +29,17 @@ pub struct Versions {
     pub cluster: Option<String>,
     /// The storage schema version, `3.7.0`, once known.
     pub storage: Option<String>,
+}
+
+impl Versions {
+    pub(crate) fn of(published: &Published) -> Self {
+        let storage = published.view().page.meta().storage_version;
+        Self {
+            server: ETCD_VERSION.to_owned(),
+            cluster: published.cluster().version.clone(),
+            storage: Some(storage).filter(|version| !version.is_empty()),
+        }
+    }
 }
 
 impl Handle {
@@ -186,13 +197,7 @@ impl Handle {
 
     /// The three versions.
     pub fn versions(&self) -> Versions {
-        let published = &self.inner.published;
-        let storage = published.view().page.meta().storage_version;
-        Versions {
-            server: ETCD_VERSION.to_owned(),
-            cluster: published.cluster().version.clone(),
-            storage: Some(storage).filter(|version| !version.is_empty()),
-        }
+        Versions::of(&self.inner.published)
     }
 
     /// A read of the local state that succeeds if the store can be read (livez, readyz).

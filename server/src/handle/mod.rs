@@ -11,6 +11,7 @@ mod kv;
 mod lease;
 mod list;
 mod maintenance;
+mod questions;
 pub mod range_stream;
 mod readers;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use crate::error::Error;
 use crate::lessor::Lessor;
 use crate::member::{Applied, Input, Published, Reply};
 use crate::metrics::{Metrics, RequestKind};
+use crate::peer::Peers;
 use crate::quota::Quota;
 use crate::request_id::RequestIds;
 use crate::shell::{Clock, Inbox, Waiter};
@@ -91,6 +93,8 @@ pub(crate) struct Inner {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) watching: Watching,
     pub(crate) readers: Readers,
+    /// The other members; `None` where there can be none.
+    pub(crate) peers: Option<Peers>,
 }
 
 impl Handle {

@@ -35,6 +35,11 @@ impl Links {
         }
     }
 
+    /// Whether a peer can be reached now.
+    pub(super) fn is_up(&self, peer: MemberId) -> bool {
+        self.since.contains_key(&peer)
+    }
+
     /// Whether a peer has been reachable since that tick.
     pub(super) fn held_since(&self, peer: MemberId, tick: u64) -> bool {
         self.since.get(&peer).is_some_and(|since| *since <= tick)

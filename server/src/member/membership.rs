@@ -92,13 +92,33 @@ impl<T> Member<T> {
 
     /// Whether a learner has nine tenths of what the leader has, which only the leader knows. (A voter
     /// has: that it is none is found when the change is applied.)
-    fn caught_up(&self, _id: MemberId) -> Result<(), ferrite_api::Error> {
-        Ok(())
+    fn caught_up(&self, id: MemberId) -> Result<(), ferrite_api::Error> {
+        if !self.is_leader() {
+            return Err(ferrite_api::Error::NotLeader);
+        }
+        let progress = self.driver.progress();
+        let matched = |id: MemberId| {
+            let of = progress.iter().find(|progress| progress.id == id.get());
+            of.map(|progress| progress.matched)
+        };
+        let learner = matched(id).ok_or(ferrite_api::Error::MemberNotFound)?;
+        let leader = matched(self.state.member_id()).unwrap_or(0);
+        match learner.saturating_mul(10) < leader.saturating_mul(9) {
+            true => Err(ferrite_api::Error::LearnerNotReady),
+            false => Ok(()),
+        }
     }
 
     /// Gives raft the changes that wait, as this member leads.
     pub(super) fn propose_changes(&mut self) {
+        let term = self.driver.status().term;
         while let Some(proposal) = self.queue.changes().front() {
+            if proposal.is_stale(term) {
+                if let Some(proposal) = self.queue.changes().pop_front() {
+                    self.give_up(&proposal);
+                }
+                continue;
+            }
             let change = MembershipChange::decode(&proposal.payload);
             let context = proposal.payload.clone();
             let proposed = match change {
@@ -110,7 +130,12 @@ impl<T> Member<T> {
                 Err(error) => Err(ProposeError::InvalidChange(error.to_string())),
             };
             match proposed {
-                Ok(()) => {}
+                Ok(()) => {
+                    if let Some(proposal) = self.queue.changes().pop_front() {
+                        self.left(term, proposal);
+                    }
+                    continue;
+                }
                 // This member is to be removed: somebody else leads first, and proposes it.
                 Err(ProposeError::Dropped(DropReason::RemovesLeader)) => {
                     self.hand_over();
@@ -185,7 +210,7 @@ impl<T> Member<T> {
 
     /// Whether this member was removed from the cluster: it takes part no more.
     pub fn is_removed(&self) -> bool {
-        self.driver.status().removed
+        self.told_removed || self.driver.status().removed
     }
 }
 

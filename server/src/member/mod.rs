@@ -25,9 +25,10 @@ mod membership;
 mod proposals;
 mod published;
 mod reads;
+mod snapshots;
 mod waiters;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,7 @@ use ferrite_storage::membership::MembershipChange;
 use ferrite_storage::mvcc::pins::Pin;
 use ferrite_storage::mvcc::view::View;
 use ferrite_storage::page;
+use ferrite_storage::snapshot::{self, Export};
 use ferrite_storage::state::State;
 use parking_lot::Mutex;
 use tonic::Code;
@@ -57,11 +59,13 @@ use leases::LeaseChange;
 use links::Links;
 use proposals::{Origin, Proposal, Queue};
 use reads::Reads;
+use snapshots::Installing;
 use waiters::{Expired, Waiters};
 
 pub use hashes::Hashes;
 pub use leases::LeaseCounts;
 pub use published::{Cluster, Published, Roots};
+pub use snapshots::{Incoming, Outgoing};
 
 /// Index keys that one step prunes after a compaction: well under a millisecond.
 const PRUNE_KEYS: usize = 256;
@@ -156,6 +160,33 @@ pub enum Input<T> {
         /// Who waits.
         waiter: T,
     },
+    /// A leader wants to send a snapshot. Answered with [`Reply::Done`] if its content is wanted.
+    SnapshotOffered {
+        /// What consensus says of it.
+        message: Bytes,
+        /// Who waits.
+        waiter: T,
+    },
+    /// The content of a snapshot was received. Answered with [`Reply::Done`] when it is this member's
+    /// state, with [`Reply::Discard`] if it was not needed any more.
+    SnapshotReceived {
+        /// The snapshot.
+        snapshot: Incoming,
+        /// Who waits.
+        waiter: T,
+    },
+    /// What became of [`Effects::snapshots`].
+    SnapshotSent {
+        /// The member that needs it.
+        to: MemberId,
+        /// Whether it has it now.
+        taken: bool,
+    },
+    /// Another member says that this one was removed from the cluster.
+    Removed {
+        /// The other one.
+        by: MemberId,
+    },
     /// A job has ended.
     JobDone(Done),
     /// The hash of a compaction has ended.
@@ -173,6 +204,8 @@ pub enum Reply {
     LeaseKeys(Option<Vec<Bytes>>),
     /// What was asked for has happened.
     Done,
+    /// The content of the snapshot is not needed.
+    Discard,
     /// The request has failed, or its outcome is not known here.
     Failed(Error),
 }
@@ -188,15 +221,28 @@ pub struct Applied {
     pub pin: Option<Pin>,
 }
 
+/// The other members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Others {
+    /// Those that are members now.
+    pub peers: Vec<Peer>,
+    /// Those that were, and will not be again.
+    pub removed: Vec<MemberId>,
+}
+
 /// What the owner has to do, in the order of the fields.
 #[derive(Debug)]
 pub struct Effects<T> {
     /// Who the other members are, if that has changed.
-    pub peers: Option<Vec<Peer>>,
+    pub peers: Option<Others>,
     /// Messages to other members.
     pub send: Vec<(MemberId, Message)>,
+    /// Snapshots to be sent to other members.
+    pub snapshots: Vec<Outgoing>,
     /// Clients to answer.
     pub replies: Vec<(T, Reply)>,
+    /// Put the received page file in the place of the one in use, then [`Member::installed`].
+    pub install: bool,
     /// A job to run.
     pub job: Option<Job>,
     /// A hash to compute, in steps beside the jobs.
@@ -219,6 +265,9 @@ pub enum Fatal {
     /// The log.
     #[error(transparent)]
     Wal(#[from] ferrite_disk::wal::Error),
+    /// A received snapshot could not be put in place.
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::Error),
     /// A committed entry that this build cannot apply.
     #[error("raft entry {index}: {why}")]
     Entry {
@@ -259,6 +308,18 @@ pub struct Member<T> {
     links: Links,
     /// The other members have changed, and the owner does not know it yet.
     peers_changed: bool,
+    /// States that are offered to followers.
+    exports: BTreeMap<u64, Export>,
+    snapshots: Vec<Outgoing>,
+    installing: Option<Installing<T>>,
+    /// The owner is to put a page file in place.
+    place: bool,
+    job_running: bool,
+    hash_running: bool,
+    /// The hash that is running is one of a state that was replaced.
+    hash_stale: bool,
+    /// Another member has said that this one was removed.
+    told_removed: bool,
     /// The member does not introduce itself before this tick: an attempt is on its way.
     introduce_at: u64,
     /// The term in which this member leads and has applied an entry.
@@ -311,6 +372,14 @@ impl<T> Member<T> {
             transfers: Vec::new(),
             links: Links::default(),
             peers_changed: true,
+            exports: BTreeMap::new(),
+            snapshots: Vec::new(),
+            installing: None,
+            place: false,
+            job_running: false,
+            hash_running: false,
+            hash_stale: false,
+            told_removed: false,
             introduce_at: 0,
             leading: None,
             last_checkpoint: 0,
@@ -376,6 +445,15 @@ impl<T> Member<T> {
                 self.answer_compactions();
             }
             Input::LeaseKeys { id, waiter } => self.lease_keys(id, waiter),
+            Input::SnapshotOffered { message, waiter } => self.snapshot_offered(&message, waiter),
+            Input::SnapshotReceived { snapshot, waiter } => {
+                self.snapshot_received(snapshot, waiter);
+            }
+            Input::SnapshotSent { to, taken } => self.driver.report_snapshot(to.get(), taken),
+            Input::Removed { by } => {
+                tracing::warn!(%by, "another member says that this one was removed from the cluster");
+                self.told_removed = true;
+            }
             Input::JobDone(done) => self.job_done(done)?,
             Input::HashDone(hashed) => self.hash_done(hashed),
         }
@@ -388,6 +466,7 @@ impl<T> Member<T> {
     /// # Errors
     /// The member cannot go on.
     pub fn effects(&mut self) -> Result<Effects<T>, Fatal> {
+        self.install();
         self.propose_queued();
         self.begin_round();
         while self.driver.has_effects() {
@@ -401,9 +480,11 @@ impl<T> Member<T> {
         Ok(Effects {
             peers,
             send: std::mem::take(&mut self.send),
+            snapshots: std::mem::take(&mut self.snapshots),
             replies: std::mem::take(&mut self.replies),
-            job: self.job.take(),
-            hash: self.state.next_hash(),
+            install: std::mem::take(&mut self.place),
+            job: self.next_job(),
+            hash: self.next_hash(),
             release_before: self.next_release(),
             append: self.next_append(),
         })
@@ -482,7 +563,7 @@ impl<T> Member<T> {
                     tracing::debug!(%from, %error, "a message of a peer was not taken");
                 }
             }
-            Message::Propose(proposals) => self.take_forwarded(from, proposals),
+            Message::Propose { term, proposals } => self.take_forwarded(from, term, proposals),
             Message::Refused(ids) => self.take_back(&ids),
             Message::ReadIndex { number } => self.read_index_for(from, number),
             Message::ReadIndexAnswer { number, index } => self.read_index_answered(number, index),
@@ -500,18 +581,19 @@ impl<T> Member<T> {
         }
     }
 
-    /// The other members.
-    fn peers(&self) -> Vec<Peer> {
-        let own = self.state.member_id();
-        let members = self.state.members().iter();
-        let peers = members.map(|member| Peer {
+    fn peers(&self) -> Others {
+        let (own, members) = (self.state.member_id(), self.state.members());
+        let peers = members.iter().map(|member| Peer {
             id: MemberId::new(member.id),
             urls: member
                 .raft_attributes
                 .as_ref()
                 .map_or_else(Vec::new, |raft| raft.peer_urls.clone()),
         });
-        peers.filter(|peer| peer.id != own).collect()
+        Others {
+            peers: peers.filter(|peer| peer.id != own).collect(),
+            removed: members.removed().collect(),
+        }
     }
 
     fn drive(&mut self) -> Result<(), Fatal> {
@@ -528,6 +610,11 @@ impl<T> Member<T> {
             self.leadership_changed(leadership);
         }
         self.apply(effects.committed)?;
+        if effects.install.is_some() {
+            self.place();
+        }
+        self.export(effects.snapshots_wanted);
+        self.send_snapshots(effects.snapshots);
         self.publish_raft();
         self.answer_confirmed();
         Ok(())
@@ -540,6 +627,7 @@ impl<T> Member<T> {
         let cluster_changes = self.state.cluster_changes();
         let allocated = self.state.store().page().sizes().allocated;
         let (mut results, mut leases) = (Vec::new(), Vec::new());
+        let term_before = self.state.applied_term().get();
         for entry in committed {
             // Raft hands out entries from the consistent index on; a replay below it is skipped.
             if entry.index <= self.state.applied().get() {
@@ -560,6 +648,9 @@ impl<T> Member<T> {
             }
         }
         self.driver.applied(last.0);
+        if last.1 > term_before {
+            self.propose_lost(last.1);
+        }
         self.published
             .set_view(self.state.view(), self.state.applied().get());
         if self.state.cluster_changes() != cluster_changes {
@@ -626,13 +717,34 @@ impl<T> Member<T> {
     }
 
     fn want_job(&mut self, reason: Reason) {
-        // After a full disk only time brings the next attempt.
-        if self.job.is_none() && (!self.page_full || reason == Reason::Aged) {
+        // A state that is to be replaced needs no checkpoint. After a full disk only time brings the
+        // next attempt.
+        if self.installing.is_none()
+            && self.job.is_none()
+            && (!self.page_full || reason == Reason::Aged)
+        {
             self.job = self.state.next_job(&self.options.checkpoint, reason);
         }
     }
 
+    fn next_job(&mut self) -> Option<Job> {
+        let job = self.job.take();
+        self.job_running |= job.is_some();
+        job
+    }
+
+    fn next_hash(&mut self) -> Option<CompactionHash> {
+        // One of a state that was replaced must be back before the next one begins.
+        if self.hash_running {
+            return None;
+        }
+        let hash = self.state.next_hash();
+        self.hash_running = hash.is_some();
+        hash
+    }
+
     fn job_done(&mut self, done: Done) -> Result<(), Fatal> {
+        self.job_running = false;
         let finished = match self.state.finish_job(done) {
             Ok(finished) => finished,
             Err(error @ page::Error::NoSpace { .. }) => {
@@ -672,6 +784,10 @@ impl<T> Member<T> {
     }
 
     fn hash_done(&mut self, hashed: Hashed) {
+        self.hash_running = false;
+        if std::mem::take(&mut self.hash_stale) {
+            return;
+        }
         match self.state.finish_hash(hashed) {
             Ok(Some(hash)) => {
                 tracing::info!(

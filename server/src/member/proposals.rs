@@ -1,8 +1,11 @@
 //! Proposals on their way to the log: into it on the leader, to the leader on others.
 //!
-//! A proposal enters the log at most once. It is in this member's queue, or given to raft, or in a
-//! message to the leader. From the message it comes back only if the leader says that it has not
-//! taken it ([`Message::Refused`]) and will not; if that never comes, its outcome is unknown.
+//! A proposal enters the log at most once. It is in a queue, or it left for the log of one term: given
+//! to raft by the leader of that term, or sent to it. There it is refused ([`Message::Refused`]), or
+//! enters the log, or is lost. As soon as an entry of a later term is applied here, it is known which:
+//! terms in a log never go back, so what has no result by then is in no log, and is proposed again.
+//! (etcd lets such requests run into their timeout.) After a snapshot nothing is known; then only the
+//! timeout ends them.
 
 use std::collections::VecDeque;
 
@@ -31,13 +34,28 @@ pub(super) struct Proposal {
     pub(super) origin: Origin,
 }
 
+impl Proposal {
+    /// Whether it is for the log of another term only.
+    pub(super) fn is_stale(&self, term: u64) -> bool {
+        match self.origin {
+            Origin::Here => false,
+            Origin::Peer { term: of, .. } | Origin::Leader { term: of, .. } => of != term,
+        }
+    }
+}
+
 /// Where a proposal comes from, and so what becomes of it when this member does not lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// A client of this member, or the member itself: it goes to the leader.
     Here,
-    /// Another member: it goes back there.
-    Peer(MemberId),
+    /// Another member, for the log of this term: in another one it goes back there.
+    Peer {
+        /// The member.
+        from: MemberId,
+        /// The term.
+        term: u64,
+    },
     /// This member as the leader of a term: it is dropped. Such a proposal is good for that term
     /// only: what the leader saw may not be true any more (etcd #15247).
     Leader {
@@ -122,8 +140,8 @@ impl<T> Member<T> {
     }
 
     /// Proposals that another member has sent to its leader.
-    pub(super) fn take_forwarded(&mut self, from: MemberId, proposals: Vec<Forwarded>) {
-        if !self.is_leader() {
+    pub(super) fn take_forwarded(&mut self, from: MemberId, term: u64, proposals: Vec<Forwarded>) {
+        if !self.is_leader() || self.driver.status().term != term {
             let ids = proposals.iter().map(|proposal| proposal.id).collect();
             self.say(from, Message::Refused(ids));
             return;
@@ -133,7 +151,7 @@ impl<T> Member<T> {
                 id: proposal.id,
                 changes_members: proposal.changes_members,
                 payload: proposal.payload,
-                origin: Origin::Peer(from),
+                origin: Origin::Peer { from, term },
             });
         }
     }
@@ -164,17 +182,18 @@ impl<T> Member<T> {
     }
 
     fn propose_entries(&mut self) {
+        let term = self.driver.status().term;
         while let Some(proposal) = self.queue.entries.front() {
             let id = proposal.id;
-            if let Origin::Leader { term, .. } = proposal.origin
-                && self.driver.status().term != term
-            {
+            if proposal.is_stale(term) {
                 self.give_up_first();
                 continue;
             }
             match self.driver.propose(proposal.payload.clone()) {
                 Ok(()) => {
-                    self.queue.entries.pop_front();
+                    if let Some(proposal) = self.queue.entries.pop_front() {
+                        self.left(term, proposal);
+                    }
                 }
                 Err(error @ (ProposeError::TooLarge { .. } | ProposeError::Stopped)) => {
                     self.give_up_first();
@@ -204,6 +223,12 @@ impl<T> Member<T> {
 
     /// Another member leads: what this member's clients want goes there, the rest is given up.
     fn forward(&mut self, leader: MemberId) {
+        if !self.links.is_up(leader) {
+            // It would be lost. The link comes back, or another leader.
+            self.keep_own();
+            return;
+        }
+        let term = self.driver.status().term;
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for proposal in self.queue.take_all() {
             if proposal.origin != Origin::Here {
@@ -211,7 +236,8 @@ impl<T> Member<T> {
                 continue;
             }
             if bytes > 0 && bytes + proposal.payload.len() > FORWARD_BYTES {
-                self.say(leader, Message::Propose(std::mem::take(&mut batch)));
+                let proposals = std::mem::take(&mut batch);
+                self.say(leader, Message::Propose { term, proposals });
                 bytes = 0;
             }
             bytes += proposal.payload.len();
@@ -220,10 +246,26 @@ impl<T> Member<T> {
                 changes_members: proposal.changes_members,
                 payload: proposal.payload.clone(),
             });
-            self.waiters.forwarded(proposal);
+            self.left(term, proposal);
         }
         if !batch.is_empty() {
-            self.say(leader, Message::Propose(batch));
+            let proposals = batch;
+            self.say(leader, Message::Propose { term, proposals });
+        }
+    }
+
+    /// A proposal has left for the log of a term.
+    pub(super) fn left(&mut self, term: u64, proposal: Proposal) {
+        if proposal.origin == Origin::Here {
+            self.waiters.sent(term, proposal);
+        }
+    }
+
+    /// The first entry of a term has been applied: what was proposed in earlier ones, and has no
+    /// result, is in no log. It is proposed again.
+    pub(super) fn propose_lost(&mut self, term: u64) {
+        for proposal in self.waiters.lost(term) {
+            self.queue.push(proposal);
         }
     }
 
@@ -279,7 +321,7 @@ impl<T> Member<T> {
     /// A proposal that did not reach the log, and will not from here: its origin learns it.
     pub(super) fn give_up(&mut self, proposal: &Proposal) {
         match proposal.origin {
-            Origin::Peer(from) => self.say(from, Message::Refused(vec![proposal.id])),
+            Origin::Peer { from, .. } => self.say(from, Message::Refused(vec![proposal.id])),
             Origin::Leader {
                 revokes: Some(lease),
                 ..

@@ -18,8 +18,15 @@ pub(super) struct Waiters<T> {
 #[derive(Debug)]
 struct Waiting<T> {
     waiter: T,
-    /// What was sent to the leader, in case it says that it did not take it.
-    forwarded: Option<Proposal>,
+    /// The proposal, once it left for the log of a term.
+    sent: Option<Sent>,
+}
+
+/// A proposal that entered the log in this term, or never does.
+#[derive(Debug)]
+struct Sent {
+    term: u64,
+    proposal: Proposal,
 }
 
 /// A waiter whose time is up.
@@ -46,8 +53,7 @@ impl<T> Waiters<T> {
                 .back()
                 .is_none_or(|(last, _)| *last <= deadline)
         );
-        let forwarded = None;
-        let waiting = Waiting { waiter, forwarded };
+        let waiting = Waiting { waiter, sent: None };
         let twice = self.by_id.insert(id, waiting);
         assert!(twice.is_none(), "request {id} is proposed twice");
         self.deadlines.push_back((deadline, id));
@@ -58,16 +64,41 @@ impl<T> Waiters<T> {
         self.by_id.remove(&id).map(|waiting| waiting.waiter)
     }
 
-    /// Keeps a proposal that goes to the leader, for as long as somebody waits for it.
-    pub(super) fn forwarded(&mut self, proposal: Proposal) {
+    /// Keeps a proposal that goes to the log of a term, for as long as somebody waits for it.
+    pub(super) fn sent(&mut self, term: u64, proposal: Proposal) {
         if let Some(waiting) = self.by_id.get_mut(&proposal.id) {
-            waiting.forwarded = Some(proposal);
+            waiting.sent = Some(Sent { term, proposal });
         }
     }
 
-    /// Takes a proposal back that the leader has refused.
+    /// Takes a proposal back that the leader of its term has refused.
     pub(super) fn refused(&mut self, id: RequestId) -> Option<Proposal> {
-        self.by_id.get_mut(&id)?.forwarded.take()
+        self.by_id
+            .get_mut(&id)?
+            .sent
+            .take()
+            .map(|sent| sent.proposal)
+    }
+
+    /// Takes back the proposals of terms before this one, oldest first. An entry of `term` has been
+    /// applied, so no older one can be: what was proposed earlier and has no result is not in the log.
+    pub(super) fn lost(&mut self, term: u64) -> Vec<Proposal> {
+        let mut lost = Vec::new();
+        for (_, id) in &self.deadlines {
+            if let Some(waiting) = self.by_id.get_mut(id)
+                && let Some(sent) = waiting.sent.take_if(|sent| sent.term < term)
+            {
+                lost.push(sent.proposal);
+            }
+        }
+        lost
+    }
+
+    /// Forgets all proposals: a snapshot may hold their effects, so their outcome is not known.
+    pub(super) fn forget(&mut self) {
+        for waiting in self.by_id.values_mut() {
+            waiting.sent = None;
+        }
     }
 
     /// Takes a waiter whose deadline is at or before `now`.
@@ -105,7 +136,35 @@ impl<T> Waiters<T> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
+    use super::super::proposals::Origin;
     use super::*;
+
+    #[test]
+    fn proposals_of_older_terms_come_back_once_and_in_order() {
+        let mut waiters = Waiters::new();
+        for id in 1..=4 {
+            waiters.add(RequestId::new(id), 10, id);
+        }
+        for (id, term) in [(3, 5), (1, 5), (2, 6)] {
+            let proposal = Proposal {
+                id: RequestId::new(id),
+                changes_members: false,
+                payload: Bytes::new(),
+                origin: Origin::Here,
+            };
+            waiters.sent(term, proposal);
+        }
+        let ids = |lost: Vec<Proposal>| -> Vec<u64> {
+            lost.iter().map(|proposal| proposal.id.get()).collect()
+        };
+        assert_eq!(ids(waiters.lost(5)), [0; 0]);
+        assert_eq!(ids(waiters.lost(6)), [1, 3]);
+        assert_eq!(ids(waiters.lost(6)), [0; 0]);
+        waiters.forget();
+        assert_eq!((ids(waiters.lost(9)), waiters.len()), (vec![], 4));
+    }
 
     #[test]
     fn waiters_expire_in_order_and_only_once() {

@@ -9,8 +9,14 @@ use ferrite_api::types::RequestId;
 pub enum Message {
     /// Consensus; opaque here.
     Raft(Bytes),
-    /// Proposals of a member that does not lead, for the leader's log.
-    Propose(Vec<Forwarded>),
+    /// Proposals of a member that does not lead, for the log of the leader of that term and nobody
+    /// else's.
+    Propose {
+        /// The term.
+        term: u64,
+        /// The proposals.
+        proposals: Vec<Forwarded>,
+    },
     /// These proposals did not enter the log, and never will by the message that brought them.
     Refused(Vec<RequestId>),
     /// Asks the leader for a read index. The number is the asker's own.
@@ -60,8 +66,9 @@ impl Message {
                 out.put_u8(RAFT);
                 out.put_slice(bytes);
             }
-            Message::Propose(proposals) => {
+            Message::Propose { term, proposals } => {
                 out.put_u8(PROPOSE);
+                out.put_u64_le(*term);
                 for proposal in proposals {
                     out.put_u64_le(proposal.id.get());
                     out.put_u8(u8::from(proposal.changes_members));
@@ -91,10 +98,12 @@ impl Message {
     pub fn encoded_len(&self) -> usize {
         1 + match self {
             Message::Raft(bytes) => bytes.len(),
-            Message::Propose(proposals) => proposals
-                .iter()
-                .map(|proposal| FORWARDED_BYTES + proposal.payload.len())
-                .sum(),
+            Message::Propose { proposals, .. } => {
+                let lengths = proposals
+                    .iter()
+                    .map(|proposal| FORWARDED_BYTES + proposal.payload.len());
+                8 + lengths.sum::<usize>()
+            }
             Message::Refused(ids) => 8 * ids.len(),
             Message::ReadIndex { .. } => 8,
             Message::ReadIndexAnswer { .. } => 16,
@@ -111,6 +120,7 @@ impl Message {
         let message = match kind {
             RAFT => return Ok(Message::Raft(bytes)),
             PROPOSE => {
+                let term = bytes.try_get_u64_le().map_err(short)?;
                 let mut proposals = Vec::new();
                 while !bytes.is_empty() {
                     let id = RequestId::new(bytes.try_get_u64_le().map_err(short)?);
@@ -125,7 +135,7 @@ impl Message {
                         payload: bytes.split_to(length),
                     });
                 }
-                Message::Propose(proposals)
+                Message::Propose { term, proposals }
             }
             REFUSED => {
                 let mut ids = Vec::new();
@@ -170,7 +180,8 @@ mod tests {
     fn message() -> impl Strategy<Value = Message> {
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..50).prop_map(|bytes| Message::Raft(bytes.into())),
-            prop::collection::vec(forwarded(), 0..5).prop_map(Message::Propose),
+            (any::<u64>(), prop::collection::vec(forwarded(), 0..5))
+                .prop_map(|(term, proposals)| Message::Propose { term, proposals }),
             prop::collection::vec(any::<u64>().prop_map(RequestId::new), 0..5)
                 .prop_map(Message::Refused),
             any::<u64>().prop_map(|number| Message::ReadIndex { number }),

@@ -114,6 +114,8 @@ impl Inbox {
             | Input::AwaitCompaction { waiter, .. }
             | Input::ChangeMembers { waiter, .. }
             | Input::MoveLeader { waiter, .. }
+            | Input::SnapshotOffered { waiter, .. }
+            | Input::SnapshotReceived { waiter, .. }
             | Input::LeaseKeys { waiter, .. } = input
             {
                 let _gone = waiter.send(Reply::Failed(ferrite_api::Error::Stopped.into()));

@@ -10,16 +10,20 @@ mod inbox;
 mod jobs;
 mod meter;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ferrite_disk::Disk;
 use ferrite_disk::wal::Wal;
+use ferrite_storage::snapshot;
 use tokio::sync::oneshot;
 
-use crate::member::{Effects, Fatal, Input, Member, Published, Reply};
+use crate::member::{Effects, Fatal, Input, Member, Others, Outgoing, Published, Reply};
 use crate::metrics::Metrics;
 use crate::peer::Transport;
+use crate::peering::Source;
 pub(crate) use clock::Clock;
 pub(crate) use inbox::{Inbox, Wanted};
 use jobs::Jobs;
@@ -33,6 +37,9 @@ pub(crate) struct Parts {
     pub(crate) member: Member<Waiter>,
     pub(crate) published: Arc<Published>,
     pub(crate) wal: Wal,
+    pub(crate) disk: Arc<dyn Disk>,
+    /// The page file in use.
+    pub(crate) page_path: PathBuf,
     pub(crate) transport: Box<dyn Transport + Send>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) metrics: Arc<Metrics>,
@@ -203,7 +210,9 @@ impl Shell {
             let Effects {
                 peers,
                 send,
+                snapshots,
                 replies,
+                install,
                 job,
                 hash,
                 append,
@@ -212,16 +221,36 @@ impl Shell {
             self.meter
                 .applied(self.parts.member.state().tally(), begun.elapsed());
             let transport = &mut self.parts.transport;
-            if let Some(peers) = peers {
-                transport.set_peers(peers, Vec::new());
+            if let Some(Others { peers, removed }) = peers {
+                transport.set_peers(peers, removed);
             }
             // Before the append: followers write while this member does.
             for (to, message) in send {
                 transport.send(to, message);
             }
+            transport.flush();
+            for Outgoing {
+                to,
+                message,
+                export,
+            } in snapshots
+            {
+                transport.send_snapshot(to, message, Box::new(Source(export)));
+            }
             for (waiter, reply) in replies {
                 // The client may have gone; its result is of no use to anybody else.
                 let _gone = waiter.send(reply);
+            }
+            if install {
+                // Here and now: nothing else happens before the new state is in place.
+                let Parts {
+                    member,
+                    disk,
+                    page_path,
+                    ..
+                } = &mut self.parts;
+                snapshot::commit(disk, page_path)?;
+                member.installed();
             }
             if let Some(job) = job {
                 self.jobs.run(job);
@@ -232,7 +261,12 @@ impl Shell {
             if let Some(segment) = release_before {
                 self.parts.wal.release_before(segment)?;
             }
-            let Some(append) = append else { return Ok(()) };
+            let Some(append) = append else {
+                match install {
+                    true => continue,
+                    false => return Ok(()),
+                }
+            };
             if !self.append(append)? {
                 return Ok(());
             }

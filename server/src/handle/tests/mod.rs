@@ -101,6 +101,7 @@ impl Store {
             clock: Clock::start(),
             watching: Watching::new(Arc::new(hub), Duration::from_secs(600)),
             readers: Readers::default(),
+            peers: None,
         });
         Self {
             disk,

@@ -20,7 +20,10 @@ async fn every_kind_of_message_arrives() {
     };
     let messages = [
         Message::Raft("vote".into()),
-        Message::Propose(vec![forwarded]),
+        Message::Propose {
+            term: 7,
+            proposals: vec![forwarded],
+        },
         Message::Refused(vec![RequestId::new(8)]),
         Message::ReadIndex { number: 1 },
         Message::ReadIndexAnswer {

@@ -1,0 +1,277 @@
+//! Putting a member together: from its data directory and its configuration to running threads.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ferrite_disk::{Disk, DiskLock, RealDisk, UnsyncedDisk, wal};
+use ferrite_storage::checkpoint::Policy;
+use ferrite_storage::page;
+use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Error, strings};
+use crate::bootstrap::{self, Origin, Restored};
+use crate::config::{self, Config, UrlsMap};
+use crate::grpc;
+use crate::handle::{Handle, Inner, Limits, Readers, Watching};
+use crate::lessor;
+use crate::member::{self, Fatal, Member};
+use crate::metrics::Metrics;
+use crate::peer::{self, Peers};
+use crate::peering::{Peering, Place};
+use crate::quota::Quota;
+use crate::request_id::RequestIds;
+use crate::serve::Listener;
+use crate::shell::{self, Clock, Ended, Inbox};
+use crate::watch::{self, Hub};
+
+/// Time between checkpoints of a store that changes.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Time between checkpoints of what is left of a lease.
+const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Bytes of raft entries kept in memory beside the log: what a follower that is a little behind
+/// needs.
+const ENTRY_CACHE_BYTES: usize = 16 << 20;
+
+/// A quarter of the size of etcd's segments: what is not recycled has to be written with zeros
+/// first, and a young store should be small. Under the heaviest load two or three are filled between
+/// checkpoints, which release them; they are kept for reuse.
+const WAL: wal::Options = wal::Options {
+    segment_bytes: 16_000_000,
+    spare_segments: 4,
+};
+
+/// Bytes of page file that redb keeps in memory, for commits and scans: single rows are read past it.
+const PAGE_CACHE_BYTES: usize = 16 << 20;
+
+/// A member whose threads run.
+pub(super) struct Started {
+    pub(super) handle: Handle,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) peers: Peers,
+    pub(super) ended: oneshot::Receiver<Result<Ended, Fatal>>,
+    pub(super) lock: Box<dyn DiskLock>,
+    pub(super) hub: AbortOnDropHandle<()>,
+}
+
+/// Starts a member that meets the others at `peer_listeners`.
+pub(super) async fn start(
+    config: &Config,
+    peer_listeners: Vec<Listener>,
+    metrics: &Arc<Metrics>,
+) -> Result<Started, Error> {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let nanos = u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX);
+    let options = bootstrap_options(config, nanos)?;
+    let disk: Arc<dyn Disk> = if config.unsafe_no_fsync {
+        Arc::new(UnsyncedDisk::new(RealDisk))
+    } else {
+        Arc::new(RealDisk)
+    };
+    let restored = tokio::task::spawn_blocking({
+        let (disk, options) = (Arc::clone(&disk), options.clone());
+        move || {
+            warn_about_mode(&options.data_dir);
+            bootstrap::restore(&disk, &options)
+        }
+    });
+    let Restored {
+        driver,
+        state,
+        wal,
+        lock,
+    } = restored.await.map_err(|_| Error::Panicked("restore"))??;
+
+    let unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+    let ids = Arc::new(RequestIds::new(state.member_id(), unix_ms));
+    let (cluster_id, member_id) = (state.cluster_id(), state.member_id());
+    metrics.set_member_id(member_id);
+    let (member, published) = Member::new(driver, state, member_options(config), Arc::clone(&ids));
+
+    let (lessor, clock) = (member.lessor(), Clock::start());
+    let inbox = Arc::new(Inbox::default());
+    let page_path = bootstrap::page_path(&options);
+    let peering = Arc::new(Peering::new(
+        Arc::clone(&inbox),
+        Arc::clone(&published),
+        Place {
+            disk: Arc::clone(&disk),
+            page_path: page_path.clone(),
+            options: options.page,
+            cluster_id,
+            member_id,
+        },
+    ));
+    let (sockets, peers) = peer::start(
+        peer::Options {
+            peer_urls: strings(&config.advertise_peer_urls),
+            election_timeout: config.election_timeout,
+            session: nanos,
+            ..peer::Options::new(cluster_id, member_id)
+        },
+        peer_listeners,
+        Arc::clone(&peering) as _,
+        Arc::clone(&peering) as _,
+        Arc::clone(metrics),
+    );
+    let thread = shell::start(shell::Parts {
+        member,
+        published: Arc::clone(&published),
+        wal,
+        disk,
+        page_path,
+        transport: Box::new(sockets),
+        inbox: Arc::clone(&inbox),
+        metrics: Arc::clone(metrics),
+        clock,
+        heartbeat: config.heartbeat_interval,
+        hand_over_patience: config.request_timeout(),
+        compaction_pause: config.compaction_sleep_interval,
+        slow_apply: config.warning_apply_duration,
+    })
+    .map_err(Error::Thread)?;
+    let (end, ended) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("member-end".to_owned())
+        .spawn(move || {
+            // A panic is reported by dropping `end`.
+            if let Ok(result) = thread.join() {
+                let _nobody = end.send(result);
+            }
+        })
+        .map_err(Error::Thread)?;
+
+    let limits = Limits {
+        max_request_bytes: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
+        max_txn_ops: usize::try_from(config.max_txn_ops).unwrap_or(usize::MAX),
+        quota: quota(config),
+        request_timeout: config.request_timeout(),
+    };
+    let max_message = grpc::max_message_bytes(limits.max_request_bytes);
+    let hub = Arc::new(Hub::new(
+        Arc::clone(&published),
+        watch::Limits::new(max_message),
+    ));
+    let hub_task = AbortOnDropHandle::new(tokio::spawn(Watching::run(Arc::clone(&hub))));
+    let handle = Handle::new(Inner {
+        cluster_id,
+        member_id,
+        published,
+        inbox: Arc::clone(&inbox),
+        ids,
+        lessor,
+        clock,
+        limits,
+        metrics: Arc::clone(metrics),
+        watching: Watching::new(hub, config.watch_progress_notify_interval),
+        readers: Readers::default(),
+        peers: Some(peers.clone()),
+    });
+    peering.answers(handle.downgrade());
+    refresh_at_scrape(metrics, &handle);
+    Ok(Started {
+        handle,
+        inbox,
+        peers,
+        ended,
+        lock,
+        hub: hub_task,
+    })
+}
+
+pub(super) fn quota(config: &Config) -> Quota {
+    Quota {
+        bytes: config.quota_backend_bytes,
+    }
+}
+
+fn bootstrap_options(config: &Config, seed: u64) -> Result<bootstrap::Options, Error> {
+    // A member with a log does not look at the initial cluster any more.
+    let members = match config.wal_path().exists() {
+        true => UrlsMap::default(),
+        false => config.bootstrap_cluster(&config::lookup_host)?,
+    };
+    Ok(bootstrap::Options {
+        data_dir: config.data_dir.clone(),
+        wal_dir: config.wal_dir.clone(),
+        origin: Origin::New {
+            name: config.name.clone(),
+            members: members
+                .iter()
+                .map(|(name, urls)| (name.to_owned(), strings(urls)))
+                .collect(),
+            token: config.initial_cluster_token.clone(),
+        },
+        election_ticks: usize::try_from(config.election_ticks()).unwrap_or(usize::MAX),
+        pre_vote: config.pre_vote,
+        seed,
+        page: page::Options {
+            cache_bytes: PAGE_CACHE_BYTES,
+            ..page::Options::default()
+        },
+        wal: WAL,
+        entry_cache_bytes: ENTRY_CACHE_BYTES,
+    })
+}
+
+fn member_options(config: &Config) -> member::Options {
+    let ticks = |time: Duration| {
+        let ticks = time.as_millis() / config.heartbeat_interval.as_millis().max(1);
+        u64::try_from(ticks).unwrap_or(u64::MAX).max(1)
+    };
+    member::Options {
+        request_ticks: ticks(config.request_timeout()),
+        election_ticks: config.election_ticks(),
+        checkpoint_ticks: ticks(CHECKPOINT_INTERVAL),
+        checkpoint: Policy {
+            remove_rows: usize::try_from(config.compaction_batch_limit).unwrap_or(usize::MAX),
+            ..Policy::default()
+        },
+        snapshot_count: config.snapshot_count,
+        catchup_entries: config.snapshot_catchup_entries,
+        max_learners: usize::try_from(config.max_learners).unwrap_or(0),
+        strict_reconfig_check: config.strict_reconfig_check,
+        quota: quota(config),
+        name: config.name.clone(),
+        client_urls: strings(&config.advertise_client_urls),
+        lessor: lessor::Options {
+            election_timeout: config.election_timeout,
+            min_ttl: lessor::Options::min_ttl(config.election_ticks(), config.heartbeat_interval),
+            retry: config.request_timeout(),
+            checkpoint_interval: config.lease_checkpoint.then_some(LEASE_CHECKPOINT_INTERVAL),
+        },
+    }
+}
+
+/// etcd's advice: nobody but the server's user should see the data.
+fn warn_about_mode(data_dir: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(metadata) = std::fs::metadata(data_dir) else {
+        return;
+    };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode != 0o700 {
+        tracing::warn!(
+            dir = %data_dir.display(),
+            permission = format!("{mode:o}"),
+            recommended = "700",
+            "the data directory's permission is wider than recommended"
+        );
+    }
+}
+
+/// Gauges whose values live in the published state.
+fn refresh_at_scrape(metrics: &Metrics, handle: &Handle) {
+    let handle = handle.downgrade();
+    metrics.on_scrape(move |metrics| {
+        let Some(handle) = handle.upgrade() else {
+            return;
+        };
+        handle.measure(metrics);
+    });
+}
