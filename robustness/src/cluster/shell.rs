@@ -237,14 +237,22 @@ impl Shell {
         let Effects {
             peers,
             send,
+            snapshots,
             replies,
+            install: _,
             job,
             hash,
             append,
             release_before,
         } = self.member.effects()?;
+        // None arrives until the network carries them.
+        let failed = snapshots.into_iter().map(|snapshot| Input::SnapshotSent {
+            to: snapshot.to,
+            taken: false,
+        });
+        self.inbox.extend(failed);
         let outcome = Outcome {
-            peers,
+            peers: peers.map(|others| others.peers),
             send,
             replies,
             job: job.is_some(),

@@ -97,7 +97,9 @@ fn name(message: &Message) -> String {
                 crate::history::hash_value(bytes) >> 32
             )
         }
-        Message::Propose(proposals) => format!("propose {}", proposals.len()),
+        Message::Propose { term, proposals } => {
+            format!("propose {} for term {term}", proposals.len())
+        }
         Message::Refused(ids) => format!("refused {}", ids.len()),
         Message::ReadIndex { number } => format!("read index {number:x}"),
         Message::ReadIndexAnswer { number, index } => format!("read index {number:x}: {index:?}"),
