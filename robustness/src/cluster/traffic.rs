@@ -100,7 +100,7 @@ fn name(message: &Message) -> String {
         Message::Propose { term, proposals } => {
             format!("propose {} for term {term}", proposals.len())
         }
-        Message::Refused(ids) => format!("refused {}", ids.len()),
+        Message::Refused { term, ids } => format!("refused {} in term {term}", ids.len()),
         Message::ReadIndex { number } => format!("read index {number:x}"),
         Message::ReadIndexAnswer { number, index } => format!("read index {number:x}: {index:?}"),
     }

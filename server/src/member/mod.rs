@@ -564,7 +564,7 @@ impl<T> Member<T> {
                 }
             }
             Message::Propose { term, proposals } => self.take_forwarded(from, term, proposals),
-            Message::Refused(ids) => self.take_back(&ids),
+            Message::Refused { term, ids } => self.take_back(term, &ids),
             Message::ReadIndex { number } => self.read_index_for(from, number),
             Message::ReadIndexAnswer { number, index } => self.read_index_answered(number, index),
         }

@@ -143,7 +143,7 @@ impl<T> Member<T> {
     pub(super) fn take_forwarded(&mut self, from: MemberId, term: u64, proposals: Vec<Forwarded>) {
         if !self.is_leader() || self.driver.status().term != term {
             let ids = proposals.iter().map(|proposal| proposal.id).collect();
-            self.say(from, Message::Refused(ids));
+            self.say(from, Message::Refused { term, ids });
             return;
         }
         for proposal in proposals {
@@ -157,10 +157,10 @@ impl<T> Member<T> {
     }
 
     /// The leader has not taken these. They wait for a better moment.
-    pub(super) fn take_back(&mut self, ids: &[RequestId]) {
+    pub(super) fn take_back(&mut self, term: u64, ids: &[RequestId]) {
         // From the last one on, so that the order stays.
         for id in ids.iter().rev() {
-            if let Some(proposal) = self.waiters.refused(*id) {
+            if let Some(proposal) = self.waiters.refused(*id, term) {
                 self.queue.push_back_refused(proposal);
             }
         }
@@ -321,7 +321,10 @@ impl<T> Member<T> {
     /// A proposal that did not reach the log, and will not from here: its origin learns it.
     pub(super) fn give_up(&mut self, proposal: &Proposal) {
         match proposal.origin {
-            Origin::Peer { from, .. } => self.say(from, Message::Refused(vec![proposal.id])),
+            Origin::Peer { from, term } => {
+                let ids = vec![proposal.id];
+                self.say(from, Message::Refused { term, ids });
+            }
             Origin::Leader {
                 revokes: Some(lease),
                 ..

@@ -71,13 +71,12 @@ impl<T> Waiters<T> {
         }
     }
 
-    /// Takes a proposal back that the leader of its term has refused.
-    pub(super) fn refused(&mut self, id: RequestId) -> Option<Proposal> {
-        self.by_id
-            .get_mut(&id)?
-            .sent
-            .take()
-            .map(|sent| sent.proposal)
+    /// Takes a proposal back that the leader of this term has refused. It may be on its way to another
+    /// one by now: then the refusal means nothing.
+    pub(super) fn refused(&mut self, id: RequestId, term: u64) -> Option<Proposal> {
+        let waiting = self.by_id.get_mut(&id)?;
+        let sent = waiting.sent.take_if(|sent| sent.term == term);
+        sent.map(|sent| sent.proposal)
     }
 
     /// Takes back the proposals of terms before this one, oldest first. An entry of `term` has been
@@ -159,6 +158,7 @@ mod tests {
         let ids = |lost: Vec<Proposal>| -> Vec<u64> {
             lost.iter().map(|proposal| proposal.id.get()).collect()
         };
+        assert_eq!(waiters.refused(RequestId::new(2), 5), None);
         assert_eq!(ids(waiters.lost(5)), [0; 0]);
         assert_eq!(ids(waiters.lost(6)), [1, 3]);
         assert_eq!(ids(waiters.lost(6)), [0; 0]);

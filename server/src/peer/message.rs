@@ -17,8 +17,14 @@ pub enum Message {
         /// The proposals.
         proposals: Vec<Forwarded>,
     },
-    /// These proposals did not enter the log, and never will by the message that brought them.
-    Refused(Vec<RequestId>),
+    /// These proposals did not enter the log of that term, and never will by the message that brought
+    /// them.
+    Refused {
+        /// The term: the proposals may be on their way to the log of another one by now.
+        term: u64,
+        /// The proposals.
+        ids: Vec<RequestId>,
+    },
     /// Asks the leader for a read index. The number is the asker's own.
     ReadIndex {
         /// Comes back with the answer.
@@ -77,8 +83,9 @@ impl Message {
                     out.put_slice(&proposal.payload);
                 }
             }
-            Message::Refused(ids) => {
+            Message::Refused { term, ids } => {
                 out.put_u8(REFUSED);
+                out.put_u64_le(*term);
                 ids.iter().for_each(|id| out.put_u64_le(id.get()));
             }
             Message::ReadIndex { number } => {
@@ -104,7 +111,7 @@ impl Message {
                     .map(|proposal| FORWARDED_BYTES + proposal.payload.len());
                 8 + lengths.sum::<usize>()
             }
-            Message::Refused(ids) => 8 * ids.len(),
+            Message::Refused { ids, .. } => 8 + 8 * ids.len(),
             Message::ReadIndex { .. } => 8,
             Message::ReadIndexAnswer { .. } => 16,
         }
@@ -138,11 +145,12 @@ impl Message {
                 Message::Propose { term, proposals }
             }
             REFUSED => {
+                let term = bytes.try_get_u64_le().map_err(short)?;
                 let mut ids = Vec::new();
                 while !bytes.is_empty() {
                     ids.push(RequestId::new(bytes.try_get_u64_le().map_err(short)?));
                 }
-                Message::Refused(ids)
+                Message::Refused { term, ids }
             }
             READ_INDEX => Message::ReadIndex {
                 number: bytes.try_get_u64_le().map_err(short)?,
@@ -182,8 +190,11 @@ mod tests {
             prop::collection::vec(any::<u8>(), 0..50).prop_map(|bytes| Message::Raft(bytes.into())),
             (any::<u64>(), prop::collection::vec(forwarded(), 0..5))
                 .prop_map(|(term, proposals)| Message::Propose { term, proposals }),
-            prop::collection::vec(any::<u64>().prop_map(RequestId::new), 0..5)
-                .prop_map(Message::Refused),
+            (
+                any::<u64>(),
+                prop::collection::vec(any::<u64>().prop_map(RequestId::new), 0..5)
+            )
+                .prop_map(|(term, ids)| Message::Refused { term, ids }),
             any::<u64>().prop_map(|number| Message::ReadIndex { number }),
             (any::<u64>(), prop::option::of(1..u64::MAX))
                 .prop_map(|(number, index)| Message::ReadIndexAnswer { number, index }),

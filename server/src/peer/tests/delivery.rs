@@ -24,7 +24,10 @@ async fn every_kind_of_message_arrives() {
             term: 7,
             proposals: vec![forwarded],
         },
-        Message::Refused(vec![RequestId::new(8)]),
+        Message::Refused {
+            term: 7,
+            ids: vec![RequestId::new(8)],
+        },
         Message::ReadIndex { number: 1 },
         Message::ReadIndexAnswer {
             number: 2,
