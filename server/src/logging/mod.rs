@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use tracing_subscriber::layer::SubscriberExt;
 
 pub use layer::{Handle, ZapLayer};
-pub(crate) use time::rfc3339_nanos;
+pub(crate) use time::{parse_rfc3339, rfc3339_nanos};
 
 /// Severity, in zap's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

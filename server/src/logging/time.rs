@@ -15,6 +15,67 @@ pub(crate) fn rfc3339_nanos(at: SystemTime) -> String {
     format!("{}Z", nanos.trim_end_matches('0').trim_end_matches('.'))
 }
 
+/// The time that [`rfc3339_nanos`] or another program has printed, with any offset; `None` if it is
+/// none, or before 1970.
+pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+    let number = |from: usize, to: usize| -> Option<u64> {
+        let digits = text.get(from..to)?;
+        let digits = Some(digits).filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+        digits?.parse().ok()
+    };
+    let separators = [(4, "-"), (7, "-"), (10, "T"), (13, ":"), (16, ":")];
+    if separators
+        .iter()
+        .any(|(at, mark)| text.get(*at..at + 1) != Some(mark))
+    {
+        return None;
+    }
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    let in_range = (1..=12).contains(&month) && (1..=31).contains(&day);
+    if !in_range || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let rest = text.get(19..)?;
+    let digits = rest.strip_prefix('.').map_or(0, |fraction| {
+        fraction.bytes().take_while(u8::is_ascii_digit).count()
+    });
+    let zone_at = 19 + if digits > 0 { 1 + digits } else { 0 };
+    let nanos = match digits.min(9) {
+        0 => 0,
+        kept => number(20, 20 + kept)? * 10_u64.pow(9 - u32::try_from(kept).ok()?),
+    };
+    let ahead = match text.get(zone_at..)? {
+        "Z" => 0,
+        zone if zone.len() == 6 && zone.get(3..4) == Some(":") => {
+            let hours = number(zone_at + 1, zone_at + 3)?;
+            let minutes = number(zone_at + 4, zone_at + 6)?;
+            let seconds = i64::try_from(hours * 3600 + minutes * 60).ok()?;
+            match zone.get(..1)? {
+                "+" => seconds,
+                "-" => -seconds,
+                _ => return None,
+            }
+        }
+        _ => return None,
+    };
+    let of_day = hour * 3600 + minute * 60 + second;
+    let seconds = days(year, month, day)?.checked_mul(86_400)? + of_day;
+    let seconds = seconds.checked_add_signed(-ahead)?;
+    let nanos = u32::try_from(nanos).ok()?;
+    UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
+}
+
+/// The opposite of [`civil`].
+fn days(year: u64, month: u64, day: u64) -> Option<u64> {
+    let year = year.checked_sub(u64::from(month <= 2))?;
+    let (era, year_of_era) = (year / 400, year % 400);
+    let shifted_month = (month + 9) % 12; // 0 is March
+    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
+    let of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    (era * 146_097 + of_era).checked_sub(719_468)
+}
+
 fn to_the_second(since_epoch: Duration) -> String {
     let seconds = since_epoch.as_secs();
     let (year, month, day) = civil(seconds / 86_400);
@@ -49,6 +110,45 @@ fn civil(day: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_printed_can_be_read() {
+        for days in (0..80_000).step_by(13) {
+            for nanos in [0, 1, 999_999_999, 120_000_000] {
+                let at = UNIX_EPOCH + Duration::new(days * 86_400 + days % 86_400, nanos);
+                assert_eq!(parse_rfc3339(&rfc3339_nanos(at)), Some(at));
+            }
+        }
+    }
+
+    #[test]
+    fn times_of_others() {
+        let at = |seconds, nanos| Some(UNIX_EPOCH + Duration::new(seconds, nanos));
+        for (text, expected) in [
+            ("2023-11-14T22:13:20Z", at(1_700_000_000, 0)),
+            (
+                "2023-11-15T00:13:20.5+02:00",
+                at(1_700_000_000, 500_000_000),
+            ),
+            ("2023-11-14T16:43:20-05:30", at(1_700_000_000, 0)),
+            (
+                "2023-11-14T22:13:20.1234567891Z",
+                at(1_700_000_000, 123_456_789),
+            ),
+            ("1969-12-31T23:59:59Z", None),
+            ("2023-11-14T22:13:20", None),
+            ("2023-13-14T22:13:20Z", None),
+            ("2023-11-14T24:13:20Z", None),
+            ("2023-11-14 22:13:20Z", None),
+            ("2023-11-14T22:13:20.Z", None),
+            ("2023-11-14T22:13:20+2:00", None),
+            ("+023-11-14T22:13:20Z", None),
+            ("2023-11-14T22:13:2ü", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_rfc3339(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn nanoseconds_as_go_prints_them() {

@@ -2,7 +2,7 @@
 //! peers.
 
 use ferrite_api::types::MemberId;
-use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::register::{Registrar, doubling};
 
@@ -64,8 +64,33 @@ pub struct PeerMetrics {
     pub sent_failures: IntCounter,
     /// Bytes received from it.
     pub received_bytes: IntCounter,
-    /// Streams from it that broke.
+    /// Streams and snapshots from it that broke.
     pub received_failures: IntCounter,
+    /// Round-trip time of probes.
+    pub round_trip_time: Histogram,
+    /// Snapshots to it and from it.
+    pub snapshots: SnapshotMetrics,
+}
+
+/// The series about snapshots of one peer.
+#[derive(Clone, Debug)]
+pub struct SnapshotMetrics {
+    /// Being sent.
+    pub sending: IntGauge,
+    /// Sent.
+    pub sent: IntCounter,
+    /// Not sent.
+    pub send_failures: IntCounter,
+    /// Seconds to send one.
+    pub send_seconds: Histogram,
+    /// Being received.
+    pub receiving: IntGauge,
+    /// Received.
+    pub received: IntCounter,
+    /// Not received.
+    pub receive_failures: IntCounter,
+    /// Seconds to receive one.
+    pub receive_seconds: Histogram,
 }
 
 impl NetworkMetrics {
@@ -82,6 +107,17 @@ impl NetworkMetrics {
             sent_failures: self.peer_sent_failures.with_label_values(peer),
             received_bytes: self.peer_received_bytes.with_label_values(peer),
             received_failures: self.peer_received_failures.with_label_values(peer),
+            round_trip_time: self.peer_round_trip_time.with_label_values(peer),
+            snapshots: SnapshotMetrics {
+                sending: self.snapshot_send_inflights.with_label_values(peer),
+                sent: self.snapshot_send_success.with_label_values(peer),
+                send_failures: self.snapshot_send_failures.with_label_values(peer),
+                send_seconds: self.snapshot_send_total_duration.with_label_values(peer),
+                receiving: self.snapshot_receive_inflights.with_label_values(peer),
+                received: self.snapshot_receive_success.with_label_values(peer),
+                receive_failures: self.snapshot_receive_failures.with_label_values(peer),
+                receive_seconds: self.snapshot_receive_total_duration.with_label_values(peer),
+            },
         }
     }
 

@@ -149,6 +149,7 @@ impl Dialer<'_> {
             dialed = dialing => {
                 let dialed = dialed.unwrap_or(Err(CallError::TimedOut));
                 if dialed.is_ok() {
+                    *self.link.url.lock() = Some(url.clone());
                     tracing::info!(peer = %self.link.peer, %url, "connected to a peer");
                 }
                 Some(dialed)

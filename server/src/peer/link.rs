@@ -25,6 +25,7 @@ use super::frame::{Frames, Piece};
 use super::message::Message;
 use super::questions::Questions;
 use super::sessions::Sessions;
+use super::snapshot::Sending;
 use super::socket::Socket;
 use crate::config::Url;
 use crate::metrics::network::PeerMetrics;
@@ -54,6 +55,9 @@ pub(super) struct Link {
     /// The streams from the peer.
     pub(super) sessions: Sessions,
     pub(super) metrics: PeerMetrics,
+    /// Where the stream to the peer goes, or went last.
+    pub(super) url: Mutex<Option<Url>>,
+    pub(super) sending: Sending,
     /// When the stream to the peer was established, while it is.
     pub(super) since: Mutex<Option<Instant>>,
     /// All tasks of the peer end.
@@ -129,6 +133,8 @@ impl Link {
             answering: TaskTracker::new(),
             sessions: Sessions::default(),
             metrics,
+            url: Mutex::new(None),
+            sending: Sending::default(),
             since: Mutex::new(None),
             end,
             drained: CancellationToken::new(),

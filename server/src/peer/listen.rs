@@ -23,12 +23,15 @@ use super::link::Link;
 use super::receive::Stream;
 use super::shared::Shared;
 use super::socket::Socket;
-use super::{PROTOCOL, STREAM_PATH, pages};
+use super::{PROTOCOL, STREAM_PATH, pages, probe, snapshot};
 use crate::http::reply;
 use crate::serve::Listener;
 
 /// How long a caller may take to send the headers of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// In metrics, whom a snapshot is from that nobody may send.
+const UNKNOWN: &str = "UNKNOWN_SNAPSHOT_SENDER";
 
 /// Accepts until draining begins.
 pub(super) async fn accept_all(shared: Arc<Shared>, listener: Listener) {
@@ -42,8 +45,8 @@ pub(super) async fn accept_all(shared: Arc<Shared>, listener: Listener) {
 async fn serve(shared: Arc<Shared>, socket: Socket) {
     let remote = socket.remote();
     let service = service_fn(|request| {
-        let answer = shared.route(request, &remote);
-        async { Ok::<_, Infallible>(answer) }
+        let answering = shared.answer(request, &remote);
+        async { Ok::<_, Infallible>(answering.await) }
     });
     let mut builder = http1::Builder::new();
     builder
@@ -58,11 +61,11 @@ async fn serve(shared: Arc<Shared>, socket: Socket) {
 }
 
 impl Shared {
-    fn route(self: &Arc<Self>, request: Request<Incoming>, remote: &str) -> Response {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>, remote: &str) -> Response {
         let method = match request.uri().path() {
-            STREAM_PATH => Method::POST,
+            STREAM_PATH | snapshot::PATH => Method::POST,
             "/members" | "/version" | "/downgrade/enabled" => Method::GET,
-            "/raft/probing" => request.method().clone(),
+            probe::PATH => request.method().clone(),
             _ => return reply::not_found(),
         };
         if request.method() != method {
@@ -70,10 +73,34 @@ impl Shared {
         }
         match request.uri().path() {
             STREAM_PATH => self.begin_stream(request, remote),
+            snapshot::PATH => self.take_snapshot(request, remote).await,
             "/members" => pages::members(self.identity.cluster, &self.directory.members()),
             "/version" => crate::http::version_reply(&self.directory.versions()),
             "/downgrade/enabled" => pages::downgrade_enabled(),
             _ => pages::probing(),
+        }
+    }
+
+    async fn take_snapshot(self: &Arc<Self>, request: Request<Incoming>, remote: &str) -> Response {
+        match self.caller(request.headers()) {
+            Ok(link) => {
+                let body = request.into_body();
+                // A task of its own, which sees the end when the sender hangs up: this future is
+                // dropped then.
+                let receiving = snapshot::receive(Arc::clone(self), link, body);
+                let Ok(mut answer) = self.tasks.spawn(receiving).await else {
+                    let text = "the receiving task has panicked";
+                    return reply::error(StatusCode::INTERNAL_SERVER_ERROR, text);
+                };
+                answer.headers_mut().extend(self.identity.headers());
+                answer
+            }
+            Err(refusal) => {
+                let failures = &self.metrics.network.snapshot_receive_failures;
+                failures.with_label_values(&[UNKNOWN]).inc();
+                self.refused.log(self, refusal, request.headers(), remote);
+                self.refuse(refusal)
+            }
         }
     }
 

@@ -19,11 +19,13 @@ mod link;
 mod listen;
 mod message;
 mod pages;
+mod probe;
 mod questions;
 mod receive;
 mod remote;
 mod sessions;
 mod shared;
+mod snapshot;
 mod socket;
 mod sockets;
 
@@ -81,8 +83,9 @@ pub trait Transport {
     /// [`Transport::flush`].
     fn send(&mut self, to: MemberId, message: Message);
 
-    /// Lets go what was held back: to be called when nothing more is to be sent for now.
-    fn flush(&mut self);
+    /// Lets go what was held back: to be called when nothing more is to be sent for now. A transport
+    /// that holds nothing back need not do anything.
+    fn flush(&mut self) {}
 
     /// Sends a snapshot, `message` being what consensus says of it. The result goes to
     /// [`Sink::snapshot_sent`].

@@ -13,9 +13,10 @@ use super::identity::Identity;
 use super::link::Link;
 use super::listen;
 use super::pages::Directory;
+use super::probe;
 use super::questions::AskError;
 use super::shared::{Connections, Shared};
-use super::{Message, Peer, Sink, SnapshotSource, Transport};
+use super::{Message, Peer, Sink, SnapshotSource, Transport, snapshot};
 use crate::config::Url;
 use crate::metrics::Metrics;
 use crate::serve::{Address, Listener};
@@ -170,9 +171,13 @@ impl Transport for Sockets {
         }
     }
 
-    fn send_snapshot(&mut self, to: MemberId, _message: Bytes, _source: Box<dyn SnapshotSource>) {
-        tracing::warn!(peer = %to, "snapshots are not sent yet");
-        self.shared.sink.snapshot_sent(to, false);
+    fn send_snapshot(&mut self, to: MemberId, message: Bytes, source: Box<dyn SnapshotSource>) {
+        let Some(sending) = self.links.get(&to) else {
+            return self.shared.sink.snapshot_sent(to, false);
+        };
+        let (shared, link) = (Arc::clone(&self.shared), Arc::clone(&sending.link));
+        let sending = snapshot::send(shared, link, message, source);
+        self.shared.tasks.spawn_on(sending, &self.runtime);
     }
 }
 
@@ -198,6 +203,8 @@ impl Sockets {
         link.metrics.known.set(1);
         let task = dial::keep_connected(Arc::clone(shared), Arc::clone(&link));
         shared.tasks.spawn_on(task, &self.runtime);
+        let probing = probe::keep_probing(Arc::clone(shared), Arc::clone(&link));
+        shared.tasks.spawn_on(probing, &self.runtime);
         Sending {
             link,
             held_back: false,

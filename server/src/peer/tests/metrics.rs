@@ -1,10 +1,11 @@
 //! The metrics of peers.
 
 use super::super::Transport;
-use super::{Node, id, numbered, pair};
+use super::super::probe::Probe;
+use super::{Node, id, numbered, pair, soon};
 
 /// The value of a series.
-fn value(node: &Node, series: &str) -> String {
+pub(super) fn value(node: &Node, series: &str) -> String {
     let text = String::from_utf8(node.metrics.scrape().unwrap()).unwrap();
     let line = text.lines().find(|line| line.starts_with(series));
     line.and_then(|line| line.rsplit(' ').next())
@@ -31,6 +32,20 @@ async fn bytes_and_connections_are_counted() {
     assert_eq!(value(&a, &pair("known_peers")), "0");
     assert_eq!(value(&a, &pair("active_peers")), "0");
     assert_eq!(value(&a, &pair("disconnected_peers_total")), "1");
+}
+
+#[tokio::test]
+async fn probes_measure_the_way_and_the_clock() {
+    let (a, b) = pair().await;
+    let link = a.peers.shared().link(b.id).unwrap();
+    let mut probe = Probe::default();
+    for _ in 0..3 {
+        let found = soon(probe.probe(&link)).await.unwrap();
+        // Both have the same clock, which has to be read between the question and the answer.
+        assert!(found.drift.unwrap() <= found.round_trip);
+    }
+    soon(b.peers.shutdown(std::time::Duration::ZERO)).await;
+    assert!(soon(probe.probe(&link)).await.is_err());
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod raw;
 mod reconnect;
 mod refusals;
 mod sessions;
+mod snapshots;
 
 use std::future::{Future, pending, ready};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ferrite_api::types::{ClusterId, MemberId};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{
@@ -35,11 +37,25 @@ enum Event {
     Reachable(MemberId, bool),
     Removed(MemberId),
     SnapshotSent(MemberId, bool),
+    /// A snapshot has begun to arrive.
+    SnapshotBegun(MemberId),
+    /// What came of a snapshot here: the message, the pieces and how it ended.
+    Snapshot(MemberId, Bytes, Vec<Bytes>, Result<(), String>),
+}
+
+/// What a sink does with snapshots.
+#[derive(Clone, Copy, Debug, Default)]
+enum Snapshots {
+    #[default]
+    Take,
+    /// After so many pieces.
+    Refuse(usize),
 }
 
 /// Passes on what it is told.
 struct Recorder {
     events: mpsc::UnboundedSender<Event>,
+    snapshots: Arc<Mutex<Snapshots>>,
 }
 
 impl Recorder {
@@ -70,11 +86,27 @@ impl Sink for Recorder {
 
     fn receive_snapshot(
         &self,
-        _from: MemberId,
-        _message: Bytes,
-        _pieces: &mut dyn FnMut() -> Result<Option<Bytes>, String>,
+        from: MemberId,
+        message: Bytes,
+        pieces: &mut dyn FnMut() -> Result<Option<Bytes>, String>,
     ) -> Result<(), String> {
-        Err("not here".to_owned())
+        self.tell(Event::SnapshotBegun(from));
+        let snapshots = *self.snapshots.lock();
+        let mut taken = Vec::new();
+        let result = loop {
+            if let Snapshots::Refuse(after) = snapshots
+                && taken.len() == after
+            {
+                break Err("no room here".to_owned());
+            }
+            match pieces() {
+                Ok(Some(piece)) => taken.push(piece),
+                Ok(None) => break Ok(()),
+                Err(text) => break Err(text),
+            }
+        };
+        self.tell(Event::Snapshot(from, message, taken, result.clone()));
+        result
     }
 
     /// `never` is never answered, everything else by itself and who asks.
@@ -123,6 +155,7 @@ struct Node {
     sockets: Sockets,
     peers: Peers,
     events: mpsc::UnboundedReceiver<Event>,
+    snapshots: Arc<Mutex<Snapshots>>,
     metrics: Arc<Metrics>,
 }
 
@@ -143,7 +176,11 @@ impl Node {
         let listener = Listener::tcp("127.0.0.1:0", Serves::Http).await.unwrap();
         let url = format!("http://{}", listener.address());
         let (events, recorded) = mpsc::unbounded_channel();
-        let sink = Arc::new(Recorder { events });
+        let snapshots = Arc::default();
+        let sink = Arc::new(Recorder {
+            events,
+            snapshots: Arc::clone(&snapshots),
+        });
         let metrics = Metrics::new(crate::metrics::Options::default());
         let id = options.member_id;
         let listeners = vec![listener];
@@ -155,6 +192,7 @@ impl Node {
             sockets,
             peers,
             events: recorded,
+            snapshots,
             metrics,
         }
     }
