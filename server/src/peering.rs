@@ -93,7 +93,9 @@ impl Peering {
 
 impl Sink for Peering {
     fn deliver(&self, from: MemberId, messages: Vec<Message>) {
-        self.inbox.report(Input::Peer { from, messages });
+        if !self.inbox.deliver(from, messages) {
+            tracing::debug!(%from, "messages were dropped: this member does not keep up");
+        }
     }
 
     fn reachable(&self, peer: MemberId, reachable: bool) {

@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
+use ferrite_api::types::MemberId;
 use parking_lot::{Condvar, Mutex};
 
 use super::Waiter;
 use crate::member::{Input, Reply};
+use crate::peer::Message;
 
 /// Inputs that may wait for the member thread. Beyond it clients are told that there are too many
 /// requests: the thread has then been busy for far longer than a sync should take.
@@ -23,11 +25,25 @@ pub(crate) enum Wanted {
     Stop,
 }
 
+/// Bytes of other members' messages that may wait for the member thread; one delivery may go beyond.
+/// Raft sends again what is dropped.
+const PEER_BYTES: usize = 64 << 20;
+
 #[derive(Debug, Default)]
 struct Queue {
     inputs: Vec<Input<Waiter>>,
+    /// Bytes of other members' messages among them.
+    peer_bytes: usize,
     wanted: Wanted,
     closed: bool,
+}
+
+impl Queue {
+    fn take(&mut self, into: &mut Vec<Input<Waiter>>) -> Wanted {
+        self.peer_bytes = 0;
+        std::mem::swap(&mut self.inputs, into);
+        self.wanted
+    }
 }
 
 /// A bounded queue that hands over everything it holds at once.
@@ -64,6 +80,22 @@ impl Inbox {
         self.arrived.notify_one();
     }
 
+    /// Passes messages of another member on. They are dropped if so many wait already that the thread
+    /// cannot keep up: whether they were taken.
+    pub(crate) fn deliver(&self, from: MemberId, messages: Vec<Message>) -> bool {
+        let bytes: usize = messages.iter().map(Message::encoded_len).sum();
+        {
+            let mut queue = self.queue.lock();
+            if queue.peer_bytes >= PEER_BYTES {
+                return false;
+            }
+            queue.peer_bytes += bytes;
+            queue.inputs.push(Input::Peer { from, messages });
+        }
+        self.arrived.notify_one();
+        true
+    }
+
     /// Asks the member for something, unless it was asked for more already.
     pub(crate) fn want(&self, wanted: Wanted) {
         let mut queue = self.queue.lock();
@@ -79,9 +111,7 @@ impl Inbox {
 
     /// Takes what is there, without waiting. Returns what the member is to do.
     pub(super) fn drain(&self, into: &mut Vec<Input<Waiter>>) -> Wanted {
-        let mut queue = self.queue.lock();
-        std::mem::swap(&mut queue.inputs, into);
-        queue.wanted
+        self.queue.lock().take(into)
     }
 
     /// Takes what is there, waiting until `deadline` for something, or for another wish than `known`.
@@ -97,8 +127,7 @@ impl Inbox {
                 break;
             }
         }
-        std::mem::swap(&mut queue.inputs, into);
-        queue.wanted
+        queue.take(into)
     }
 
     /// Ends the queue: whatever is in it, and whatever comes, is told that the member has stopped.
@@ -126,6 +155,7 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use tokio::sync::oneshot;
 
     use super::*;
@@ -152,6 +182,21 @@ mod tests {
         inbox.drain(&mut taken);
         assert_eq!(taken.len(), CAPACITY);
         assert_eq!(inbox.send(read()), Ok(()));
+    }
+
+    #[test]
+    fn messages_of_peers_are_dropped_beyond_a_bound_until_the_member_takes_them() {
+        let inbox = Inbox::default();
+        let from = MemberId::new(2);
+        let large = || vec![Message::Raft(Bytes::from(vec![0; PEER_BYTES / 2]))];
+        assert!(inbox.deliver(from, large()));
+        assert!(inbox.deliver(from, large()));
+        assert!(!inbox.deliver(from, large()));
+        assert_eq!(inbox.send(read()), Ok(()));
+        let mut taken = Vec::new();
+        inbox.drain(&mut taken);
+        assert_eq!(taken.len(), 3);
+        assert!(inbox.deliver(from, large()));
     }
 
     #[test]
