@@ -128,6 +128,11 @@ impl State {
         &self.tally
     }
 
+    /// Goes on counting where `old`, which this state takes the place of, has stopped.
+    pub fn count_on_from(&mut self, old: &State) {
+        self.tally = old.tally.clone();
+    }
+
     /// Pins the current state for readers.
     pub fn view(&self) -> View {
         self.store.view()

@@ -175,9 +175,10 @@ impl<T> Member<T> {
     /// # Panics
     /// If [`Effects::install`](super::Effects::install) did not ask for it.
     pub fn installed(&mut self) {
-        let Some(Installing::Placing(state, waiter)) = self.installing.take() else {
+        let Some(Installing::Placing(mut state, waiter)) = self.installing.take() else {
             panic!("no snapshot was to be put in place");
         };
+        state.count_on_from(&self.state);
         self.state = *state;
         self.waiters.forget();
         let applied = self.state.applied().get();
