@@ -8,21 +8,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use bytes::Bytes;
-use ferrite_api::pb::mvccpb::KeyValue;
-use ferrite_api::types::LeaseId;
-use ferrite_client::{Client, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp};
+use ferrite_client::{Client, GetOptions};
 use ferrite_disk::{Disk, RealDisk};
 use ferrite_storage::page::{self, PageFile};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::leases::Leases;
-use crate::ledger::{Fate, Ledger, Verdict, Write};
+use crate::ledger::{self, Fate, Ledger, Verdict, Write};
 use crate::process::Process;
-
-/// Shared keys that all clients overwrite and delete.
-const SHARED: u32 = 50;
 
 /// What a loop does.
 #[derive(Clone, Copy, Debug)]
@@ -121,8 +115,8 @@ async fn load(
             let mut entries = Vec::new();
             while !killed.load(Ordering::Acquire) {
                 let number = numbers.fetch_add(1, Ordering::Relaxed);
-                let write = write(&mut rng, number, lease);
-                let result = connection.txn(txn(&write)).await;
+                let write = Write::random(&mut rng, number, lease);
+                let result = connection.txn(write.txn()).await;
                 let fate = match result {
                     Ok(response) => {
                         if acknowledged.fetch_add(1, Ordering::AcqRel) + 1 == kill_after {
@@ -152,47 +146,6 @@ async fn load(
     Ok(())
 }
 
-/// Half of the writes attach the key of their own to `lease`.
-fn write(rng: &mut StdRng, number: u64, lease: i64) -> Write {
-    let length = if rng.random_bool(0.05) {
-        rng.random_range(2_000..20_000)
-    } else {
-        100
-    };
-    let mut value = vec![0u8; length];
-    rng.fill(&mut value[..]);
-    let shared = rng.random_range(0..SHARED);
-    // A transaction may not put and delete the same key.
-    let delete =
-        Some(rng.random_range(0..SHARED)).filter(|key| *key != shared && rng.random_bool(0.3));
-    Write {
-        number,
-        shared,
-        delete,
-        value: Bytes::from(value),
-        lease: if rng.random_bool(0.5) { lease } else { 0 },
-    }
-}
-
-fn txn(write: &Write) -> Txn {
-    let mut ops = vec![
-        TxnOp::put(
-            write.own_key(),
-            write.value.clone(),
-            PutOptions::new().lease(LeaseId::new(write.lease)),
-        ),
-        TxnOp::put(
-            Write::shared_key(write.shared),
-            write.value.clone(),
-            PutOptions::new(),
-        ),
-    ];
-    if let Some(key) = write.delete {
-        ops.push(TxnOp::delete(Write::shared_key(key), DeleteOptions::new()));
-    }
-    Txn::new().and_then(ops)
-}
-
 async fn check(
     server: &Process,
     ledger: &mut Ledger,
@@ -202,25 +155,10 @@ async fn check(
     let client = Client::connect(config)
         .await?
         .with_timeout(Duration::from_secs(60));
-    let mut pairs: Vec<KeyValue> = Vec::new();
-    let mut from = Bytes::from_static(b"\0");
-    let mut revision = 0;
-    loop {
-        let options = GetOptions::new().from_key().limit(2_000).revision(revision);
-        let page = client.get(from.clone(), options).await?;
-        if revision == 0 {
-            revision = page.header.map_or(0, |header| header.revision);
-        }
-        if let Some(last) = page.kvs.last() {
-            from = Bytes::from([&last.key[..], b"\0"].concat());
-        }
-        pairs.extend(page.kvs);
-        if !page.more {
-            let verdict = ledger.check(&pairs, revision)?;
-            leases.check(&server.endpoint(), &pairs).await?;
-            return Ok(verdict);
-        }
-    }
+    let (pairs, revision) = ledger::everything(&client, GetOptions::new()).await?;
+    let verdict = ledger.check(&pairs, revision)?;
+    leases.check(&server.endpoint(), &pairs).await?;
+    Ok(verdict)
 }
 
 /// The digest in the page file of a server that was stopped in order.

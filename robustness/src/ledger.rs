@@ -10,9 +10,17 @@ use std::collections::BTreeMap;
 use anyhow::{bail, ensure};
 use bytes::{Bytes, BytesMut};
 use ferrite_api::pb::mvccpb::KeyValue;
-use ferrite_api::types::Revision;
+use ferrite_api::types::{LeaseId, Revision};
+use ferrite_client::{Client, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp};
 use ferrite_storage::page::{RowId, record_digest};
 use prost::Message;
+use rand::Rng;
+use rand::rngs::StdRng;
+
+/// Shared keys that all clients overwrite and delete.
+const SHARED: u32 = 50;
+/// Pairs of a page of [`everything`].
+const PAGE: i64 = 2_000;
 
 /// One write of the load: in one transaction it creates `op/<number>`, puts a shared key, and may
 /// delete another.
@@ -31,6 +39,48 @@ pub struct Write {
 }
 
 impl Write {
+    /// A write as chance has it. Half of them attach the key of their own to `lease`.
+    pub fn random(rng: &mut StdRng, number: u64, lease: i64) -> Self {
+        let length = if rng.random_bool(0.05) {
+            rng.random_range(2_000..20_000)
+        } else {
+            100
+        };
+        let mut value = vec![0u8; length];
+        rng.fill(&mut value[..]);
+        let shared = rng.random_range(0..SHARED);
+        // A transaction may not put and delete the same key.
+        let delete =
+            Some(rng.random_range(0..SHARED)).filter(|key| *key != shared && rng.random_bool(0.3));
+        Self {
+            number,
+            shared,
+            delete,
+            value: Bytes::from(value),
+            lease: if rng.random_bool(0.5) { lease } else { 0 },
+        }
+    }
+
+    /// The transaction that does it.
+    pub fn txn(&self) -> Txn {
+        let mut ops = vec![
+            TxnOp::put(
+                self.own_key(),
+                self.value.clone(),
+                PutOptions::new().lease(LeaseId::new(self.lease)),
+            ),
+            TxnOp::put(
+                Self::shared_key(self.shared),
+                self.value.clone(),
+                PutOptions::new(),
+            ),
+        ];
+        if let Some(key) = self.delete {
+            ops.push(TxnOp::delete(Self::shared_key(key), DeleteOptions::new()));
+        }
+        Txn::new().and_then(ops)
+    }
+
     /// The key of its own.
     pub fn own_key(&self) -> Bytes {
         Bytes::from(format!("op/{:012}", self.number))
@@ -49,6 +99,8 @@ pub enum Fate {
     Acknowledged(i64),
     /// Sent, and no answer.
     Unknown,
+    /// Refused in a way that promises that it never happens.
+    Refused,
 }
 
 /// All writes of a load, by number.
@@ -78,12 +130,12 @@ impl Ledger {
     pub fn acknowledged(&self) -> usize {
         self.writes
             .values()
-            .filter(|(_, fate)| *fate != Fate::Unknown)
+            .filter(|(_, fate)| matches!(fate, Fate::Acknowledged(_)))
             .count()
     }
 
     /// Checks a whole store (all its pairs in key order) against the ledger. A write that is not
-    /// there is struck out: it must not turn up later.
+    /// there is struck out: it must not turn up later (as a key that nobody wrote).
     ///
     /// # Errors
     /// The first contradiction found.
@@ -106,7 +158,7 @@ impl Ledger {
                         bail!("writes {} and {number} share revision {at}", other.number);
                     }
                 }
-                (None, Fate::Unknown) => lost.push(*number),
+                (None, Fate::Unknown | Fate::Refused) => lost.push(*number),
                 (None, Fate::Acknowledged(at)) => {
                     bail!("write {number}, acknowledged at revision {at}, is gone");
                 }
@@ -150,6 +202,37 @@ impl Ledger {
             digest: model.digest,
             unacknowledged,
         })
+    }
+}
+
+/// All pairs of a store in key order, and the revision that was read: page by page, as `options`
+/// say.
+///
+/// # Errors
+/// A page cannot be read.
+pub async fn everything(
+    client: &Client,
+    options: GetOptions,
+) -> anyhow::Result<(Vec<KeyValue>, i64)> {
+    let mut pairs: Vec<KeyValue> = Vec::new();
+    let mut from = Bytes::from_static(b"\0");
+    let mut revision = 0;
+    loop {
+        let mut options = options.clone().from_key().limit(PAGE);
+        if revision != 0 {
+            options = options.revision(revision);
+        }
+        let page = client.get(from.clone(), options).await?;
+        if revision == 0 {
+            revision = page.header.map_or(0, |header| header.revision);
+        }
+        if let Some(last) = page.kvs.last() {
+            from = Bytes::from([&last.key[..], b"\0"].concat());
+        }
+        pairs.extend(page.kvs);
+        if !page.more {
+            return Ok((pairs, revision));
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! * [`script`]: what a run does, from a seed, and what it must leave behind.
 //! * [`process`], [`ledger`], [`leases`], [`kill_loop`]: a real server, killed under load, and what
 //!   must be left.
+//! * [`fleet`]: clusters of real processes under load, and what is done to them.
 //! * [`cluster`]: whole clusters in one thread and virtual time, under faults from a seed.
 //! * [`kube`], [`history`]: a control plane's load on a real server, and the proof that what its clients
 //!   and watchers saw is linearizable and complete.
@@ -12,6 +13,7 @@
 //! The tests in `tests/it` put these together.
 
 pub mod cluster;
+pub mod fleet;
 pub mod history;
 pub mod kill_loop;
 pub mod kube;

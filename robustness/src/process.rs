@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -12,19 +13,32 @@ use ferrite_client::Client;
 /// How long a server may take until it serves; far more than it needs.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server of one member. Dropping it kills the process.
+/// A server: one of its own, or a member of a cluster. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Process {
     binary: PathBuf,
     dir: PathBuf,
+    name: String,
+    host: String,
     client_port: u16,
     peer_port: u16,
+    /// What it is told of the cluster that it begins in.
+    cluster: Option<Cluster>,
+    /// The network namespace in which it runs, if not this process's own.
+    namespace: Option<String>,
     args: Vec<String>,
     child: Option<Child>,
 }
 
+#[derive(Debug)]
+struct Cluster {
+    initial: String,
+    state: &'static str,
+}
+
 impl Process {
-    /// A server that is not running yet: `binary` with its data and log under `dir`.
+    /// A server that is not running yet: `binary` with its data and log under `dir`. It is a cluster
+    /// of its own unless told otherwise.
     ///
     /// # Errors
     /// No free port could be found.
@@ -32,11 +46,46 @@ impl Process {
         Ok(Self {
             binary: binary.to_path_buf(),
             dir: dir.to_path_buf(),
+            name: "default".to_owned(),
+            host: "127.0.0.1".to_owned(),
             client_port: free_port()?,
             peer_port: free_port()?,
+            cluster: None,
+            namespace: None,
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             child: None,
         })
+    }
+
+    /// Gives it a name of its own.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Places it at `host`, in the network namespace `namespace`.
+    #[must_use]
+    pub fn placed(mut self, host: &str, namespace: &str) -> Self {
+        host.clone_into(&mut self.host);
+        self.namespace = Some(namespace.to_owned());
+        self
+    }
+
+    /// Tells it the members of the cluster that begins with it.
+    pub fn begins(&mut self, initial_cluster: &str) {
+        self.cluster = Some(Cluster {
+            initial: initial_cluster.to_owned(),
+            state: "new",
+        });
+    }
+
+    /// Tells it the members of the cluster that it joins, with itself among them.
+    pub fn joins(&mut self, initial_cluster: &str) {
+        self.cluster = Some(Cluster {
+            initial: initial_cluster.to_owned(),
+            state: "existing",
+        });
     }
 
     /// The binary that the workspace's tests have built beside this one.
@@ -73,6 +122,26 @@ impl Process {
         Ok(child.id())
     }
 
+    /// Whether it was started, and neither killed nor stopped since.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the other members reach it.
+    pub fn peer_url(&self) -> String {
+        format!("http://{}:{}", self.host, self.peer_port)
+    }
+
+    /// Its place in `--initial-cluster`.
+    pub fn introduction(&self) -> String {
+        format!("{}={}", self.name, self.peer_url())
+    }
+
     /// Where the server's log goes.
     pub fn log_path(&self) -> PathBuf {
         self.dir.join("server.log")
@@ -80,7 +149,7 @@ impl Process {
 
     /// The client endpoint.
     pub fn endpoint(&self) -> String {
-        format!("127.0.0.1:{}", self.client_port)
+        format!("{}:{}", self.host, self.client_port)
     }
 
     /// Starts the process and waits until it serves.
@@ -88,28 +157,44 @@ impl Process {
     /// # Errors
     /// It does not start or does not serve in time; the end of its log is in the message.
     pub async fn start(&mut self) -> anyhow::Result<()> {
+        self.launch()?;
+        self.serves().await
+    }
+
+    /// Starts the process.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub fn launch(&mut self) -> anyhow::Result<()> {
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.log_path())?;
-        let client = format!("http://127.0.0.1:{}", self.client_port);
-        let peer = format!("http://127.0.0.1:{}", self.peer_port);
-        let child = Command::new(&self.binary)
+        let client = format!("http://{}:{}", self.host, self.client_port);
+        let peer = self.peer_url();
+        let (initial, state) = match &self.cluster {
+            Some(cluster) => (cluster.initial.clone(), cluster.state),
+            None => (self.introduction(), "new"),
+        };
+        let mut command = match &self.namespace {
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                // It replaces itself by the server, so the process id is the server's.
+                command.args(["netns", "exec", namespace]).arg(&self.binary);
+                command
+            }
+            None => Command::new(&self.binary),
+        };
+        let child = command
+            .args(["--name", &self.name])
             .arg("--data-dir")
             .arg(self.data_dir())
-            .args([
-                "--listen-client-urls",
-                &client,
-                "--advertise-client-urls",
-                &client,
-            ])
-            .args([
-                "--listen-peer-urls",
-                &peer,
-                "--initial-advertise-peer-urls",
-                &peer,
-            ])
-            .args(["--initial-cluster", &format!("default={peer}")])
+            .args(["--listen-client-urls", &client])
+            .args(["--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer])
+            .args(["--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &initial])
+            .args(["--initial-cluster-state", state])
             .args(&self.args)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -117,6 +202,15 @@ impl Process {
             .spawn()
             .with_context(|| format!("cannot run {}", self.binary.display()))?;
         self.child = Some(child);
+        Ok(())
+    }
+
+    /// Waits until a process that was launched serves: it has found a leader, and has applied what
+    /// was acknowledged before this call.
+    ///
+    /// # Errors
+    /// It does not serve in time; the end of its log is in the message.
+    pub async fn serves(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + START_PATIENCE;
         let config = ferrite_client::Config::new([self.endpoint()])
             .reconnect_backoff(Duration::from_millis(5), Duration::from_millis(50));
@@ -156,12 +250,25 @@ impl Process {
     /// # Errors
     /// It does not run.
     pub fn stop(&mut self) -> anyhow::Result<()> {
-        let mut child = self.child.take().context("the server does not run")?;
+        self.terminate()?.wait()?;
+        Ok(())
+    }
+
+    /// Stops the process in order and returns when it has ended. Other tasks go on meanwhile.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn stopped(&mut self) -> anyhow::Result<ExitStatus> {
+        let mut child = self.terminate()?;
+        Ok(tokio::task::spawn_blocking(move || child.wait()).await??)
+    }
+
+    fn terminate(&mut self) -> anyhow::Result<Child> {
+        let child = self.child.take().context("the server does not run")?;
         let pid = i32::try_from(child.id())?;
         let pid = rustix::process::Pid::from_raw(pid).context("a child has a pid")?;
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        child.wait()?;
-        Ok(())
+        Ok(child)
     }
 }
 
@@ -175,6 +282,19 @@ impl Drop for Process {
     }
 }
 
+/// A port that nobody listens on. Not one that the system would give away: a server that is down
+/// for a while would find it taken by somebody's connection, perhaps one that was meant for it.
 fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    const FIRST: u16 = 15_000;
+    const COUNT: u16 = 16_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let own = u16::try_from(std::process::id() % u32::from(COUNT))?.wrapping_mul(61);
+    for _ in 0..COUNT {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(own);
+        let port = FIRST + next % COUNT;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port is free")
 }

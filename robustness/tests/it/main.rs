@@ -6,6 +6,7 @@ mod arrows;
 mod cluster;
 mod crash_points;
 mod faults;
+mod fleet;
 mod kill_minus_9;
 mod lease_crash;
 mod quota;

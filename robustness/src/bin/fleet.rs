@@ -1,0 +1,147 @@
+//! `fleet SCENARIO [NAME=NUMBER ...] [ETCD]`: runs a cluster of real processes through a scenario, and
+//! prints what it took. ETCD is the server binary, by default the one beside this program.
+//!
+//! | Scenario | Numbers |
+//! |---|---|
+//! | `leader-kill`: kill -9 of the leader | `members` (3), `rounds` (10), `between` (1500) |
+//! | `rolling-restart`: SIGTERM of one member after the other | `members` (3), `rounds` (3), `between` (500) |
+//!
+//! `between`: acknowledged writes between two events. Of every load: `clients` (8), `pace-ms` (10),
+//! `seed` (1). The data of a run that found a violation is kept.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use ferrite_robustness::fleet::{leader_kill, load, rolling};
+
+/// Two election timeouts, as long as nobody sets another: a new leader is there in this time, mostly.
+const LIMIT: Duration = Duration::from_secs(2);
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> ExitCode {
+    match main_result().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fleet: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The numbers of the command line.
+struct Numbers(BTreeMap<String, u64>);
+
+impl Numbers {
+    fn take(&mut self, name: &str, default: u64) -> u64 {
+        self.0.remove(name).unwrap_or(default)
+    }
+
+    fn size(&mut self, name: &str, default: u64) -> anyhow::Result<usize> {
+        Ok(usize::try_from(self.take(name, default))?)
+    }
+
+    fn count(&mut self, name: &str, default: u64) -> anyhow::Result<u32> {
+        Ok(u32::try_from(self.take(name, default))?)
+    }
+
+    fn load(&mut self) -> anyhow::Result<load::Plan> {
+        Ok(load::Plan {
+            clients: self.count("clients", 8)?,
+            pace: Duration::from_millis(self.take("pace-ms", 10)),
+            again: false,
+            seed: self.take("seed", 1),
+        })
+    }
+
+    /// Nothing may be left that no scenario asked for.
+    fn finish(self) -> anyhow::Result<()> {
+        let left = self.0.into_keys().next();
+        ensure!(left.is_none(), "what is {}?", left.unwrap_or_default());
+        Ok(())
+    }
+}
+
+async fn main_result() -> anyhow::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let scenario = args.next().context("which scenario?")?;
+    let mut numbers = BTreeMap::new();
+    let mut binary = std::env::current_exe()?.with_file_name("etcd");
+    for arg in args {
+        match arg.split_once('=') {
+            Some((name, text)) => {
+                let number = text
+                    .parse()
+                    .with_context(|| format!("{text} is not a number"))?;
+                numbers.insert(name.to_owned(), number);
+            }
+            None => binary = PathBuf::from(arg),
+        }
+    }
+    ensure!(binary.exists(), "{} is not there", binary.display());
+    let dir = tempfile::tempdir()?;
+    let result = scenario_result(&scenario, Numbers(numbers), binary, dir.path()).await;
+    if result.is_err() {
+        eprintln!("fleet: the data is in {}", dir.keep().display());
+    }
+    result
+}
+
+async fn scenario_result(
+    scenario: &str,
+    mut numbers: Numbers,
+    binary: PathBuf,
+    dir: &std::path::Path,
+) -> anyhow::Result<()> {
+    let print = &mut |line: &str| println!("{line}");
+    let load = numbers.load()?;
+    match scenario {
+        "leader-kill" => {
+            let plan = leader_kill::Plan {
+                members: numbers.size("members", 3)?,
+                rounds: numbers.count("rounds", 10)?,
+                writes_between: numbers.take("between", 1500),
+                load,
+            };
+            numbers.finish()?;
+            let report = leader_kill::run(&binary, dir, &plan, print).await?;
+            table(&report.table(LIMIT));
+            ensure!(
+                report.recovery.at(50) <= LIMIT,
+                "most recoveries took longer than {LIMIT:?}"
+            );
+        }
+        "rolling-restart" => {
+            let plan = rolling::Plan {
+                members: numbers.size("members", 3)?,
+                rounds: numbers.count("rounds", 3)?,
+                writes_between: numbers.take("between", 500),
+                load,
+            };
+            numbers.finish()?;
+            let report = rolling::run(&binary, dir, &plan, print).await?;
+            table(&report.table());
+            ensure!(
+                report.failed_twice.is_empty(),
+                "writes failed on a second endpoint, too: {:?}",
+                report.failed_twice
+            );
+            ensure!(
+                report.not_handed_over == 0,
+                "{} leaders ended before another led",
+                report.not_handed_over
+            );
+        }
+        _ => bail!("no scenario is called {scenario}"),
+    }
+    Ok(())
+}
+
+fn table(lines: &[String]) {
+    println!();
+    for line in lines {
+        println!("{line}");
+    }
+}
