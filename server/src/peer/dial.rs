@@ -10,23 +10,17 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::backoff::Backoff;
 use super::call::{self, CallError, Caller};
 use super::identity::{self, Refusal, SESSION};
 use super::link::{Link, Pumped};
+use super::pulse::{Pulse, SILENCE};
 use super::shared::Shared;
 use super::socket::Socket;
 use super::{PROTOCOL, STREAM_PATH};
 use crate::config::Url;
-
-/// Time between heartbeats on a stream. The other side takes silence for a dead connection, and so
-/// does this one when no echo comes.
-const HEARTBEAT: Duration = Duration::from_millis(1600);
-
-/// How long a heartbeat may go without an echo while nothing else shows that the peer takes something.
-const SILENCE: Duration = Duration::from_secs(5);
 
 /// A connection that lasted so long was a good one: the next attempt comes soon.
 const LASTED: Duration = Duration::from_secs(1);
@@ -317,55 +311,6 @@ impl Dialer<'_> {
         };
         let _ended: io::Result<()> = drained.await;
         Ended::Drained
-    }
-}
-
-/// Whether a peer is alive, by heartbeats and their echoes.
-struct Pulse {
-    timer: Interval,
-    /// When the oldest heartbeat without an echo was sent, or the peer has taken something since.
-    waiting: Option<Instant>,
-}
-
-impl Pulse {
-    fn new() -> Self {
-        let mut timer = interval(HEARTBEAT);
-        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self {
-            timer,
-            waiting: None,
-        }
-    }
-
-    fn sent(&mut self, now: Instant) {
-        self.waiting.get_or_insert(now);
-    }
-
-    fn taken(&mut self, now: Instant) {
-        if let Some(waiting) = &mut self.waiting {
-            *waiting = now;
-        }
-    }
-
-    fn is_silent(&self, now: Instant) -> bool {
-        self.waiting.is_some_and(|since| now - since > SILENCE)
-    }
-
-    /// Reads echoes; nothing else comes on this side of a stream.
-    fn listen(&mut self, socket: &Socket) -> io::Result<()> {
-        let mut echoes = [0; 256];
-        match socket.try_read(&mut echoes) {
-            Ok(0) => Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the peer has ended it",
-            )),
-            Ok(_) => {
-                self.waiting = None;
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error),
-        }
     }
 }
 

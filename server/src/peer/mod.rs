@@ -20,6 +20,7 @@ mod listen;
 mod message;
 mod pages;
 mod probe;
+mod pulse;
 mod questions;
 mod receive;
 mod remote;

@@ -175,6 +175,10 @@ impl Node {
     async fn start_with(options: Options) -> Self {
         let listener = Listener::tcp("127.0.0.1:0", Serves::Http).await.unwrap();
         let url = format!("http://{}", listener.address());
+        Self::start_at(options, listener, url)
+    }
+
+    fn start_at(options: Options, listener: Listener, url: String) -> Self {
         let (events, recorded) = mpsc::unbounded_channel();
         let snapshots = Arc::default();
         let sink = Arc::new(Recorder {

@@ -9,6 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::super::{Message, Peer, Transport};
+use crate::serve::{Listener, Serves};
+
 use super::{Event, Node, number, numbered, pair, soon};
 
 /// Carries connections to a member, and cuts each after some bytes, until it is told to be good.
@@ -176,6 +178,24 @@ async fn all_urls_of_a_peer_are_tried() {
     ];
     a.meet(&[Peer { id: b.id, urls }]);
     a.wait_reachable(b.id, true).await;
+}
+
+#[tokio::test]
+async fn members_may_meet_at_unix_sockets() {
+    let dir = tempfile::tempdir().unwrap();
+    let listen = async |name: &str| {
+        let path = dir.path().join(name);
+        let listener = Listener::unix(&path, Serves::Http).await.unwrap();
+        (listener, format!("unix://{}", path.display()))
+    };
+    let ((a_listener, a_url), (b_listener, b_url)) = (listen("a").await, listen("b").await);
+    let mut a = Node::start_at(super::options(0xa), a_listener, a_url);
+    let mut b = Node::start_at(super::options(0xb), b_listener, b_url);
+    a.meet(&[b.peer()]);
+    b.meet(&[a.peer()]);
+    a.wait_reachable(b.id, true).await;
+    a.send(b.id, numbered(1, 100_000));
+    assert_eq!(number(&b.delivered().await.1), 1);
 }
 
 #[tokio::test]
