@@ -39,7 +39,8 @@ fn main() -> ExitCode {
         }
     };
     match runtime.block_on(run(loaded.config)) {
-        Ok(signal) => end_by(signal),
+        Ok(End::Signal(signal)) => end_by(signal),
+        Ok(End::NotStarted) => ExitCode::FAILURE,
         // As etcd: there is nothing to restart.
         Err(Error::Removed) => {
             tracing::warn!(
@@ -55,15 +56,43 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs until a signal asks to stop, and returns that signal.
-async fn run(config: config::Config) -> Result<SignalKind, Error> {
+/// The line that etcd ends in when it cannot start, whatever the reason, after what may be missing.
+fn explain(error: &Error, hints: &[&str]) {
+    for hint in hints {
+        tracing::warn!("{hint}");
+    }
+    tracing::error!("zap.level" = "fatal", %error, "discovery failed");
+}
+
+/// How a member that has not failed while it ran came to its end.
+enum End {
+    /// A signal has asked for it.
+    Signal(SignalKind),
+    /// It could not start; the log says why.
+    NotStarted,
+}
+
+/// Runs until a signal asks to stop.
+async fn run(config: config::Config) -> Result<End, Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Thread)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Thread)?;
-    let starting = Server::start(config);
-    let mut server = tokio::select! {
-        server = starting => server?,
-        _ = interrupt.recv() => return Ok(SignalKind::interrupt()),
-        _ = terminate.recv() => return Ok(SignalKind::terminate()),
+    let starting = Server::start(config.clone());
+    let started = tokio::select! {
+        started = starting => started,
+        _ = interrupt.recv() => return Ok(End::Signal(SignalKind::interrupt())),
+        _ = terminate.recv() => return Ok(End::Signal(SignalKind::terminate())),
+    };
+    let mut server = match started {
+        Ok(server) => server,
+        Err(Error::Removed) => return Err(Error::Removed),
+        Err(error) => {
+            let hints = match &error {
+                Error::Origin(origin) => origin.hints(&config),
+                _ => Vec::new(),
+            };
+            explain(&error, &hints);
+            return Ok(End::NotStarted);
+        }
     };
     let (received, name) = tokio::select! {
         error = server.ended() => return Err(error),
@@ -72,7 +101,7 @@ async fn run(config: config::Config) -> Result<SignalKind, Error> {
     };
     tracing::info!(signal = name, "received signal; shutting down");
     server.stop().await?;
-    Ok(received)
+    Ok(End::Signal(received))
 }
 
 /// Ends the process as the signal would have: that is what supervisors look at. The first process

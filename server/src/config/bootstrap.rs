@@ -1,5 +1,6 @@
 //! The rules for a member without data (spec/server-flags.md section 7): its own entry in
-//! `--initial-cluster` must be what it advertises. A member that has a log skips all of this.
+//! `--initial-cluster` must be there, and be what it advertises. A member that has a log skips all
+//! of this.
 
 use std::net::IpAddr;
 
@@ -8,33 +9,44 @@ use super::error::Error;
 use super::urls::{Url, UrlsMap, join};
 
 impl Config {
-    /// The members of the new cluster that this member bootstraps. To be asked only when there is
-    /// no log yet: later starts ignore these flags. `lookup` resolves host names
-    /// ([`super::lookup_host`]).
+    /// The members that `--initial-cluster` names, this one among them.
     ///
     /// # Errors
-    /// etcd's, in its order; [`Error::NotBuilt`] for joining an existing cluster.
-    pub fn bootstrap_cluster(
-        &self,
-        lookup: &dyn Fn(&str) -> std::io::Result<Vec<IpAddr>>,
-    ) -> Result<UrlsMap, Error> {
+    /// It does not parse, or this member is missing.
+    pub fn named_cluster(&self) -> Result<UrlsMap, Error> {
         let cluster = UrlsMap::parse(&self.initial_cluster).map_err(Error::InitialCluster)?;
-        let Some(own) = cluster.get(&self.name) else {
-            return Err(Error::LocalNameMissing(self.name.clone()));
-        };
-        if !self.new_cluster {
-            return Err(Error::NotBuilt {
-                flag: "initial-cluster-state",
-                value: "existing".to_owned(),
-                reason: "joining a cluster is not built yet",
-                default: "new",
-            });
-        }
-        self.check_advertised(own, lookup)?;
-        if cluster.has_duplicate_url() {
-            return Err(Error::DuplicateUrl(cluster.to_string()));
-        }
+        self.check_named(&cluster)?;
         Ok(cluster)
+    }
+
+    /// Checks that this member can begin a new cluster of these members. `lookup` resolves host
+    /// names ([`super::lookup_host`]).
+    ///
+    /// # Errors
+    /// etcd's, in its order.
+    pub fn check_new_cluster(
+        &self,
+        cluster: &UrlsMap,
+        lookup: &dyn Fn(&str) -> std::io::Result<Vec<IpAddr>>,
+    ) -> Result<(), Error> {
+        let own = self.check_named(cluster)?;
+        self.check_advertised(own, lookup)?;
+        check_unique(cluster)
+    }
+
+    /// Checks that this member can join a cluster of these members.
+    ///
+    /// # Errors
+    /// etcd's, in its order.
+    pub fn check_existing_cluster(&self, cluster: &UrlsMap) -> Result<(), Error> {
+        self.check_named(cluster)?;
+        check_unique(cluster)
+    }
+
+    fn check_named<'a>(&self, cluster: &'a UrlsMap) -> Result<&'a [Url], Error> {
+        cluster
+            .get(&self.name)
+            .ok_or_else(|| Error::LocalNameMissing(self.name.clone()))
     }
 
     /// The advertised URLs must be those of the own entry, literally or once resolved.
@@ -64,16 +76,35 @@ impl Config {
                 reason,
             });
         }
+        let cluster = UrlsMap::single(&self.name, &self.advertise_peer_urls).to_string();
+        let missing = absent(own, &self.advertise_peer_urls);
+        if missing.is_empty() {
+            return Err(Error::Unresolved {
+                advertised: join(&self.advertise_peer_urls),
+                cluster,
+                reason,
+            });
+        }
         Err(Error::NotInCluster {
-            missing: join(&absent(own, &self.advertise_peer_urls)),
-            cluster: UrlsMap::single(&self.name, &self.advertise_peer_urls).to_string(),
+            missing: join(&missing),
+            cluster,
         })
+    }
+}
+
+fn check_unique(cluster: &UrlsMap) -> Result<(), Error> {
+    match cluster.has_duplicate_url() {
+        true => Err(Error::DuplicateUrl(cluster.to_string())),
+        false => Ok(()),
     }
 }
 
 /// Whether two sorted lists name the same places. Names other than `localhost` are resolved when
 /// the texts differ.
-fn same_urls(
+///
+/// # Errors
+/// They do not, or a name does not resolve: etcd's text for it.
+pub(crate) fn same_urls(
     advertised: &[Url],
     own: &[Url],
     lookup: &dyn Fn(&str) -> std::io::Result<Vec<IpAddr>>,

@@ -217,6 +217,16 @@ pub enum Error {
         /// `name=url`, joined.
         cluster: String,
     },
+    /// The own URLs are the same letters and cannot be compared all the same.
+    #[error("failed to resolve {advertised} to match --initial-cluster={cluster} ({reason})")]
+    Unresolved {
+        /// URLs, joined.
+        advertised: String,
+        /// `name=url`, joined.
+        cluster: String,
+        /// How the comparison failed.
+        reason: String,
+    },
     /// One URL twice.
     #[error("initial cluster {0} has duplicate url")]
     DuplicateUrl(String),

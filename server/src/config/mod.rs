@@ -8,8 +8,8 @@
 //! flag of etcd; what is not built is refused by name, never ignored.
 //!
 //! [`load`] does both steps for the program; an embedding program starts from
-//! [`Config::default`] and sets fields. Rules that count only for a member without data are in
-//! [`Config::bootstrap_cluster`]. Nothing reads the environment later.
+//! [`Config::default`] and sets fields. Rules that count only for a member without data are asked
+//! for later ([`Config::check_new_cluster`], [`Config::check_existing_cluster`]). Nothing reads the environment later.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -33,11 +33,13 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use bootstrap::same_urls;
 pub use error::{Error, Problems};
 pub use help::{USAGE, flags as help_flags, version};
 pub use load::{Exit, Loaded, Outcome, load};
 pub use note::Note;
 pub use raw::RawConfig;
+pub(crate) use resolve::DEFAULT_PEER_URL;
 pub use resolve::{Source, resolve};
 pub use urls::{Scheme, Url, UrlsMap};
 pub use value::GoDuration;
@@ -85,9 +87,10 @@ pub struct Config {
     /// `http://localhost:2379`; with a client listener on `0.0.0.0`, the host is this machine's.
     pub advertise_client_urls: Vec<Url>,
     /// `--initial-cluster`, `ETCD_INITIAL_CLUSTER`. As given; read by
-    /// [`Config::bootstrap_cluster`]. Default `<name>=<advertise_peer_urls>`.
+    /// [`Config::named_cluster`]. Default `<name>=<advertise_peer_urls>`.
     pub initial_cluster: String,
-    /// `--initial-cluster-state new`, `ETCD_INITIAL_CLUSTER_STATE`. Default true.
+    /// `--initial-cluster-state new`, `ETCD_INITIAL_CLUSTER_STATE`. False for `existing`: a member
+    /// without data joins a cluster that has added it. Default true.
     pub new_cluster: bool,
     /// `--initial-cluster-token`, `ETCD_INITIAL_CLUSTER_TOKEN`. Part of member and cluster ids.
     /// Default `etcd-cluster`.

@@ -33,7 +33,8 @@ const DEFAULT_QUOTA: i64 = 2 << 30;
 const RECOMMENDED_REQUEST_BYTES: u64 = 10 << 20;
 /// Both peer timeouts are at least this.
 const MIN_PEER_TIMEOUT: GoDuration = GoDuration::from_nanos(5_000_000_000);
-const DEFAULT_PEER_URL: &str = "http://localhost:2380";
+/// The one advertised peer URL that a member does not share with others.
+pub(crate) const DEFAULT_PEER_URL: &str = "http://localhost:2380";
 const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
 
 /// Reads typed values out of a [`RawConfig`]. Each getter panics on a row of another type, which a

@@ -1236,10 +1236,14 @@ fn resolver(host: &str) -> std::io::Result<Vec<IpAddr>> {
 }
 
 fn bootstrap(args: &[&str]) -> Result<String, String> {
-    match config(args).bootstrap_cluster(&resolver) {
-        Ok(cluster) => Ok(cluster.to_string()),
-        Err(error) => Err(error.to_string()),
-    }
+    let config = config(args);
+    let text = |error: Error| error.to_string();
+    let cluster = config.named_cluster().map_err(text)?;
+    let checked = match config.new_cluster {
+        true => config.check_new_cluster(&cluster, &resolver),
+        false => config.check_existing_cluster(&cluster),
+    };
+    checked.map(|()| cluster.to_string()).map_err(text)
 }
 
 #[test]
@@ -1264,7 +1268,6 @@ fn bootstrap_of_one_member() {
 
 #[test]
 fn bootstrap_errors() {
-    let version = env!("CARGO_PKG_VERSION");
     for (args, error) in [
         (
             &["--initial-cluster=default=a"][..],
@@ -1280,10 +1283,19 @@ fn bootstrap_errors() {
             "couldn't find local name \"default\" in the initial cluster configuration".to_owned(),
         ),
         (
-            &["--initial-cluster-state=existing"],
-            format!(
-                "--initial-cluster-state=existing: joining a cluster is not built yet in Ferrite {version}; leave it at its default \"new\""
-            ),
+            &["--initial-cluster-state=existing", "--initial-cluster=b=http://a:1"],
+            "couldn't find local name \"default\" in the initial cluster configuration".to_owned(),
+        ),
+        (
+            &["--initial-cluster-state=existing", "--initial-cluster=default=http://a:1,b=http://a:1"],
+            "initial cluster b=http://a:1,default=http://a:1 has duplicate url".to_owned(),
+        ),
+        (
+            &[
+                "--initial-cluster=default=http://nowhere.example:1,default=http://nowhere.example:1",
+                "--initial-advertise-peer-urls=http://nowhere.example:1",
+            ],
+            "failed to resolve http://nowhere.example:1 to match --initial-cluster=default=http://nowhere.example:1 (len([\"http://nowhere.example:1\"]) != len([\"http://nowhere.example:1\" \"http://nowhere.example:1\"]))".to_owned(),
         ),
         (
             &["--initial-cluster=default=http://localhost:2380,b=http://localhost:2380"],

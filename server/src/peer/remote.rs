@@ -47,18 +47,25 @@ pub struct NoAnswer(pub Vec<(Url, CallError)>);
 /// # Errors
 /// There is none.
 pub async fn fetch_members(urls: &[Url], patience: Duration) -> Result<RemoteCluster, NoAnswer> {
-    first(urls, async |url| {
-        let (headers, body) = call::get(url, "/members", MAX_MEMBERS, patience).await?;
-        let nonsense = |what: &str| CallError::Nonsense(what.to_owned());
-        let cluster_id =
-            identity::cluster(&headers).ok_or_else(|| nonsense("it names no cluster"))?;
-        let members = parse_members(&body).map_err(|error| nonsense(&error.to_string()))?;
-        Ok(RemoteCluster {
-            cluster_id,
-            members,
-        })
+    let mut failures = NoAnswer(Vec::new());
+    for url in urls {
+        match members_of(url, patience).await {
+            Ok(cluster) => return Ok(cluster),
+            Err(error) => failures.0.push((url.clone(), error)),
+        }
+    }
+    Err(failures)
+}
+
+async fn members_of(url: &Url, patience: Duration) -> Result<RemoteCluster, CallError> {
+    let (headers, body) = call::get(url, "/members", MAX_MEMBERS, patience).await?;
+    let nonsense = |what: &str| CallError::Nonsense(what.to_owned());
+    let cluster_id = identity::cluster(&headers).ok_or_else(|| nonsense("it names no cluster"))?;
+    let members = parse_members(&body).map_err(|error| nonsense(&error.to_string()))?;
+    Ok(RemoteCluster {
+        cluster_id,
+        members,
     })
-    .await
 }
 
 /// Asks the member at peer URLs for its versions, one URL after the other, each with `patience`.
@@ -66,23 +73,17 @@ pub async fn fetch_members(urls: &[Url], patience: Duration) -> Result<RemoteClu
 /// # Errors
 /// There is no usable answer.
 pub async fn fetch_version(urls: &[Url], patience: Duration) -> Result<RemoteVersions, NoAnswer> {
-    first(urls, async |url| {
-        let (_, body) = call::get(url, "/version", MAX_VERSION, patience).await?;
-        serde_json::from_slice(&body).map_err(|error| CallError::Nonsense(error.to_string()))
-    })
-    .await
-}
-
-async fn first<T>(
-    urls: &[Url],
-    ask: impl AsyncFn(&Url) -> Result<T, CallError>,
-) -> Result<T, NoAnswer> {
-    let mut failures = Vec::new();
+    let mut failures = NoAnswer(Vec::new());
     for url in urls {
-        match ask(url).await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => failures.push((url.clone(), error)),
+        match version_of(url, patience).await {
+            Ok(versions) => return Ok(versions),
+            Err(error) => failures.0.push((url.clone(), error)),
         }
     }
-    Err(NoAnswer(failures))
+    Err(failures)
+}
+
+async fn version_of(url: &Url, patience: Duration) -> Result<RemoteVersions, CallError> {
+    let (_, body) = call::get(url, "/version", MAX_VERSION, patience).await?;
+    serde_json::from_slice(&body).map_err(|error| CallError::Nonsense(error.to_string()))
 }

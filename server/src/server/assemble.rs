@@ -1,5 +1,6 @@
 //! Putting a member together: from its data directory and its configuration to running threads.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,9 +11,9 @@ use ferrite_storage::page;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Error, strings};
+use super::{Error, origin, strings};
 use crate::bootstrap::{self, Origin, Restored};
-use crate::config::{self, Config, UrlsMap};
+use crate::config::Config;
 use crate::grpc;
 use crate::handle::{Handle, Inner, Limits, Readers, Watching};
 use crate::lessor;
@@ -67,12 +68,12 @@ pub(super) async fn start(
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let nanos = u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX);
-    let options = bootstrap_options(config, nanos)?;
     let disk: Arc<dyn Disk> = if config.unsafe_no_fsync {
         Arc::new(UnsyncedDisk::new(RealDisk))
     } else {
         Arc::new(RealDisk)
     };
+    let options = bootstrap_options(config, origin(config, &disk).await?, nanos);
     let restored = tokio::task::spawn_blocking({
         let (disk, options) = (Arc::clone(&disk), options.clone());
         move || {
@@ -86,6 +87,9 @@ pub(super) async fn start(
         wal,
         lock,
     } = restored.await.map_err(|_| Error::Panicked("restore"))??;
+    if state.members().is_removed(state.member_id()) {
+        return Err(Error::Removed);
+    }
 
     let unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
     let ids = Arc::new(RequestIds::new(state.member_id(), unix_ms));
@@ -190,23 +194,30 @@ pub(super) fn quota(config: &Config) -> Quota {
     }
 }
 
-fn bootstrap_options(config: &Config, seed: u64) -> Result<bootstrap::Options, Error> {
-    // A member with a log does not look at the initial cluster any more.
-    let members = match config.wal_path().exists() {
-        true => UrlsMap::default(),
-        false => config.bootstrap_cluster(&config::lookup_host)?,
-    };
-    Ok(bootstrap::Options {
+/// What a member starts from if it has no log; with one, it does not look at flags like
+/// `--initial-cluster` any more.
+async fn origin(config: &Config, disk: &Arc<dyn Disk>) -> Result<Origin, Error> {
+    let wal_dir = config.wal_path();
+    let exists = wal::Wal::exists(disk.as_ref(), &wal_dir);
+    let exists = exists.map_err(|source| bootstrap::Error::Dir {
+        path: wal_dir,
+        source,
+    })?;
+    match exists {
+        true => Ok(Origin::New {
+            name: config.name.clone(),
+            members: BTreeMap::new(),
+            token: String::new(),
+        }),
+        false => Ok(origin::find(config).await?),
+    }
+}
+
+fn bootstrap_options(config: &Config, origin: Origin, seed: u64) -> bootstrap::Options {
+    bootstrap::Options {
         data_dir: config.data_dir.clone(),
         wal_dir: config.wal_dir.clone(),
-        origin: Origin::New {
-            name: config.name.clone(),
-            members: members
-                .iter()
-                .map(|(name, urls)| (name.to_owned(), strings(urls)))
-                .collect(),
-            token: config.initial_cluster_token.clone(),
-        },
+        origin,
         election_ticks: usize::try_from(config.election_ticks()).unwrap_or(usize::MAX),
         pre_vote: config.pre_vote,
         seed,
@@ -216,7 +227,7 @@ fn bootstrap_options(config: &Config, seed: u64) -> Result<bootstrap::Options, E
         },
         wal: WAL,
         entry_cache_bytes: ENTRY_CACHE_BYTES,
-    })
+    }
 }
 
 fn member_options(config: &Config) -> member::Options {

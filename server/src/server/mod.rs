@@ -5,6 +5,7 @@
 //! calls, calls in flight finish, the member stops and puts everything into the page file.
 
 mod assemble;
+mod origin;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::bootstrap;
 use crate::compactor;
-use crate::config::{self, AutoCompaction, Config, GoDuration, Scheme, Url};
+use crate::config::{AutoCompaction, Config, GoDuration, Scheme, Url};
 use crate::grpc;
 use crate::handle::Handle;
 use crate::http;
@@ -26,6 +27,7 @@ use crate::peer::Peers;
 use crate::serve::{self, Address, Listener, Serves, Serving};
 use crate::shell::{Ended, Inbox, Wanted};
 use assemble::Started;
+pub use origin::Error as OriginError;
 
 /// How long the last messages to other members may take to leave.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
@@ -33,9 +35,9 @@ const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
 /// Why a server did not start or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configuration contradicts itself, or the initial cluster does.
+    /// A member without data cannot begin or join its cluster.
     #[error(transparent)]
-    Config(#[from] config::Error),
+    Origin(#[from] OriginError),
     /// An address cannot be listened on.
     #[error("listen {address}: {source}")]
     Listen {

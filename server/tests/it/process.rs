@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-fn etcd() -> Command {
+pub(crate) fn etcd() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_etcd"));
     command
         .env_clear()
@@ -18,7 +18,7 @@ fn etcd() -> Command {
     command
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -54,7 +54,7 @@ fn member(dir: &Path) -> (Command, u16) {
 }
 
 /// A running child that does not outlive the test.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -96,7 +96,7 @@ impl Running {
 }
 
 /// Runs to the end; a member that starts after all is a failure, not a hang.
-fn run(command: &mut Command) -> Output {
+pub(crate) fn run(command: &mut Command) -> Output {
     let mut child = command.spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     while child.try_wait().unwrap().is_none() {
@@ -110,7 +110,7 @@ fn run(command: &mut Command) -> Output {
 }
 
 /// The lines of the log at error level or above: there must be exactly one, and it says `text`.
-fn assert_one_error(output: &Output, text: &str) {
+pub(crate) fn assert_one_error(output: &Output, text: &str) {
     let log = String::from_utf8_lossy(&output.stderr);
     let errors: Vec<_> = log
         .lines()
