@@ -51,11 +51,6 @@ impl ConfState {
         self.voters == [id] && self.voters_outgoing.is_empty()
     }
 
-    /// Whether nobody but `id` needs the log.
-    pub(crate) fn is_alone(&self, id: u64) -> bool {
-        self.is_only_voter(id) && self.learners.is_empty() && self.learners_next.is_empty()
-    }
-
     fn sorted(mut self) -> ConfState {
         let Self {
             voters,

@@ -904,12 +904,16 @@ impl Driver {
     }
 
     fn evict(&mut self) {
-        // Followers get their entries from memory; without any, what was handed out is not needed
-        // again.
-        let done = if self.conf.is_alone(self.config.id) {
-            self.handed_out
-        } else {
-            0
+        // What everybody has is hardly asked for again. A member that does not lead sends nobody
+        // anything; if it comes to lead, it reads back what it must.
+        let raft = &self.node.raft;
+        let done = match self.leading {
+            None => self.handed_out,
+            Some(_) => {
+                let others = raft.prs().iter().filter(|(id, _)| **id != self.config.id);
+                let matched = others.map(|(_, progress)| progress.matched).min();
+                matched.map_or(self.handed_out, |matched| matched.min(self.handed_out))
+            }
         };
         self.node.mut_store().evict(done);
     }

@@ -61,8 +61,8 @@ use entries::Entries;
 /// follower far behind does not hold up everybody else's writes.
 const READ_BACK_BYTES: usize = 4 << 20;
 
-/// Bytes of entries kept in memory that nobody is expected to ask for again: applied ones of a
-/// member without followers.
+/// Bytes of entries kept in memory that nobody is expected to ask for again: applied ones that every
+/// follower has.
 const DONE_BYTES: usize = 64 << 10;
 
 /// What the records handed out so far amount to: recovery needs this, and the entries, and nothing

@@ -95,8 +95,10 @@ impl<T> Waiters<T> {
 
     /// Forgets all proposals: a snapshot may hold their effects, so their outcome is not known.
     pub(super) fn forget(&mut self) {
-        for waiting in self.by_id.values_mut() {
-            waiting.sent = None;
+        for (_, id) in &self.deadlines {
+            if let Some(waiting) = self.by_id.get_mut(id) {
+                waiting.sent = None;
+            }
         }
     }
 
