@@ -174,6 +174,13 @@ impl ConfChange {
         raft
     }
 
+    /// As the data of an entry.
+    pub(crate) fn encode(&self) -> Bytes {
+        let data = self.to_raft().write_to_bytes();
+        data.expect("a proto3 message always encodes into memory")
+            .into()
+    }
+
     fn from_raft(raft: &ConfChangeV2) -> ConfChange {
         let change = |single: &ConfChangeSingle| match single.get_change_type() {
             ConfChangeType::AddNode => Change::AddVoter(single.node_id),

@@ -20,6 +20,7 @@ use ferrite_server::peer::{Message, Peer};
 use ferrite_server::quota::Quota;
 use ferrite_server::request_id::RequestIds;
 use ferrite_storage::checkpoint::{CompactionHash, Job, Policy};
+use ferrite_storage::membership::MembershipChange;
 use ferrite_storage::page;
 use prost::Message as _;
 
@@ -51,6 +52,7 @@ pub fn bootstrap_options() -> bootstrap::Options {
             spare_segments: 1,
         },
         entry_cache_bytes: 4 << 10,
+        force_new_cluster: false,
     }
 }
 
@@ -185,6 +187,17 @@ impl SimMember {
                 waiter,
             })
             .map_err(Error::from)?;
+        Ok(waiter)
+    }
+
+    /// Proposes a change of the membership.
+    ///
+    /// # Errors
+    /// The member cannot go on.
+    pub fn change_members(&mut self, change: MembershipChange) -> Result<u64, Error> {
+        self.next_waiter += 1;
+        let waiter = self.next_waiter;
+        self.member.step(Input::ChangeMembers { change, waiter })?;
         Ok(waiter)
     }
 

@@ -12,6 +12,8 @@
 //! which is laid out again. All members of a static bootstrap derive the same ids and the same
 //! first state from the initial cluster.
 
+mod alone;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +29,8 @@ use ferrite_storage::restore;
 use ferrite_storage::snapshot;
 use ferrite_storage::state::State;
 use sha1::{Digest, Sha1};
+
+pub use alone::Error as AloneError;
 
 /// The index and term at which the log of a new cluster's member begins: the initial members are in
 /// the state.
@@ -56,6 +60,8 @@ pub struct Options {
     pub wal: wal::Options,
     /// Bytes of raft entries kept in memory.
     pub entry_cache_bytes: usize,
+    /// Whether the other members are lost, and this one is to go on alone with its data.
+    pub force_new_cluster: bool,
 }
 
 /// What a member without data starts from.
@@ -133,6 +139,9 @@ pub enum Error {
         /// Why.
         source: ferrite_storage::Error,
     },
+    /// The member cannot go on alone.
+    #[error(transparent)]
+    Alone(#[from] AloneError),
     /// A received snapshot.
     #[error("snapshot beside {}: {source}", path.display())]
     Snapshot {
@@ -217,7 +226,12 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
     let has_page = disk.exists(&page_path).map_err(dir_error(&page_path))?;
     let page = match (has_log, has_page) {
         (true, true) => {
-            PageFile::open(disk, &page_path, options.page.clone()).map_err(|e| storage(e.into()))?
+            let page = PageFile::open(disk, &page_path, options.page.clone())
+                .map_err(|e| storage(e.into()))?;
+            if options.force_new_cluster {
+                alone::go_on_alone(disk, options, &wal_dir, &page)?;
+            }
+            page
         }
         (true, false) => {
             let what = format!(

@@ -1,7 +1,6 @@
 //! Proposals: everything for which raft-rs would drop one is checked before raft-rs sees it.
 
 use bytes::Bytes;
-use protobuf::Message as _;
 use raft::Changer;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
@@ -33,8 +32,7 @@ impl Driver {
     /// In all cases nothing entered the log.
     pub fn propose_conf_change(&mut self, change: &ConfChange) -> Result<(), ProposeError> {
         self.flush();
-        let data = change.to_raft().write_to_bytes();
-        let data = data.expect("a proto3 message always encodes into memory");
+        let data = change.encode();
         self.check_proposal(data.len())?;
         let raft = &self.node.raft;
         // Trap: raft-rs takes it all the same, as an empty entry, and the proposer waits for ever.
@@ -57,7 +55,7 @@ impl Driver {
         let entry_type = EntryType::EntryConfChangeV2;
         let entry = Entry {
             entry_type,
-            data: data.into(),
+            data,
             ..Entry::default()
         };
         self.step_proposals(vec![entry]);

@@ -34,10 +34,15 @@
 //!
 //! A snapshot that is installed restarts the log: its record drops every entry before it, so all
 //! segments before the record's own may be released once it is durable.
+//!
+//! # Without the others
+//!
+//! [`take_over`] is for a member whose cluster is lost: what its log holds is what there is.
 
 mod entries;
 mod record;
 mod recovery;
+mod takeover;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +55,7 @@ use raft::{GetEntriesContext, RaftState, StorageError};
 pub(crate) use record::MAX_NUMBER;
 pub use record::{BadRecord, HardState, MAX_ENTRY_BYTES, Mark, Metadata};
 pub use recovery::{Logged, Options, Recovered, create, exists, recover, recover_watched};
+pub use takeover::take_over;
 
 use crate::conf::ConfState;
 use crate::error::Error;

@@ -7,8 +7,10 @@ use bytes::Bytes;
 use ferrite_disk::Disk;
 use ferrite_disk::sim::SimDisk;
 use ferrite_disk::wal::{Record, Wal};
-use ferrite_raft::log::{create, recover};
-use ferrite_raft::{ConfState, Config, Driver, Error, HardState, Mark};
+use ferrite_raft::log::{Logged, create, recover, recover_watched, take_over};
+use ferrite_raft::{
+    Change, ConfChange, ConfState, Config, Driver, EntryKind, Error, HardState, Mark,
+};
 
 use crate::support::{DIR, Setup, metadata, options, payload, record};
 
@@ -409,4 +411,78 @@ fn a_restart_keeps_the_term_and_the_vote() {
         assert_eq!((status.term, status.vote), (term, 1));
         assert_eq!(member.applied.payloads.len() as u64, term);
     }
+}
+
+/// Takes a log of member 2 over, entries up to 2 of which are known to be committed, and gives what is
+/// in it then: the hard state, and index, term and change of each entry.
+#[expect(clippy::type_complexity, reason = "compared as it is")]
+fn taken_over(
+    drop_from: Option<u64>,
+    changes: &[ConfChange],
+) -> Result<(HardState, Vec<(u64, u64, Option<Change>)>), Error> {
+    let records = [
+        meta(1, 2),
+        state(3, 9, 0),
+        entry(1, 1),
+        entry(2, 3),
+        state(3, 9, 2),
+        entry(3, 3),
+        entry(4, 3),
+    ];
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+    let options = options(1 << 20);
+    let dir = Path::new(DIR);
+    drop(Wal::create(
+        disk.clone(),
+        dir,
+        options.wal.clone(),
+        &records,
+    )?);
+    take_over(recover(disk.clone(), dir, &options)?, drop_from, changes)?;
+    let mut entries: Vec<(u64, u64, Option<Change>)> = Vec::new();
+    let recovered = recover_watched(disk, dir, &options, &mut |_, record| {
+        if let Logged::Entry {
+            index, term, kind, ..
+        } = record
+        {
+            let change = match kind {
+                EntryKind::Normal => None,
+                EntryKind::ConfChange(change) => change.changes.first().copied(),
+            };
+            entries.retain(|(earlier, ..)| *earlier < index);
+            entries.push((index, term, change));
+        }
+    })?;
+    assert_eq!(recovered.log.last(), entries.len() as u64);
+    Ok((recovered.hard_state, entries))
+}
+
+#[test]
+fn a_log_that_is_taken_over_is_committed_to_its_end() {
+    let remove = |id| ConfChange::new(Change::Remove(id), Bytes::from_static(b"why"));
+    let changes = [remove(8), remove(9)];
+    let own = |commit| HardState {
+        term: 4,
+        vote: 2,
+        commit,
+    };
+    let kept = [(1, 1, None), (2, 3, None), (3, 3, None), (4, 3, None)];
+    let (hard_state, entries) = taken_over(None, &changes).unwrap();
+    assert_eq!(hard_state, own(6));
+    assert_eq!(entries[..4], kept);
+    let appended = [
+        (5, 4, Some(Change::Remove(8))),
+        (6, 4, Some(Change::Remove(9))),
+    ];
+    assert_eq!(entries[4..], appended);
+
+    // Replaced from the third on, longer or shorter than what was there.
+    let (hard_state, entries) = taken_over(Some(3), &changes[..1]).unwrap();
+    assert_eq!((hard_state, entries.len()), (own(3), 3));
+    assert_eq!(entries[2], (3, 4, Some(Change::Remove(8))));
+    // Nothing to change, and nothing to drop.
+    let (hard_state, entries) = taken_over(Some(9), &[]).unwrap();
+    assert_eq!((hard_state, &entries[..]), (own(4), &kept[..]));
+    let error = taken_over(Some(2), &changes).unwrap_err().to_string();
+    assert!(error.contains("entry 2 is committed"), "{error}");
 }

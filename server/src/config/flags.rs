@@ -530,8 +530,8 @@ pub static FLAGS: &[Flag] = &[
     flag("downgrade-check-time", Duration, "5s", Features, refused("downgrades are not built yet"), Same,
         "Time between two looks at a running downgrade."),
     // Unsafe.
-    flag("force-new-cluster", Bool, "false", Unsafe, refused("starting over from existing data is not built yet"), Same,
-        "Start a cluster of this member alone from its data."),
+    flag("force-new-cluster", Bool, "false", Unsafe, Built, Same,
+        "The other members are lost: go on alone with the data of this one, and remove them."),
     flag("unsafe-no-fsync", Bool, "false", Unsafe, Built, Same,
         "Never wait for the disk. A crash of the machine loses data."),
     // Ignored by etcd too.

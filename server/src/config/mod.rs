@@ -147,6 +147,9 @@ pub struct Config {
     /// `--watch-progress-notify-interval`, `ETCD_WATCH_PROGRESS_NOTIFY_INTERVAL`. Time between two
     /// progress notifications to a watcher that wants them. Default 10 min.
     pub watch_progress_notify_interval: Duration,
+    /// `--force-new-cluster`, `ETCD_FORCE_NEW_CLUSTER`. The other members are lost: this one goes on
+    /// alone with its data, and removes them. Default false.
+    pub force_new_cluster: bool,
     /// `--unsafe-no-fsync`, `ETCD_UNSAFE_NO_FSYNC`. Nothing waits for the disk: a crash of the
     /// machine loses acknowledged writes. Default false.
     pub unsafe_no_fsync: bool,

@@ -567,6 +567,7 @@ fn build(
             .duration_or("compaction-sleep-interval", Duration::from_millis(10)),
         watch_progress_notify_interval: read
             .duration_or("watch-progress-notify-interval", Duration::from_secs(600)),
+        force_new_cluster: read.bool("force-new-cluster"),
         unsafe_no_fsync,
     };
     (config, notes)

@@ -227,6 +227,7 @@ fn bootstrap_options(config: &Config, origin: Origin, seed: u64) -> bootstrap::O
         },
         wal: WAL,
         entry_cache_bytes: ENTRY_CACHE_BYTES,
+        force_new_cluster: config.force_new_cluster,
     }
 }
 

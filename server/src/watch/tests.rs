@@ -216,6 +216,7 @@ fn options() -> bootstrap::Options {
             spare_segments: 1,
         },
         entry_cache_bytes: 4 << 10,
+        force_new_cluster: false,
     }
 }
 

@@ -286,6 +286,41 @@ async fn a_member_that_was_added_joins() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_others_are_lost_goes_on_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = ["a", "b", "c"].map(|name| Place::new(dir.path(), name));
+    let (running, cluster) = begin_cluster(&places);
+    let client = places[1].client().await;
+    for at in 0..20 {
+        client.put(&format!("k{at}"), "v").await;
+    }
+    // One who answers a linearizable read has everything.
+    assert!(places[0].client().await.get("k19").await.is_some());
+    drop(running);
+    let alone = &places[0];
+    let mut running = alone.begin(&["--force-new-cluster"]);
+    alone.serves(&mut running, 2);
+    let client = alone.client().await;
+    for at in 0..20 {
+        assert!(client.get(&format!("k{at}")).await.is_some(), "k{at}");
+    }
+    assert_eq!(client.members().await.len(), 1);
+    client.put("after", "v").await;
+
+    // It is a cluster like any other: who was lost comes back as a new member.
+    let back = Place::new(dir.path(), "d");
+    client.add(&back.peer).await;
+    let both = format!("{},{}", alone.entry(), back.entry());
+    let mut joined = back.begin(&[EXISTING[0], EXISTING[1], &both]);
+    back.serves(&mut joined, 1);
+    assert!(back.client().await.get("after").await.is_some());
+    // And who was removed has no place in it.
+    let mut old = places[1].begin(&["--initial-cluster", &cluster]);
+    let (code, log) = places[1].ended(&mut old);
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn members_that_cannot_begin_or_join_say_why() {
     let dir = tempfile::tempdir().unwrap();
     let a = Place::new(dir.path(), "a");
