@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod alarms;
+mod cluster;
 mod coverage;
 mod kv;
 mod lease;

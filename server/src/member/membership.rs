@@ -84,8 +84,12 @@ impl<T> Member<T> {
     /// Voters that have been connected for the 5 s that etcd demands, this member included.
     fn healthy_voters(&self) -> usize {
         let ticks = self.options.request_ticks - 2 * self.options.election_ticks;
+        let Some(since) = self.now.checked_sub(ticks) else {
+            // Nobody can have been connected for longer than this member runs.
+            return 1;
+        };
         let members = self.state.members();
-        self.connected_since(self.now.saturating_sub(ticks))
+        self.connected_since(since)
             .filter(|id| members.voters().any(|member| member.id == id.get()))
             .count()
     }
