@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `leader-kill`: kill -9 of the leader | `members` (3), `rounds` (10), `between` (1500) |
 //! | `rolling-restart`: SIGTERM of one member after the other | `members` (3), `rounds` (3), `between` (500) |
+//! | `partitions`: members cut off from each other, in a network of their own (needs root and iproute2) | `members` (3), `hold` (30 s) |
 //!
 //! `between`: acknowledged writes between two events. Of every load: `clients` (8), `pace-ms` (10),
 //! `seed` (1). The data of a run that found a violation is kept.
@@ -15,7 +16,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use ferrite_robustness::fleet::{leader_kill, load, rolling};
+use ferrite_robustness::fleet::{leader_kill, load, partitions, rolling};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Two election timeouts, as long as nobody sets another: a new leader is there in this time, mostly.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -52,6 +54,7 @@ impl Numbers {
             clients: self.count("clients", 8)?,
             pace: Duration::from_millis(self.take("pace-ms", 10)),
             again: false,
+            pinned: false,
             seed: self.take("seed", 1),
         })
     }
@@ -82,7 +85,13 @@ async fn main_result() -> anyhow::Result<()> {
     }
     ensure!(binary.exists(), "{} is not there", binary.display());
     let dir = tempfile::tempdir()?;
-    let result = scenario_result(&scenario, Numbers(numbers), binary, dir.path()).await;
+    // Processes and networks are to go when this process is asked to.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let result = tokio::select! {
+        result = scenario_result(&scenario, Numbers(numbers), binary, dir.path()) => result,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
+    };
     if result.is_err() {
         eprintln!("fleet: the data is in {}", dir.keep().display());
     }
@@ -133,6 +142,17 @@ async fn scenario_result(
                 "{} leaders ended before another led",
                 report.not_handed_over
             );
+        }
+        "partitions" => {
+            let plan = partitions::Plan {
+                members: numbers.size("members", 3)?,
+                hold: Duration::from_secs(numbers.take("hold", 30)),
+                load,
+            };
+            numbers.finish()?;
+            let report = partitions::run(&binary, dir, &plan, print).await?;
+            table(&report.table());
+            ensure!(report.violations.is_empty(), "{:#?}", report.violations);
         }
         _ => bail!("no scenario is called {scenario}"),
     }

@@ -26,9 +26,7 @@ pub struct Agreement {
 /// # Errors
 /// The first contradiction found.
 pub async fn agree(fleet: &Fleet, ledger: &mut Ledger) -> anyhow::Result<Agreement> {
-    let running: Vec<usize> = (0..fleet.members.len())
-        .filter(|at| fleet.members[*at].runs())
-        .collect();
+    let running = fleet.running();
     let revision = converged(fleet, &running).await?;
     let hash = same_hash(fleet, &running, revision).await?;
     let acknowledged = ledger.acknowledged();

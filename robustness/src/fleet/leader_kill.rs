@@ -55,7 +55,7 @@ pub async fn run(
         let moment = load.now();
         fleet.members[leader].kill()?;
         let recovered = load
-            .first_after(moment)
+            .first_after(moment, fleet.endpoints())
             .await
             .with_context(|| format!("round {round}"))?;
         recovery.add(recovered);

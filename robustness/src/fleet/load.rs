@@ -34,6 +34,8 @@ pub struct Plan {
     /// Whether a client tries once more, on the next endpoint, when a write has failed. The second
     /// try is another write: the first may have happened.
     pub again: bool,
+    /// Whether each client knows one endpoint only, the next one of the list.
+    pub pinned: bool,
     /// Decides keys and values.
     pub seed: u64,
 }
@@ -44,6 +46,7 @@ impl Default for Plan {
             clients: 8,
             pace: Duration::from_millis(10),
             again: false,
+            pinned: false,
             seed: 1,
         }
     }
@@ -60,6 +63,8 @@ pub struct Attempt {
     pub error: Option<String>,
     /// It is the second try.
     pub again: bool,
+    /// Where it went, if its client knows one endpoint only.
+    pub endpoint: Option<String>,
 }
 
 /// What a load leaves behind.
@@ -81,7 +86,6 @@ pub struct Load {
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<anyhow::Result<Noted>>,
-    endpoints: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -117,10 +121,15 @@ impl Load {
         });
         let stop = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
-        for number in 0..plan.clients {
+        for (number, endpoint) in (0..plan.clients).zip(endpoints.iter().cycle()) {
+            let known = if plan.pinned {
+                vec![endpoint.clone()]
+            } else {
+                endpoints.clone()
+            };
             tasks.spawn(one_client(
                 Arc::clone(&shared),
-                client(endpoints.clone()).await?,
+                client(known).await?,
                 plan.clone(),
                 StdRng::seed_from_u64(plan.seed ^ u64::from(number)),
                 stop.subscribe(),
@@ -130,7 +139,6 @@ impl Load {
             shared,
             stop,
             tasks,
-            endpoints,
         })
     }
 
@@ -154,16 +162,21 @@ impl Load {
     }
 
     /// Waits for an acknowledged write that was called after `moment`, and returns how long after
-    /// `moment` its answer came. Clients may be stuck with calls from before, so others ask too.
+    /// `moment` its answer came. Clients may be stuck with calls from before, so `endpoints` are asked
+    /// by others too.
     ///
     /// # Errors
     /// There is none for a long time.
-    pub async fn first_after(&mut self, moment: Duration) -> anyhow::Result<Duration> {
+    pub async fn first_after(
+        &mut self,
+        moment: Duration,
+        endpoints: Vec<String>,
+    ) -> anyhow::Result<Duration> {
         let deadline = moment + PATIENCE;
         let mut last = self.shared.last.subscribe();
         let mut ticks = tokio::time::interval(PROBE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let client = client(self.endpoints.clone()).await?;
+        let client = client(endpoints).await?;
         while self.now() < deadline {
             tokio::select! {
                 Ok(found) = last.wait_for(|(called, _)| *called > moment) => {
@@ -181,6 +194,23 @@ impl Load {
             }
         }
         bail!("no write is acknowledged for {PATIENCE:?}")
+    }
+
+    /// Writes once at one endpoint. Returns how long it took, and why it failed.
+    ///
+    /// # Errors
+    /// The client saw something that must not be.
+    pub async fn once(&mut self, endpoint: String) -> anyhow::Result<(Duration, Option<String>)> {
+        let mut noted = Noted::default();
+        let mut rng = StdRng::seed_from_u64(0);
+        let client = client(vec![endpoint]).await?;
+        self.shared
+            .write(&client, &mut rng, false, &mut noted)
+            .await?;
+        let found = noted.writes.first().context("the write was noted")?;
+        let found = (found.2.returned - found.2.called, found.2.error.clone());
+        self.tasks.spawn(async { Ok(noted) });
+        Ok(found)
     }
 
     /// Ends the load and gathers what it has noted.
@@ -280,6 +310,10 @@ impl Shared {
             returned,
             error,
             again,
+            endpoint: match client.endpoints() {
+                [endpoint] => Some(endpoint.clone()),
+                _ => None,
+            },
         };
         noted.writes.push((write.clone(), fate, attempt));
         Ok(match fate {

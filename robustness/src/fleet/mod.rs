@@ -4,7 +4,8 @@
 //! * [`Fleet`]: the processes, and what they say of themselves.
 //! * [`load`]: clients that write and read through all of it, and note what they were told.
 //! * [`agree`]: what must be true at the end: every member has what was acknowledged, and the same.
-//! * [`leader_kill`], [`rolling`]: the scenarios.
+//! * [`network`]: a network of their own, which can be cut.
+//! * [`leader_kill`], [`rolling`], [`partitions`]: the scenarios.
 //!
 //! A scenario returns figures; only what is wrong at any speed is an error.
 
@@ -12,6 +13,8 @@ pub mod agree;
 pub mod figures;
 pub mod leader_kill;
 pub mod load;
+pub mod network;
+pub mod partitions;
 pub mod rolling;
 
 use std::path::Path;
@@ -105,6 +108,12 @@ impl Fleet {
         status.with_context(|| format!("status of {}", self.members[at].name()))
     }
 
+    /// The running members.
+    pub fn running(&self) -> Vec<usize> {
+        let all = 0..self.members.len();
+        all.filter(|at| self.members[*at].runs()).collect()
+    }
+
     /// The member that leads, and its status.
     ///
     /// # Errors
@@ -116,10 +125,7 @@ impl Fleet {
             let client = self.client().await?;
             client.get("leader", GetOptions::new()).await.ok();
             let mut leaders = Vec::new();
-            for at in 0..self.members.len() {
-                if !self.members[at].runs() {
-                    continue;
-                }
+            for at in self.running() {
                 if let Ok(status) = self.status(at).await
                     && is_leader(&status)
                 {
@@ -154,9 +160,22 @@ pub fn member(binary: &Path, dir: &Path, at: usize, args: &[&str]) -> anyhow::Re
     Ok(Process::new(binary, &dir, args)?.named(&name))
 }
 
+/// A client of these members that repeats what is safe to repeat.
 async fn client(endpoints: Vec<String>) -> anyhow::Result<Client> {
-    let config = Config::new(endpoints)
+    connect(config(endpoints)).await
+}
+
+/// A client of one member that repeats nothing: what the member answers is to be seen.
+async fn impatient_client(endpoint: String) -> anyhow::Result<Client> {
+    connect(config(vec![endpoint]).max_attempts(1)).await
+}
+
+fn config(endpoints: Vec<String>) -> Config {
+    Config::new(endpoints)
         .dial_timeout(Duration::from_secs(1))
-        .reconnect_backoff(Duration::from_millis(20), Duration::from_millis(200));
+        .reconnect_backoff(Duration::from_millis(20), Duration::from_millis(200))
+}
+
+async fn connect(config: Config) -> anyhow::Result<Client> {
     Ok(Client::connect(config).await?.with_timeout(CALL_LIMIT))
 }
