@@ -155,7 +155,8 @@ async fn check(
     let client = Client::connect(config)
         .await?
         .with_timeout(Duration::from_secs(60));
-    let (pairs, revision) = ledger::everything(&client, GetOptions::new()).await?;
+    let (pairs, revision) =
+        ledger::everything(&client, ledger.first_key(), GetOptions::new()).await?;
     let verdict = ledger.check(&pairs, revision)?;
     leases.check(&server.endpoint(), &pairs).await?;
     Ok(verdict)

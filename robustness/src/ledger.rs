@@ -104,9 +104,18 @@ pub enum Fate {
 }
 
 /// All writes of a load, by number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ledger {
     writes: BTreeMap<u64, (Write, Fate)>,
+    /// The revision at which the load began.
+    base: i64,
+}
+
+impl Default for Ledger {
+    /// Of a load that begins with a fresh store.
+    fn default() -> Self {
+        Self::after(1)
+    }
 }
 
 /// What a ledger makes of a store.
@@ -114,13 +123,26 @@ pub struct Ledger {
 pub struct Verdict {
     /// The store revision.
     pub revision: i64,
-    /// The digest of all rows.
+    /// The digest of all rows of the load.
     pub digest: u64,
     /// Writes that were applied although nobody was told.
     pub unacknowledged: usize,
 }
 
 impl Ledger {
+    /// Of a load that begins at revision `base`.
+    pub fn after(base: i64) -> Self {
+        Self {
+            writes: BTreeMap::new(),
+            base,
+        }
+    }
+
+    /// The first key that belongs to the load: all there are, in a store that was fresh.
+    pub fn first_key(&self) -> Bytes {
+        Bytes::from_static(if self.base == 1 { b"\0" } else { b"op/" })
+    }
+
     /// Enters a write.
     pub fn enter(&mut self, write: Write, fate: Fate) {
         self.writes.insert(write.number, (write, fate));
@@ -134,7 +156,7 @@ impl Ledger {
             .count()
     }
 
-    /// Checks a whole store (all its pairs in key order) against the ledger. A write that is not
+    /// Checks a whole store (all its pairs from [`Ledger::first_key`] on, in key order) against the ledger. A write that is not
     /// there is struck out: it must not turn up later (as a key that nobody wrote).
     ///
     /// # Errors
@@ -173,7 +195,7 @@ impl Ledger {
             }
         }
 
-        let mut model = Model::default();
+        let mut model = Model::after(self.base);
         for (at, write) in &order {
             ensure!(
                 *at == model.revision + 1,
@@ -205,17 +227,17 @@ impl Ledger {
     }
 }
 
-/// All pairs of a store in key order, and the revision that was read: page by page, as `options`
-/// say.
+/// All pairs of a store from the key `from` on, and the revision that was read: page by page, as
+/// `options` say.
 ///
 /// # Errors
 /// A page cannot be read.
 pub async fn everything(
     client: &Client,
+    mut from: Bytes,
     options: GetOptions,
 ) -> anyhow::Result<(Vec<KeyValue>, i64)> {
     let mut pairs: Vec<KeyValue> = Vec::new();
-    let mut from = Bytes::from_static(b"\0");
     let mut revision = 0;
     loop {
         let mut options = options.clone().from_key().limit(PAGE);
@@ -244,17 +266,15 @@ struct Model {
     digest: u64,
 }
 
-impl Default for Model {
-    fn default() -> Self {
+impl Model {
+    fn after(base: i64) -> Self {
         Self {
-            revision: 1,
+            revision: base,
             pairs: BTreeMap::new(),
             digest: 0,
         }
     }
-}
 
-impl Model {
     fn apply(&mut self, write: &Write) {
         self.revision += 1;
         self.put(write.own_key(), write, write.lease, 0);
@@ -314,7 +334,7 @@ mod tests {
     }
 
     fn store(writes: &[Write]) -> Vec<KeyValue> {
-        let mut model = Model::default();
+        let mut model = Model::after(1);
         for write in writes {
             model.apply(write);
         }

@@ -263,6 +263,31 @@ impl Process {
         Ok(tokio::task::spawn_blocking(move || child.wait()).await??)
     }
 
+    /// Waits until the process has ended by itself.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
+        let deadline = Instant::now() + START_PATIENCE;
+        loop {
+            let child = self.child.as_mut().context("the server does not run")?;
+            if let Some(status) = child.try_wait()? {
+                self.child = None;
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("the server does not end by itself");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// How often the log says any of `texts`.
+    pub fn says(&self, texts: &[&str]) -> usize {
+        let log = std::fs::read_to_string(self.log_path()).unwrap_or_default();
+        texts.iter().map(|text| log.matches(text).count()).sum()
+    }
+
     fn terminate(&mut self) -> anyhow::Result<Child> {
         let child = self.child.take().context("the server does not run")?;
         let pid = i32::try_from(child.id())?;

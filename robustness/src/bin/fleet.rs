@@ -6,6 +6,8 @@
 //! | `leader-kill`: kill -9 of the leader | `members` (3), `rounds` (10), `between` (1500) |
 //! | `rolling-restart`: SIGTERM of one member after the other | `members` (3), `rounds` (3), `between` (500) |
 //! | `partitions`: members cut off from each other, in a network of their own (needs root and iproute2) | `members` (3), `hold` (30 s) |
+//! | `replace`: a learner is added and promoted and a member removed, until all are others | `members` (3), `keys` (1000000) |
+//! | `lagging`: a member comes back by snapshot; sender and receiver killed meanwhile | `members` (3), `keys` (200000), `rounds` (6), `value` (1000 bytes) |
 //!
 //! `between`: acknowledged writes between two events. Of every load: `clients` (8), `pace-ms` (10),
 //! `seed` (1). The data of a run that found a violation is kept.
@@ -16,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use ferrite_robustness::fleet::{leader_kill, load, partitions, rolling};
+use ferrite_robustness::fleet::{lagging, leader_kill, load, partitions, replace, rolling};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Two election timeouts, as long as nobody sets another: a new leader is there in this time, mostly.
@@ -55,6 +57,7 @@ impl Numbers {
             pace: Duration::from_millis(self.take("pace-ms", 10)),
             again: false,
             pinned: false,
+            base: 1,
             seed: self.take("seed", 1),
         })
     }
@@ -153,6 +156,28 @@ async fn scenario_result(
             let report = partitions::run(&binary, dir, &plan, print).await?;
             table(&report.table());
             ensure!(report.violations.is_empty(), "{:#?}", report.violations);
+        }
+        "replace" => {
+            let plan = replace::Plan {
+                members: numbers.size("members", 3)?,
+                keys: numbers.count("keys", 1_000_000)?,
+                load,
+            };
+            numbers.finish()?;
+            let report = replace::run(&binary, dir, &plan, print).await?;
+            table(&report.table());
+        }
+        "lagging" => {
+            let plan = lagging::Plan {
+                members: numbers.size("members", 3)?,
+                keys: numbers.count("keys", 200_000)?,
+                value_bytes: numbers.size("value", 1_000)?,
+                rounds: numbers.count("rounds", 6)?,
+                load,
+            };
+            numbers.finish()?;
+            let report = lagging::run(&binary, dir, &plan, print).await?;
+            table(&report.table());
         }
         _ => bail!("no scenario is called {scenario}"),
     }

@@ -3,7 +3,7 @@
 use anyhow::{Context, ensure};
 use ferrite_client::GetOptions;
 
-use super::Fleet;
+use super::{Fleet, PATIENCE};
 use crate::ledger::{self, Ledger};
 
 /// What the members agree on.
@@ -35,7 +35,7 @@ pub async fn agree(fleet: &Fleet, ledger: &mut Ledger) -> anyhow::Result<Agreeme
         let name = fleet.members[*at].name();
         let client = fleet.client_of(*at).await?;
         let options = GetOptions::new().serializable().revision(revision);
-        let (pairs, _) = ledger::everything(&client, options)
+        let (pairs, _) = ledger::everything(&client, ledger.first_key(), options)
             .await
             .with_context(|| format!("reading all of {name}"))?;
         let verdict = ledger
@@ -65,7 +65,7 @@ pub async fn converged(fleet: &Fleet, members: &[usize]) -> anyhow::Result<i64> 
     let mut revisions = Vec::new();
     for at in members {
         // Answered when this member has applied what was committed when it asked.
-        let client = fleet.client_of(*at).await?;
+        let client = fleet.client_of(*at).await?.with_timeout(PATIENCE);
         let response = client
             .get("converged", GetOptions::new())
             .await

@@ -18,6 +18,12 @@ impl Times {
         self.all.sort_unstable();
     }
 
+    /// Adds some.
+    pub fn extend(&mut self, times: Times) {
+        self.all.extend(times.all);
+        self.all.sort_unstable();
+    }
+
     /// The time that `percent` of them do not exceed.
     pub fn at(&self, percent: usize) -> Duration {
         let at = (self.all.len() * percent).div_ceil(100).max(1) - 1;
@@ -33,7 +39,10 @@ impl Times {
 impl std::fmt::Display for Times {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (p50, max) = (ms(self.at(50)), ms(self.at(100)));
-        write!(f, "p50 {p50}, max {max} (n = {})", self.all.len())
+        match self.all.len() {
+            0 => f.write_str("none"),
+            count => write!(f, "p50 {p50}, max {max} (n = {count})"),
+        }
     }
 }
 
@@ -64,11 +73,16 @@ pub fn longest_silence(attempts: &[Attempt], from: Duration, to: Duration) -> Du
     longest
 }
 
+/// The times of the acknowledged writes that were called between `from` and `to`.
+pub fn acknowledged(attempts: &[Attempt], from: Duration, to: Duration) -> Times {
+    let within = |it: &&Attempt| it.called >= from && it.called < to && it.error.is_none();
+    let took = |it: &Attempt| it.returned - it.called;
+    attempts.iter().filter(within).map(took).collect()
+}
+
 /// What became of the writes and reads of a load, a line each.
 pub fn describe(outcome: &Outcome) -> Vec<String> {
-    let took = |it: &Attempt| it.returned - it.called;
-    let answered = outcome.attempts.iter().filter(|it| it.error.is_none());
-    let times: Times = answered.map(took).collect();
+    let times = acknowledged(&outcome.attempts, Duration::ZERO, Duration::MAX);
     let mut lines = vec![format!(
         "writes acknowledged: {}; p50 {}, p99 {}, max {}; reads answered: {}",
         times.all.len(),

@@ -36,6 +36,8 @@ pub struct Plan {
     pub again: bool,
     /// Whether each client knows one endpoint only, the next one of the list.
     pub pinned: bool,
+    /// The revision of the store when the load begins.
+    pub base: i64,
     /// Decides keys and values.
     pub seed: u64,
 }
@@ -47,6 +49,7 @@ impl Default for Plan {
             pace: Duration::from_millis(10),
             again: false,
             pinned: false,
+            base: 1,
             seed: 1,
         }
     }
@@ -91,6 +94,7 @@ pub struct Load {
 #[derive(Debug)]
 struct Shared {
     begun: Instant,
+    base: i64,
     numbers: AtomicU64,
     acknowledged: watch::Sender<u64>,
     /// The greatest revision that any client was told.
@@ -114,6 +118,7 @@ impl Load {
     pub async fn start(endpoints: Vec<String>, plan: &Plan) -> anyhow::Result<Self> {
         let shared = Arc::new(Shared {
             begun: Instant::now(),
+            base: plan.base,
             numbers: AtomicU64::new(0),
             acknowledged: watch::Sender::new(0),
             newest: AtomicI64::new(0),
@@ -219,7 +224,10 @@ impl Load {
     /// A client saw something that must not be.
     pub async fn finish(mut self) -> anyhow::Result<Outcome> {
         self.stop.send_replace(true);
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome {
+            ledger: Ledger::after(self.shared.base),
+            ..Outcome::default()
+        };
         while let Some(noted) = self.tasks.join_next().await {
             let noted = noted??;
             for (write, fate, attempt) in noted.writes {
