@@ -13,7 +13,8 @@
 //! * `world`: all events. `node`: a machine. `shell`: a member's process, cut into steps; `process` plans them.
 //! * `network`, `traffic`: what passes between members. `clients`, `load`, `request`, `service`: what clients ask.
 //!   `nemesis`: what goes wrong.
-//! * `oracle`, `witness`: what is checked all the time. `finish`: what is checked at the end.
+//! * `snapshots`: whole states from member to member.
+//! * `log`, `oracle`, `witness`: what is checked all the time. `finish`: what is checked at the end.
 //! * [`mutant`]: bugs put in on purpose, to see that they are found.
 //!
 //! # Use
@@ -34,6 +35,7 @@ pub mod trace;
 mod clients;
 mod finish;
 mod load;
+mod log;
 mod nemesis;
 mod network;
 mod node;
@@ -43,6 +45,7 @@ mod queue;
 mod request;
 mod service;
 mod shell;
+mod snapshots;
 mod traffic;
 mod witness;
 mod world;

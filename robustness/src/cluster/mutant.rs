@@ -13,14 +13,17 @@ pub enum Mutant {
     StaleRead,
     /// Term and vote are not synced when no entry comes with them.
     VoteNotSynced,
+    /// A received snapshot becomes the page file in use before the log has decided.
+    EarlyInstall,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 3] = [
+    pub const ALL: [Mutant; 4] = [
         Mutant::AckBeforeSync,
         Mutant::StaleRead,
         Mutant::VoteNotSynced,
+        Mutant::EarlyInstall,
     ];
 
     fn name(self) -> &'static str {
@@ -28,6 +31,7 @@ impl Mutant {
             Mutant::AckBeforeSync => "ack-before-sync",
             Mutant::StaleRead => "stale-read",
             Mutant::VoteNotSynced => "vote-not-synced",
+            Mutant::EarlyInstall => "early-install",
         }
     }
 }

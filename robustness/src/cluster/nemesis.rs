@@ -143,6 +143,7 @@ impl World {
             self.network.cut(*from, *to);
         }
         self.note(format_args!("cut {links:?}"));
+        self.break_transfers(|from, to| links.contains(&(from, to)) || links.contains(&(to, from)));
         self.probe_ends(links);
     }
 

@@ -87,6 +87,13 @@ impl Network {
         )
     }
 
+    /// What a piece of a stream takes. Its link works, or the stream ends.
+    pub(super) fn stream_delay(&mut self, plan: &Plan, now: Time) -> Time {
+        let delay = Duration::from_micros(self.rng.random_range(plan.delay.clone()));
+        let long = Duration::from_millis(self.rng.random_range(0..LATE / 8));
+        delay + if now < self.clogged { long } else { Time::ZERO }
+    }
+
     /// What a message between a client and a member takes.
     pub(super) fn client_delay(&mut self, plan: &Plan) -> Time {
         Duration::from_micros(self.rng.random_range(plan.delay.clone()))

@@ -8,12 +8,14 @@ use std::time::Duration;
 use ferrite_api::types::MemberId;
 use ferrite_disk::Disk;
 use ferrite_disk::sim::{PowerLoss, SimDisk};
-use ferrite_raft::log::{self, Logged};
+use ferrite_disk::wal::Record;
+use ferrite_raft::log;
 use ferrite_server::bootstrap::{self, Origin, member_id};
 use ferrite_server::member::{Options, Published};
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::log::Log;
 use super::mutant::Mutant;
 use super::plan::Plan;
 use super::queue::Time;
@@ -30,17 +32,6 @@ pub(super) enum End {
     Crash,
     /// The machine loses power.
     PowerLoss,
-}
-
-/// Term and hash of each entry of a log, by index.
-pub(super) type Entries = BTreeMap<u64, (u64, u64)>;
-
-/// What a log has promised to keep.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Promised {
-    pub(super) term: u64,
-    pub(super) vote: u64,
-    pub(super) entries: Entries,
 }
 
 /// A machine.
@@ -63,13 +54,13 @@ pub(super) struct Node {
     /// Which others it believes that it can reach.
     pub(super) reaches: BTreeSet<usize>,
     /// Everything handed out for the log, durable or not.
-    pub(super) log: Entries,
+    pub(super) log: Log,
     /// What the log must have after a power loss.
-    pub(super) promised: Promised,
-    /// What it will have to have once the append under way is durable.
-    pub(super) under_way: Promised,
-    /// From where on the append under way replaces entries.
-    pub(super) replaces: Option<u64>,
+    pub(super) promised: Log,
+    /// The append that is not durable yet.
+    pub(super) under_way: Vec<Record>,
+    /// Who voted, as far as it was looked at.
+    pub(super) voters: Vec<u64>,
     /// Entries applied, as far as they were looked at.
     pub(super) applied: u64,
     /// The store revision, as far as it was looked at.
@@ -100,8 +91,8 @@ pub(super) fn machines(plan: &Plan, mutant: Option<Mutant>) -> Vec<Node> {
         options.checkpoint_ticks = plan.checkpoint_ticks;
         options.checkpoint.max_bytes = plan.checkpoint_bytes;
         options.checkpoint.remove_rows = plan.remove_rows;
-        // Who needs entries that are dropped needs a snapshot, and there are none yet.
-        options.snapshot_count = u64::MAX;
+        options.snapshot_count = plan.snapshot_count;
+        options.catchup_entries = plan.catchup_entries;
         Node {
             id: member_id(&urls(n), TOKEN),
             disk: SimDisk::new(plan.seed.wrapping_mul(31).wrapping_add(n as u64)),
@@ -113,10 +104,10 @@ pub(super) fn machines(plan: &Plan, mutant: Option<Mutant>) -> Vec<Node> {
             slow: Time::ZERO,
             turn_at: None,
             reaches: BTreeSet::new(),
-            log: Entries::new(),
-            promised: Promised::default(),
-            under_way: Promised::default(),
-            replaces: None,
+            log: Log::default(),
+            promised: Log::default(),
+            under_way: Vec::new(),
+            voters: Vec::new(),
             applied: 0,
             revision: 0,
             bootstrap,
@@ -165,6 +156,8 @@ impl Node {
         let state = shell.member.state();
         self.applied = state.applied().get();
         self.revision = state.store().revision();
+        self.voters
+            .clone_from(&shell.member.driver().conf_state().voters);
         self.shell = Some(shell);
         Ok(())
     }
@@ -199,8 +192,8 @@ impl Node {
         within
     }
 
-    /// What the log on the disk holds, read from a copy: hard state and entries.
-    pub(super) fn read_log(&self) -> anyhow::Result<Option<Promised>> {
+    /// What the log on the disk holds, read from a copy.
+    pub(super) fn read_log(&self) -> anyhow::Result<Option<Log>> {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.fork());
         let dir: PathBuf = self.bootstrap.data_dir.join("member/wal");
         if !log::exists(disk.as_ref(), &dir)? {
@@ -210,26 +203,8 @@ impl Node {
             cache_bytes: self.bootstrap.entry_cache_bytes,
             wal: self.bootstrap.wal.clone(),
         };
-        let mut entries = Entries::new();
-        let recovered =
-            log::recover_watched(disk, &dir, &options, &mut |_, logged| match logged {
-                Logged::Entry {
-                    index, term, data, ..
-                } => put_entry(&mut entries, index, term, &data),
-                Logged::Truncated(mark) => entries = entries.split_off(&(mark.index + 1)),
-                Logged::Snapshot(_) => entries.clear(),
-                Logged::Metadata(_) | Logged::HardState(_) => {}
-            })?;
-        Ok(Some(Promised {
-            term: recovered.hard_state.term,
-            vote: recovered.hard_state.vote,
-            entries,
-        }))
+        let mut found = Log::default();
+        log::recover_watched(disk, &dir, &options, &mut |_, logged| found.read(logged))?;
+        Ok(Some(found))
     }
-}
-
-/// Puts an entry into a log; what was there from its index on is replaced.
-pub(super) fn put_entry(entries: &mut Entries, index: u64, term: u64, data: &[u8]) {
-    entries.split_off(&index);
-    entries.insert(index, (term, crate::history::hash_value(data)));
 }

@@ -92,6 +92,10 @@ pub struct Plan {
     pub checkpoint_bytes: usize,
     /// Rows that one step of a compaction removes.
     pub remove_rows: usize,
+    /// Entries between two compactions of the raft log.
+    pub snapshot_count: u64,
+    /// Entries that these keep.
+    pub catchup_entries: u64,
     /// Whether campaigns ask first.
     pub pre_vote: bool,
     /// Bytes of entries that a member keeps in memory.
@@ -131,6 +135,8 @@ impl Plan {
             checkpoint_ticks: *pick(rng, &[3, 10, 50]),
             checkpoint_bytes: *pick(rng, &[2 << 10, 8 << 10, 64 << 10]),
             remove_rows: *pick(rng, &[1, 5, 100]),
+            snapshot_count: *pick(rng, &[5, 20, 100, 10_000]),
+            catchup_entries: *pick(rng, &[0, 5, 20]),
             pre_vote: rng.random_bool(0.8),
             entry_cache: *pick(rng, &[1 << 10, 4 << 10, 64 << 10]),
         }

@@ -7,10 +7,12 @@ use ferrite_raft::Role;
 use ferrite_server::member::Fatal;
 use rand::Rng;
 
-use super::node::{End, Entries, Promised};
+use super::log::replaced_from;
+use super::node::End;
 use super::oracle;
 use super::request::Answer;
 use super::shell::Outcome;
+use super::snapshots::SNAPSHOT;
 use super::world::{Event, Step, World};
 
 impl World {
@@ -76,18 +78,23 @@ impl World {
                 return Ok(());
             }
             Step::Serve { number, reply, pin } => return self.serve(at, number, &reply, pin),
+            Step::Snapshot { id, part } => return self.snapshot_part(at, id, part),
+            Step::SnapshotFailed { to } => {
+                self.snapshot_failed(at, to);
+                return Ok(());
+            }
         };
         let outcome = outcome?;
         self.observe(at, &outcome)?;
-        self.follow(at, outcome);
-        Ok(())
+        self.follow(at, outcome)
     }
 
     /// Does what a step has brought.
-    fn follow(&mut self, at: usize, outcome: Outcome) {
+    fn follow(&mut self, at: usize, outcome: Outcome) -> anyhow::Result<()> {
         let Outcome {
             peers,
             send,
+            snapshots,
             replies,
             job,
             hash,
@@ -101,8 +108,14 @@ impl World {
         for (to, message) in send {
             self.send(at, to, message);
         }
+        for outgoing in snapshots {
+            self.send_snapshot(at, outgoing);
+        }
         for (number, reply) in replies {
-            self.reply(at, number, reply);
+            match number & SNAPSHOT {
+                0 => self.reply(at, number, reply),
+                _ => self.snapshot_reply(at, number & !SNAPSHOT, &reply)?,
+            }
         }
         if job {
             let delay = self.micros(self.plan.job.clone());
@@ -125,52 +138,45 @@ impl World {
         } else {
             self.plan_turn(at);
         }
+        Ok(())
     }
 
     /// Looks at a member after a step.
     fn observe(&mut self, at: usize, outcome: &Outcome) -> anyhow::Result<()> {
-        if outcome.durable {
-            let node = &mut self.nodes[at];
-            let done = std::mem::take(&mut node.under_way);
-            let promised = &mut node.promised;
-            promised.term = done.term;
-            promised.vote = done.vote;
-            for (index, entry) in done.entries {
-                promised.entries.split_off(&index);
-                promised.entries.insert(index, entry);
-            }
-            node.replaces = None;
-        }
         let node = &mut self.nodes[at];
+        if outcome.durable {
+            let done = std::mem::take(&mut node.under_way);
+            node.promised.append(&done);
+        }
         let Some(shell) = &node.shell else {
             return Ok(());
         };
         if outcome.writes
             && let Some(append) = shell.append()
         {
-            let mut records = Promised {
-                term: node.promised.term,
-                vote: node.promised.vote,
-                entries: Entries::new(),
-            };
-            oracle::promise(&append.records, &mut records);
-            oracle::log_entries(&append.records, &mut node.log);
-            node.replaces = records.entries.keys().next().copied();
-            node.under_way = records;
+            node.log.append(&append.records);
+            node.under_way.clone_from(&append.records);
         }
         let status = shell.member.driver().status();
+        let voters = shell.member.driver().conf_state().voters.clone();
         let state = shell.member.state();
         if status.role == Role::Leader {
             self.oracle.leads(at, status.term, &node.log)?;
         }
         let applied = state.applied().get();
         let line = (status.term, status.leader, status.commit, applied);
+        if let Some((applied, revision)) = outcome.installed {
+            (node.applied, node.revision) = (applied, revision);
+            self.witness.pairs(state)?;
+        }
         let applied_before = std::mem::replace(&mut node.applied, applied);
         let revision_before = std::mem::replace(&mut node.revision, state.store().revision());
+        let voters_before = std::mem::replace(&mut node.voters, voters);
         for index in applied_before + 1..=applied {
-            self.oracle.applies(&self.nodes, at, index)?;
+            self.oracle
+                .applies(&self.nodes, at, index, &voters_before)?;
         }
-        if applied > applied_before {
+        if applied > applied_before || outcome.installed.is_some() {
             let shell = self.nodes[at].shell.as_ref();
             let state = shell.context("it has just made a step")?.member.state();
             self.witness.rows(self.now, state, revision_before)?;
@@ -204,12 +210,11 @@ impl World {
             .context("the log cannot be read")?;
         if let Some(found) = found {
             let node = &mut self.nodes[at];
-            oracle::kept(&node.promised, &found, node.replaces)?;
-            node.log = found.entries.clone();
+            oracle::kept(&node.promised, &found, replaced_from(&node.under_way))?;
+            node.log = found.clone();
             node.promised = found;
         }
-        self.nodes[at].replaces = None;
-        self.nodes[at].under_way = Promised::default();
+        self.nodes[at].under_way.clear();
         let seed = self.rng.random();
         self.nodes[at].boot(self.now, seed)?;
         self.counts.one("starts");
@@ -225,7 +230,7 @@ impl World {
         if let Some(shell) = &mut node.shell {
             let outcome = shell.turn(Duration::ZERO)?;
             self.observe(at, &outcome)?;
-            self.follow(at, outcome);
+            self.follow(at, outcome)?;
         }
         Ok(())
     }
@@ -233,6 +238,7 @@ impl World {
     /// Ends a process; clients that wait for it may learn so.
     pub(super) fn end(&mut self, at: usize, how: End) {
         let life = self.nodes[at].life;
+        self.break_transfers(|from, to| from == at || to == at);
         if self.nodes[at].end(how, &mut self.nemesis) {
             self.counts.one("crashes in the middle of a write");
         }

@@ -10,6 +10,7 @@
 //! As in the real shell, nothing is taken from the inbox between the write of an append and the end of its
 //! sync, and everything is sent before the append is written.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,21 +19,23 @@ use ferrite_disk::wal::{Position, Wal};
 use ferrite_disk::{Disk, DiskLock};
 use ferrite_raft::{Append, Ticket};
 use ferrite_server::bootstrap;
-use ferrite_server::member::{Effects, Fatal, Input, Member, Options, Published, Reply};
-use ferrite_server::peer::{Message, Peer};
+use ferrite_server::member::{
+    Effects, Fatal, Input, Member, Options, Others, Outgoing, Published, Reply,
+};
+use ferrite_server::peer::Message;
 use ferrite_server::request_id::RequestIds;
 use ferrite_storage::checkpoint::{CompactionHash, Done, Job};
+use ferrite_storage::{page, snapshot};
 
 use ferrite_api::types::MemberId;
 
+use super::log::ENTRY_RECORD;
 use super::mutant::Mutant;
+use super::snapshots::Receiving;
 use crate::sim::TICK;
 
 /// Bytes of the next log segment that are prepared per tick.
 const SPARE_BYTES: u64 = 4 << 10;
-
-/// The kind of a log record that holds an entry (ARCHITECTURE.md, "Log: record").
-pub(super) const ENTRY_RECORD: u8 = 2;
 
 /// What the member's thread is at.
 #[derive(Debug)]
@@ -51,8 +54,11 @@ enum Phase {
 /// What a step has brought. Later steps follow from `disk`, `job` and `hash`.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    pub(super) peers: Option<Vec<Peer>>,
+    pub(super) peers: Option<Others>,
     pub(super) send: Vec<(MemberId, Message)>,
+    pub(super) snapshots: Vec<Outgoing>,
+    /// A snapshot was installed: its applied index, and its revision.
+    pub(super) installed: Option<(u64, i64)>,
     pub(super) replies: Vec<(u64, Reply)>,
     /// A job was handed out: [`Shell::run_job`].
     pub(super) job: bool,
@@ -72,6 +78,11 @@ pub(super) struct Shell {
     pub(super) member: Member<u64>,
     pub(super) published: Arc<Published>,
     pub(super) ids: Arc<RequestIds>,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) page_path: PathBuf,
+    pub(super) page_options: page::Options,
+    /// The snapshot on its way in.
+    pub(super) receiving: Option<Receiving>,
     wal: Wal,
     inbox: Vec<Input<u64>>,
     phase: Phase,
@@ -104,6 +115,10 @@ impl Shell {
             member,
             published,
             ids,
+            disk,
+            page_path: bootstrap::page_path(bootstrap),
+            page_options: bootstrap.page.clone(),
+            receiving: None,
             wal: restored.wal,
             inbox: Vec::new(),
             phase: Phase::Idle,
@@ -233,46 +248,58 @@ impl Shell {
         Ok(outcome)
     }
 
+    /// The content of a snapshot has been received.
+    pub(super) fn receive(&mut self, input: Input<u64>) -> Result<(), Fatal> {
+        if self.mutant == Some(Mutant::EarlyInstall) {
+            snapshot::commit(&self.disk, &self.page_path)?;
+        }
+        self.push(input);
+        Ok(())
+    }
+
     fn effects(&mut self) -> Result<Outcome, Fatal> {
-        let Effects {
-            peers,
-            send,
-            snapshots,
-            replies,
-            install: _,
-            job,
-            hash,
-            append,
-            release_before,
-        } = self.member.effects()?;
-        // None arrives until the network carries them.
-        let failed = snapshots.into_iter().map(|snapshot| Input::SnapshotSent {
-            to: snapshot.to,
-            taken: false,
-        });
-        self.inbox.extend(failed);
-        let outcome = Outcome {
-            peers: peers.map(|others| others.peers),
-            send,
-            replies,
-            job: job.is_some(),
-            hash: hash.is_some(),
-            writes: append.is_some(),
-            ..Outcome::default()
-        };
-        if job.is_some() {
-            self.job = job;
+        let mut outcome = Outcome::default();
+        loop {
+            let Effects {
+                peers,
+                send,
+                snapshots,
+                replies,
+                install,
+                job,
+                hash,
+                append,
+                release_before,
+            } = self.member.effects()?;
+            outcome.peers = peers.or(outcome.peers);
+            outcome.send.extend(send);
+            outcome.snapshots.extend(snapshots);
+            outcome.replies.extend(replies);
+            if install {
+                // As in the real shell, nothing else happens before the new state is in place.
+                if self.mutant != Some(Mutant::EarlyInstall) {
+                    snapshot::commit(&self.disk, &self.page_path)?;
+                }
+                self.member.installed();
+                let state = self.member.state();
+                outcome.installed = Some((state.applied().get(), state.store().revision()));
+            }
+            outcome.job |= job.is_some();
+            outcome.hash |= hash.is_some();
+            self.job = job.or_else(|| self.job.take());
+            self.hash = hash.or_else(|| self.hash.take());
+            if let Some(segment) = release_before {
+                self.wal.release_before(segment)?;
+            }
+            if let Some(append) = append {
+                outcome.writes = true;
+                self.phase = Phase::Writing(append);
+                return Ok(outcome);
+            }
+            if !install {
+                return Ok(outcome);
+            }
         }
-        if hash.is_some() {
-            self.hash = hash;
-        }
-        if let Some(segment) = release_before {
-            self.wal.release_before(segment)?;
-        }
-        if let Some(append) = append {
-            self.phase = Phase::Writing(append);
-        }
-        Ok(outcome)
     }
 
     /// Runs the job. Its end is not known to the member yet.
@@ -304,10 +331,15 @@ impl Shell {
             Phase::Writing(append) => {
                 let _crashed = self.wal.append(&append.records, &mut || append.head());
             }
-            Phase::Syncing { .. } => {
-                let _crashed = self.wal.sync();
+            phase @ Phase::Syncing { .. } => {
+                // With what follows at once: the installation of a snapshot.
+                self.phase = phase;
+                let _crashed = self.sync();
             }
             Phase::Idle => {}
+        }
+        if let Some(Receiving::Importing(_, import)) = self.receiving.take() {
+            let _crashed = import.finish();
         }
         self.run_job();
     }

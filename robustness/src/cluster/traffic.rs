@@ -8,9 +8,7 @@ use super::world::{Event, World};
 
 impl World {
     pub(super) fn send(&mut self, from: usize, to: MemberId, message: Message) {
-        let Some(to) = self.nodes.iter().position(|node| node.id == to) else {
-            return;
-        };
+        let Some(to) = self.position(to) else { return };
         self.counts.one("messages");
         // Without a connection there is nothing to send on.
         let reaches = self.nodes[from].reaches.contains(&to);

@@ -196,6 +196,12 @@ fn rest(state: &State) -> String {
     for member in state.members().iter() {
         let _infallible = write!(text, " {member:?}");
     }
-    let _infallible = write!(text, " {:?}", state.alarms().list(0));
+    let removed: Vec<_> = state.members().removed().collect();
+    let _infallible = write!(
+        text,
+        " removed {removed:?} {:?} {:?}",
+        state.conf_state(),
+        state.alarms().list(0)
+    );
     text
 }

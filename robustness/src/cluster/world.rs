@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use ferrite_api::types::MemberId;
 use ferrite_server::member::Reply;
 use ferrite_server::peer::Message;
 use ferrite_storage::mvcc::pins::Pin;
@@ -20,6 +21,7 @@ use super::oracle::Oracle;
 use super::plan::Plan;
 use super::queue::{Queue, Time};
 use super::request::{Answer, Ask};
+use super::snapshots::{Part, Transfer};
 use super::trace::Trace;
 use super::witness::Witness;
 
@@ -87,6 +89,15 @@ pub(super) enum Step {
         reply: Reply,
         pin: Option<Pin>,
     },
+    /// A part of a snapshot has arrived.
+    Snapshot {
+        id: u64,
+        part: Part,
+    },
+    /// A snapshot has not arrived there.
+    SnapshotFailed {
+        to: MemberId,
+    },
 }
 
 /// Everything there is.
@@ -101,6 +112,9 @@ pub(super) struct World {
     pub(super) records: Records,
     /// Requests that a member works on: by whom, and what.
     pub(super) asked: BTreeMap<u64, (usize, Ask)>,
+    /// Snapshots under way.
+    pub(super) transfers: BTreeMap<u64, Transfer>,
+    pub(super) next_transfer: u64,
     pub(super) oracle: Oracle,
     pub(super) witness: Witness,
     pub(super) counts: Counts,
@@ -125,6 +139,8 @@ impl World {
             clients: (0..plan.clients).map(|n| Client::new(&plan, n)).collect(),
             records: Records::default(),
             asked: BTreeMap::new(),
+            transfers: BTreeMap::new(),
+            next_transfer: 0,
             oracle: Oracle::default(),
             witness: Witness::default(),
             counts: Counts::default(),
@@ -239,6 +255,11 @@ impl World {
         let life = self.nodes[at].life;
         self.queue
             .at(self.now + delay, Event::Process { at, life, step });
+    }
+
+    /// The machine of a member.
+    pub(super) fn position(&self, id: MemberId) -> Option<usize> {
+        self.nodes.iter().position(|node| node.id == id)
     }
 
     /// The member that leads, as most see it.
