@@ -46,7 +46,8 @@ pub(super) struct Client {
 /// What all clients record.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    pub(super) operations: Vec<Operation>,
+    /// By the numbers of their requests.
+    pub(super) operations: Vec<(u64, Operation)>,
     pub(super) leases: Vec<Granted>,
     /// The highest revision that somebody wanted to compact to.
     pub(super) compacted: i64,
@@ -155,7 +156,10 @@ impl Client {
             return Ok(Verdict::Unknown);
         };
         let Pending {
-            called, ask, asked, ..
+            number,
+            called,
+            ask,
+            asked,
         } = pending;
         let action = match &ask {
             Ask::Propose {
@@ -200,12 +204,13 @@ impl Client {
             );
             self.read = (asked, revision);
         }
-        records.operations.push(Operation {
+        let operation = Operation {
             called,
             returned: now,
             action,
             outcome,
-        });
+        };
+        records.operations.push((number, operation));
         Ok(verdict)
     }
 

@@ -14,7 +14,7 @@
 //! * `network`, `traffic`: what passes between members. `clients`, `load`, `request`, `service`: what clients ask.
 //!   `nemesis`: what goes wrong.
 //! * `snapshots`: whole states from member to member.
-//! * `log`, `oracle`, `witness`: what is checked all the time. `finish`: what is checked at the end.
+//! * `log`, `oracle`, `model`, `witness`: what is checked all the time. `finish`: what is checked at the end.
 //! * [`mutant`]: bugs put in on purpose, to see that they are found.
 //!
 //! # Use
@@ -36,6 +36,7 @@ mod clients;
 mod finish;
 mod load;
 mod log;
+mod model;
 mod nemesis;
 mod network;
 mod node;

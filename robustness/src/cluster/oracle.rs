@@ -1,12 +1,11 @@
 //! What consensus promises, looked at from outside and at every step: one leader a term, committed entries that
 //! never change and lie durable on a quorum, leaders that have them all, terms and votes that are not
-//! forgotten, proposals that enter the log once.
+//! forgotten.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::{bail, ensure};
-use ferrite_api::pb::etcdserverpb::InternalRaftRequest;
-use prost::Message as _;
+use bytes::Bytes;
 
 use super::log::Log;
 use super::node::Node;
@@ -25,8 +24,6 @@ struct Committed {
 pub(super) struct Oracle {
     leaders: BTreeMap<u64, usize>,
     committed: BTreeMap<u64, Committed>,
-    /// Ids of committed requests.
-    requests: BTreeSet<u64>,
 }
 
 impl Oracle {
@@ -62,14 +59,15 @@ impl Oracle {
         Ok(())
     }
 
-    /// A member has applied the entry at `index`. `before`: who voted when it began to.
+    /// A member has applied the entry at `index`. `before`: who voted when it began to. The data of the
+    /// entry, if nobody has applied it before.
     pub(super) fn applies(
         &mut self,
         nodes: &[Node],
         at: usize,
         index: u64,
         before: &[u64],
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Option<Bytes>> {
         let Some(entry) = nodes[at].log.get(index) else {
             bail!("m{at} applies entry {index}, which is not in its log");
         };
@@ -80,7 +78,7 @@ impl Oracle {
                 "m{at} applies entry {index} of term {term}, others one of term {} there",
                 entry.term
             );
-            return Ok(());
+            return Ok(None);
         }
         let driver = nodes[at].shell.as_ref().map(|shell| shell.member.driver());
         let after = driver.map_or(&[][..], |driver| &driver.conf_state().voters);
@@ -94,18 +92,10 @@ impl Oracle {
             durable(before) || durable(after),
             "m{at} applies entry {index}, which is not durable on a quorum"
         );
-        if !entry.data.is_empty() {
-            let id = InternalRaftRequest::decode(entry.data.clone())?
-                .header
-                .map_or(0, |header| header.id);
-            ensure!(
-                self.requests.insert(id),
-                "request {id:x} is in the log twice, the second time at {index}"
-            );
-        }
         let by = driver.map_or(0, |driver| driver.status().term);
+        let data = entry.data.clone();
         self.committed.insert(index, Committed { term, hash, by });
-        Ok(())
+        Ok(Some(data))
     }
 }
 

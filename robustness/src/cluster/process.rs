@@ -13,6 +13,7 @@ use super::oracle;
 use super::request::Answer;
 use super::shell::Outcome;
 use super::snapshots::SNAPSHOT;
+use super::witness;
 use super::world::{Event, Step, World};
 
 impl World {
@@ -167,19 +168,23 @@ impl World {
         let line = (status.term, status.leader, status.commit, applied);
         if let Some((applied, revision)) = outcome.installed {
             (node.applied, node.revision) = (applied, revision);
-            self.witness.pairs(state)?;
+            witness::pairs(&self.model, state)?;
         }
         let applied_before = std::mem::replace(&mut node.applied, applied);
         let revision_before = std::mem::replace(&mut node.revision, state.store().revision());
         let voters_before = std::mem::replace(&mut node.voters, voters);
         for index in applied_before + 1..=applied {
-            self.oracle
+            let new = self
+                .oracle
                 .applies(&self.nodes, at, index, &voters_before)?;
+            if let Some(data) = new {
+                self.model.apply(self.now, &data)?;
+            }
         }
         if applied > applied_before || outcome.installed.is_some() {
             let shell = self.nodes[at].shell.as_ref();
             let state = shell.context("it has just made a step")?.member.state();
-            self.witness.rows(self.now, state, revision_before)?;
+            self.witness.rows(&self.model, state, revision_before)?;
             if self.witness.state(state)? {
                 self.counts.one("states compared");
             }
@@ -221,7 +226,7 @@ impl World {
         let (id, applied) = (self.nodes[at].id, self.nodes[at].applied);
         self.note(format_args!("m{at} starts, id {id}, applied {applied}"));
         if let Some(shell) = &self.nodes[at].shell {
-            self.witness.pairs(shell.member.state())?;
+            witness::pairs(&self.model, shell.member.state())?;
         }
         self.probe_soon(at);
         // What a real shell does before it looks into its inbox.

@@ -72,6 +72,7 @@ impl World {
             }
             Ask::Propose { request, .. } => {
                 let id = shell.ids.next();
+                self.proposed.insert(number, id.get());
                 let mut request = request.clone();
                 request.header = Some(RequestHeader {
                     id: id.get(),
@@ -127,6 +128,13 @@ impl World {
             .answer(reply, &newest)
             .with_context(|| format!("request {number}: {ask:?}"))?;
         drop(pin);
+        if let Some(id) = self.proposed.get(&number) {
+            match (reply, &answer) {
+                (Reply::Applied(_), answer) => self.model.told(*id, answer)?,
+                (_, Answer::Refused(_)) => self.model.give_up(*id)?,
+                _ => {}
+            }
+        }
         let arrival = self.now + self.network.client_delay(&self.plan);
         self.queue.at(
             arrival,

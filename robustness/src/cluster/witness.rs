@@ -1,26 +1,22 @@
-//! The witness: every change of the key space, taken from the member that applies it first; and what all others
-//! must agree with.
+//! The witness: compares what each member has with the model and with what others have.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
+use ferrite_api::pb::etcdserverpb::RangeRequest;
 use ferrite_api::pb::mvccpb::KeyValue;
 use ferrite_storage::mvcc::recent::Row;
 use ferrite_storage::state::State;
 use prost::Message;
 
-use super::queue::Time;
+use super::model::Model;
 use crate::history::{Event, Pair, hash_value};
 
-/// All changes, and hashes of all states.
+/// Hashes of all states.
 #[derive(Debug, Default)]
 pub(super) struct Witness {
-    /// All events, in order.
-    pub(super) log: Vec<Event>,
-    /// The pairs after them.
-    state: BTreeMap<Bytes, Pair>,
     /// A hash of the rows of each revision.
     rows: BTreeMap<i64, u64>,
     /// A hash of everything beside the rows, by applied index.
@@ -30,13 +26,8 @@ pub(super) struct Witness {
 }
 
 impl Witness {
-    /// The last revision.
-    pub(super) fn revision(&self) -> i64 {
-        self.rows.last_key_value().map_or(1, |(last, _)| *last)
-    }
-
     /// A member has applied what brings it from revision `before` to where it is.
-    pub(super) fn rows(&mut self, now: Time, state: &State, before: i64) -> anyhow::Result<()> {
+    pub(super) fn rows(&mut self, model: &Model, state: &State, before: i64) -> anyhow::Result<()> {
         let view = state.view();
         let mut last = before;
         let mut rows: Vec<&Row> = Vec::new();
@@ -47,7 +38,7 @@ impl Witness {
             if all.peek().is_none_or(|next| next.revision.main != main) {
                 ensure!(main == last + 1, "rows go from revision {last} to {main}");
                 last = main;
-                self.revision_applied(now, main, &rows)?;
+                self.revision(model, main, &rows)?;
                 rows.clear();
             }
         }
@@ -59,40 +50,33 @@ impl Witness {
         Ok(())
     }
 
-    fn revision_applied(&mut self, now: Time, main: i64, rows: &[&Row]) -> anyhow::Result<()> {
+    fn revision(&mut self, model: &Model, main: i64, rows: &[&Row]) -> anyhow::Result<()> {
         let mut hash = 0_u64;
         for row in rows {
             let id = [row.revision.sub as u64, u64::from(row.tombstone)];
             hash = hash.rotate_left(7) ^ hash_value(&row.record) ^ id[0] << 1 ^ id[1];
         }
-        if let Some(known) = self.rows.get(&main) {
+        if let Some(known) = self.rows.insert(main, hash) {
             ensure!(
-                *known == hash,
+                known == hash,
                 "revision {main} is not what it is on other members"
             );
             return Ok(());
         }
-        ensure!(
-            main == self.revision() + 1,
-            "revision {main} comes after {}",
-            self.revision()
-        );
-        self.rows.insert(main, hash);
+        let first = model.events.partition_point(|event| event.revision < main);
+        let mut events = model.events[first..].iter();
         for row in rows {
             let kv = KeyValue::decode(row.record.clone())?;
             let pair = (!row.tombstone).then(|| Pair::from(&kv));
-            let previous = match pair {
-                Some(pair) => self.state.insert(kv.key.clone(), pair),
-                None => self.state.remove(&kv.key),
-            };
-            self.log.push(Event {
-                revision: main,
-                key: kv.key,
-                pair,
-                previous,
-                received: now,
-            });
+            let event = events.next().filter(|event| event.revision == main);
+            let right = event.is_some_and(|event| event.key == kv.key && event.pair == pair);
+            ensure!(
+                right,
+                "revision {main} has {kv:?} where {event:?} should be"
+            );
         }
+        let rest = events.next().filter(|event| event.revision == main);
+        ensure!(rest.is_none(), "revision {main} lacks {rest:?}");
         Ok(())
     }
 
@@ -130,50 +114,37 @@ impl Witness {
         );
         Ok(!first)
     }
+}
 
-    /// The pairs of a revision, from the log.
-    pub(super) fn pairs_at(&self, revision: i64) -> BTreeMap<&Bytes, Pair> {
-        let mut pairs = BTreeMap::new();
-        for event in self
-            .log
-            .iter()
-            .take_while(|event| event.revision <= revision)
-        {
-            match event.pair {
-                Some(pair) => pairs.insert(&event.key, pair),
-                None => pairs.remove(&event.key),
-            };
-        }
-        pairs
+/// Compares every pair that a member has with the model.
+pub(super) fn pairs(model: &Model, state: &State) -> anyhow::Result<()> {
+    let all = Bytes::from_static(b"\0");
+    let request = RangeRequest {
+        key: all.clone(),
+        range_end: all,
+        ..RangeRequest::default()
+    };
+    let view = state.view();
+    let read = view.range(&request).context("the store cannot be read")?;
+    let mut pairs = BTreeMap::new();
+    for record in read.kvs {
+        let kv = KeyValue::decode(record)?;
+        pairs.insert(kv.key.clone(), Pair::from(&kv));
     }
-
-    /// Compares every pair that a member has with the log.
-    pub(super) fn pairs(&self, state: &State) -> anyhow::Result<()> {
-        let all = Bytes::from_static(b"\0");
-        let request = ferrite_api::pb::etcdserverpb::RangeRequest {
-            key: all.clone(),
-            range_end: all,
-            ..Default::default()
+    let mut expected = BTreeMap::new();
+    let upto = |event: &&Event| event.revision <= view.revision;
+    for event in model.events.iter().take_while(upto) {
+        match event.pair {
+            Some(pair) => expected.insert(event.key.clone(), pair),
+            None => expected.remove(&event.key),
         };
-        let view = state.view();
-        let read = view.range(&request).context("the store cannot be read")?;
-        let mut pairs = BTreeMap::new();
-        for record in read.kvs {
-            let kv = KeyValue::decode(record)?;
-            pairs.insert(kv.key.clone(), Pair::from(&kv));
-        }
-        let expected = self.pairs_at(view.revision);
-        let wrong = expected.len() != pairs.len()
-            || expected
-                .iter()
-                .any(|(key, pair)| pairs.get(*key) != Some(pair));
-        ensure!(
-            !wrong,
-            "revision {} has {pairs:?}, not {expected:?}",
-            view.revision
-        );
-        Ok(())
     }
+    ensure!(
+        pairs == expected,
+        "revision {} has {pairs:?}, not {expected:?}",
+        view.revision
+    );
+    Ok(())
 }
 
 /// Everything replicated beside the rows.

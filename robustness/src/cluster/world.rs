@@ -14,6 +14,7 @@ use rand::{Rng, SeedableRng};
 
 use super::clients::{Client, Records};
 use super::counts::Counts;
+use super::model::Model;
 use super::mutant::Mutant;
 use super::network::Network;
 use super::node::{Node, machines};
@@ -112,10 +113,13 @@ pub(super) struct World {
     pub(super) records: Records,
     /// Requests that a member works on: by whom, and what.
     pub(super) asked: BTreeMap<u64, (usize, Ask)>,
+    /// Ids that requests were proposed under.
+    pub(super) proposed: BTreeMap<u64, u64>,
     /// Snapshots under way.
     pub(super) transfers: BTreeMap<u64, Transfer>,
     pub(super) next_transfer: u64,
     pub(super) oracle: Oracle,
+    pub(super) model: Model,
     pub(super) witness: Witness,
     pub(super) counts: Counts,
     pub(super) rng: StdRng,
@@ -139,9 +143,11 @@ impl World {
             clients: (0..plan.clients).map(|n| Client::new(&plan, n)).collect(),
             records: Records::default(),
             asked: BTreeMap::new(),
+            proposed: BTreeMap::new(),
             transfers: BTreeMap::new(),
             next_transfer: 0,
             oracle: Oracle::default(),
+            model: Model::default(),
             witness: Witness::default(),
             counts: Counts::default(),
             rng: rng(2),
