@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::plan::Plan;
@@ -119,6 +120,11 @@ impl Client {
         (number, ask, patience)
     }
 
+    /// Whether this client waits for an answer.
+    pub(super) fn waits(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// Whether this client waits for the answer to this request.
     pub(super) fn waits_for(&self, number: u64) -> bool {
         self.pending
@@ -137,9 +143,9 @@ impl Client {
         Duration::from_millis(self.rng.random_range(plan.think.clone()))
     }
 
-    /// Goes to another member.
-    pub(super) fn turn_away(&mut self, plan: &Plan) {
-        self.at = self.rng.random_range(0..plan.members);
+    /// Goes to another of these members.
+    pub(super) fn turn_away(&mut self, members: &[usize]) {
+        self.at = members.choose(&mut self.rng).copied().unwrap_or(self.at);
     }
 
     /// The answer to the request under way.

@@ -12,7 +12,7 @@
 //! * [`plan`]: what a seed means.
 //! * `world`: all events. `node`: a machine. `shell`: a member's process, cut into steps; `process` plans them.
 //! * `network`, `traffic`: what passes between members. `clients`, `load`, `request`, `service`: what clients ask.
-//!   `nemesis`: what goes wrong.
+//!   `nemesis`: what goes wrong. `operators`: members that come and go.
 //! * `snapshots`: whole states from member to member.
 //! * `log`, `oracle`, `model`, `witness`: what is checked all the time. `finish`: what is checked at the end.
 //! * [`mutant`]: bugs put in on purpose, to see that they are found.
@@ -40,6 +40,7 @@ mod model;
 mod nemesis;
 mod network;
 mod node;
+mod operators;
 mod oracle;
 mod process;
 mod queue;

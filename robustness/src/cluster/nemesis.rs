@@ -93,7 +93,35 @@ impl World {
                 self.nodes[at].slow = self.now + length;
             }
             Fault::Transfer => self.transfer(at),
+            // It waits for its moment.
+            Fault::Ambush => {}
         }
+    }
+
+    /// Something important has happened at a member: a good moment to let it die.
+    pub(super) fn ambush(&mut self, at: usize) {
+        let waits = self.chaos && self.plan.faults.contains(&Fault::Ambush);
+        if !waits || !self.nemesis.random_bool(0.3) {
+            return;
+        }
+        // From microseconds to tens of milliseconds, each size as often.
+        let most = 1 << self.nemesis.random_range(4..16);
+        let delay = Duration::from_micros(self.nemesis.random_range(0..most));
+        let life = self.nodes[at].life;
+        self.queue.at(self.now + delay, Event::Ambush { at, life });
+    }
+
+    /// The ambush.
+    pub(super) fn strike(&mut self, at: usize, life: u64) {
+        if !self.chaos || self.nodes[at].life != life {
+            return;
+        }
+        self.counts.one("ambushes");
+        let how = match self.nemesis.random() {
+            true => End::Crash,
+            false => End::PowerLoss,
+        };
+        self.down(at, how);
     }
 
     fn length(&mut self, millis: std::ops::Range<u64>) -> Time {

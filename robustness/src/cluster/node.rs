@@ -11,7 +11,7 @@ use ferrite_disk::sim::{PowerLoss, SimDisk};
 use ferrite_disk::wal::Record;
 use ferrite_raft::log;
 use ferrite_server::bootstrap::{self, Origin, member_id};
-use ferrite_server::member::{Options, Published};
+use ferrite_server::member::{Options, Others, Published};
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -40,6 +40,10 @@ pub(super) struct Node {
     pub(super) id: MemberId,
     pub(super) disk: SimDisk,
     pub(super) shell: Option<Shell>,
+    /// Whether it has been, or is about to be, started for the first time.
+    pub(super) born: bool,
+    /// Whether its member was removed, and it knows.
+    pub(super) retired: bool,
     /// How often it has started; messages and events of earlier lives mean nothing.
     pub(super) life: u64,
     booted: Time,
@@ -51,6 +55,12 @@ pub(super) struct Node {
     pub(super) slow: Time,
     /// When the next turn is planned.
     pub(super) turn_at: Option<Time>,
+    /// Who the other members are, as the process was told.
+    pub(super) roster: Others,
+    /// Members that it has heard of by their calls: it may lag behind and not know them otherwise.
+    pub(super) remotes: BTreeSet<MemberId>,
+    /// Who has told it that it was removed.
+    pub(super) told_removed: BTreeSet<usize>,
     /// Which others it believes that it can reach.
     pub(super) reaches: BTreeSet<usize>,
     /// Everything handed out for the log, durable or not.
@@ -70,21 +80,31 @@ pub(super) struct Node {
     mutant: Option<Mutant>,
 }
 
-/// The machines of a plan.
+/// The machines of the first members.
 pub(super) fn machines(plan: &Plan, mutant: Option<Mutant>) -> Vec<Node> {
     let urls = |n: usize| vec![format!("http://m{n}:2380")];
     let all: BTreeMap<_, _> = (0..plan.members)
         .map(|n| (format!("m{n}"), urls(n)))
         .collect();
     let machine = |n: usize| {
-        let mut bootstrap = bootstrap_options();
-        bootstrap.pre_vote = plan.pre_vote;
-        bootstrap.entry_cache_bytes = plan.entry_cache;
-        bootstrap.origin = Origin::New {
+        let mut node = Node::new(plan, n, member_id(&urls(n), TOKEN), mutant);
+        node.born = true;
+        node.join(Origin::New {
             name: format!("m{n}"),
             members: all.clone(),
             token: TOKEN.to_owned(),
-        };
+        });
+        node
+    };
+    (0..plan.members).map(machine).collect()
+}
+
+impl Node {
+    /// A machine that has not been started.
+    pub(super) fn new(plan: &Plan, n: usize, id: MemberId, mutant: Option<Mutant>) -> Self {
+        let mut bootstrap = bootstrap_options();
+        bootstrap.pre_vote = plan.pre_vote;
+        bootstrap.entry_cache_bytes = plan.entry_cache;
         let mut options = member_options();
         options.name = format!("m{n}");
         options.client_urls = vec![format!("http://m{n}:2379")];
@@ -93,16 +113,25 @@ pub(super) fn machines(plan: &Plan, mutant: Option<Mutant>) -> Vec<Node> {
         options.checkpoint.remove_rows = plan.remove_rows;
         options.snapshot_count = plan.snapshot_count;
         options.catchup_entries = plan.catchup_entries;
-        Node {
-            id: member_id(&urls(n), TOKEN),
+        options.strict_reconfig_check = plan.strict;
+        Self {
+            id,
             disk: SimDisk::new(plan.seed.wrapping_mul(31).wrapping_add(n as u64)),
             shell: None,
+            born: false,
+            retired: false,
             life: 0,
             booted: Time::ZERO,
-            rate: plan.clock_rates[n],
+            rate: plan.clock_rates[n % plan.clock_rates.len()],
             paused: Time::ZERO,
             slow: Time::ZERO,
             turn_at: None,
+            roster: Others {
+                peers: Vec::new(),
+                removed: Vec::new(),
+            },
+            remotes: BTreeSet::new(),
+            told_removed: BTreeSet::new(),
             reaches: BTreeSet::new(),
             log: Log::default(),
             promised: Log::default(),
@@ -114,11 +143,18 @@ pub(super) fn machines(plan: &Plan, mutant: Option<Mutant>) -> Vec<Node> {
             options,
             mutant,
         }
-    };
-    (0..plan.members).map(machine).collect()
-}
+    }
 
-impl Node {
+    /// Says what the member begins with.
+    pub(super) fn join(&mut self, origin: Origin) {
+        self.bootstrap.origin = origin;
+    }
+
+    /// Whether its transport knows this member.
+    pub(super) fn knows(&self, id: MemberId) -> bool {
+        self.roster.peers.iter().any(|peer| peer.id == id) || self.remotes.contains(&id)
+    }
+
     /// What the process's clock shows.
     pub(super) fn clock(&self, now: Time) -> Duration {
         let real = (now - self.booted).as_micros() * u128::from(self.rate) / 1_000_000;
@@ -143,6 +179,8 @@ impl Node {
         self.paused = Time::ZERO;
         self.turn_at = None;
         self.reaches.clear();
+        self.remotes.clear();
+        self.told_removed.clear();
         self.bootstrap.seed = seed;
         // Milliseconds, as in a real start; a later start comes later.
         let incarnation = 1_000_000 + now.as_millis() as u64 + self.life;

@@ -35,10 +35,12 @@ pub enum Fault {
     SlowDisk,
     /// Leadership is handed over.
     Transfer,
+    /// A process dies, or a machine loses power, just after something important has happened there.
+    Ambush,
 }
 
 impl Fault {
-    const ALL: [Fault; 11] = [
+    const ALL: [Fault; 12] = [
         Fault::Crash,
         Fault::PowerLoss,
         Fault::Blackout,
@@ -50,6 +52,7 @@ impl Fault {
         Fault::Clog,
         Fault::SlowDisk,
         Fault::Transfer,
+        Fault::Ambush,
     ];
 }
 
@@ -86,6 +89,10 @@ pub struct Plan {
     pub calm: Range<u64>,
     /// How fast each member's clock runs, millionths.
     pub clock_rates: Vec<u64>,
+    /// Whether members come and go.
+    pub membership: bool,
+    /// Whether a change of the membership that could cost the quorum is refused.
+    pub strict: bool,
     /// Ticks between checkpoints.
     pub checkpoint_ticks: u64,
     /// Bytes of recent rows that make a checkpoint due.
@@ -132,11 +139,13 @@ impl Plan {
             clock_rates: (0..members)
                 .map(|_| 1_000_000 + rng.random_range(0..=2 * drift) - drift)
                 .collect(),
+            membership: rng.random_bool(0.35),
+            strict: rng.random(),
             checkpoint_ticks: *pick(rng, &[3, 10, 50]),
             checkpoint_bytes: *pick(rng, &[2 << 10, 8 << 10, 64 << 10]),
             remove_rows: *pick(rng, &[1, 5, 100]),
-            snapshot_count: *pick(rng, &[5, 20, 100, 10_000]),
-            catchup_entries: *pick(rng, &[0, 5, 20]),
+            snapshot_count: *pick(rng, &[5, 5, 20, 100, 10_000]),
+            catchup_entries: *pick(rng, &[0, 0, 5, 20]),
             pre_vote: rng.random_bool(0.8),
             entry_cache: *pick(rng, &[1 << 10, 4 << 10, 64 << 10]),
         }

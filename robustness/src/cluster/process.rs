@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ferrite_raft::Role;
-use ferrite_server::member::Fatal;
+use ferrite_server::member::{Fatal, Others};
 use rand::Rng;
 
 use super::log::replaced_from;
@@ -87,7 +87,12 @@ impl World {
         };
         let outcome = outcome?;
         self.observe(at, &outcome)?;
-        self.follow(at, outcome)
+        self.follow(at, outcome)?;
+        let shell = self.nodes[at].shell.as_ref();
+        if shell.is_some_and(|shell| shell.is_removed()) {
+            self.retire(at)?;
+        }
+        Ok(())
     }
 
     /// Does what a step has brought.
@@ -103,7 +108,12 @@ impl World {
             syncs,
             ..
         } = outcome;
-        if peers.is_some() {
+        if let Some(others) = peers {
+            for id in &others.removed {
+                let new = self.removed.insert(*id);
+                self.counts.add("members removed", u64::from(new));
+            }
+            self.nodes[at].roster = others;
             self.probe_soon(at);
         }
         for (to, message) in send {
@@ -158,11 +168,12 @@ impl World {
             node.log.append(&append.records);
             node.under_way.clone_from(&append.records);
         }
+        let mut news = outcome.installed.is_some();
         let status = shell.member.driver().status();
         let voters = shell.member.driver().conf_state().voters.clone();
         let state = shell.member.state();
         if status.role == Role::Leader {
-            self.oracle.leads(at, status.term, &node.log)?;
+            news |= self.oracle.leads(at, status.term, &node.log)?;
         }
         let applied = state.applied().get();
         let line = (status.term, status.leader, status.commit, applied);
@@ -173,6 +184,7 @@ impl World {
         let applied_before = std::mem::replace(&mut node.applied, applied);
         let revision_before = std::mem::replace(&mut node.revision, state.store().revision());
         let voters_before = std::mem::replace(&mut node.voters, voters);
+        news |= voters_before != node.voters;
         for index in applied_before + 1..=applied {
             let new = self
                 .oracle
@@ -188,6 +200,9 @@ impl World {
             if self.witness.state(state)? {
                 self.counts.one("states compared");
             }
+        }
+        if news {
+            self.ambush(at);
         }
         self.note(format_args!(
             "m{at} {}{}{}term {} leader {:x} commit {} applied {applied}",
@@ -220,7 +235,9 @@ impl World {
             node.promised = found;
         }
         self.nodes[at].under_way.clear();
-        let seed = self.rng.random();
+        let (seed, peers) = (self.rng.random(), Vec::new());
+        let removed = Vec::new();
+        self.nodes[at].roster = Others { peers, removed };
         self.nodes[at].boot(self.now, seed)?;
         self.counts.one("starts");
         let (id, applied) = (self.nodes[at].id, self.nodes[at].applied);

@@ -157,6 +157,11 @@ impl World {
             return Ok(());
         }
         self.note(format_args!("c{client} #{number} {answer:?}"));
+        // While all goes wrong, clients may well have an old list of the members.
+        let members = match self.chaos {
+            true => (0..self.nodes.len()).collect(),
+            false => self.member_machines(),
+        };
         let Self {
             clients,
             records,
@@ -174,7 +179,7 @@ impl World {
             Verdict::Unknown => counts.one("unknown"),
         }
         if !matches!(verdict, Verdict::Acknowledged) {
-            clients[client].turn_away(plan);
+            clients[client].turn_away(&members);
         }
         let think = clients[client].think(plan);
         self.queue.at(self.now + think, Event::Next { client });

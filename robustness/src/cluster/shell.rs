@@ -325,6 +325,27 @@ impl Shell {
         ended
     }
 
+    /// Whether the member was removed, and nothing is under way.
+    pub(super) fn is_removed(&self) -> bool {
+        self.member.is_removed()
+            && matches!(self.phase, Phase::Idle)
+            && self.job.is_none()
+            && self.done.is_none()
+    }
+
+    /// Ends in order.
+    pub(super) fn stop(&mut self) -> Result<(), Fatal> {
+        let (_waiting, job) = self.member.stop();
+        if let Some(job) = job {
+            self.member.step(Input::JobDone(job.run()))?;
+        }
+        self.wal.sync()?;
+        if self.wal.mark_synced()? {
+            self.wal.sync()?;
+        }
+        Ok(())
+    }
+
     /// Does what the disk was about to do, for a crash in the middle of it.
     pub(super) fn begin_disk_work(&mut self) {
         match std::mem::replace(&mut self.phase, Phase::Idle) {

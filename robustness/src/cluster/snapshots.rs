@@ -81,7 +81,10 @@ impl World {
         let id = self.next_transfer;
         let lives = (self.nodes[from].life, self.nodes[to].life);
         let export = export.with_limits(LIMITS);
-        let works = self.nodes[from].reaches.contains(&to);
+        let works = self.nodes[from].reaches.contains(&to)
+            && self.nodes[to].shell.is_some()
+            && !self.network.is_cut(from, to)
+            && !self.network.is_cut(to, from);
         let transfer = Transfer {
             from,
             to,
@@ -153,6 +156,7 @@ impl World {
                     let waiter = SNAPSHOT | id;
                     shell.receive(Input::SnapshotReceived { snapshot, waiter })?;
                     self.counts.one("snapshots received");
+                    self.ambush(at);
                     self.plan_turn(at);
                 }
             }

@@ -9,6 +9,9 @@ use super::world::{Event, World};
 impl World {
     pub(super) fn send(&mut self, from: usize, to: MemberId, message: Message) {
         let Some(to) = self.position(to) else { return };
+        if !self.nodes[from].knows(self.nodes[to].id) {
+            return;
+        }
         self.counts.one("messages");
         // Without a connection there is nothing to send on.
         let reaches = self.nodes[from].reaches.contains(&to);
@@ -39,13 +42,55 @@ impl World {
             self.counts.one("messages lost");
             return;
         }
+        // A removed member learns so from whomever it calls.
+        let (receiver, sender) = (&self.nodes[to], self.nodes[from].id);
+        if receiver.roster.removed.contains(&sender) {
+            self.tell_removed(from, to);
+            return;
+        }
+        if !receiver.knows(sender) {
+            // The receiver may lag behind the addition of the leader, who alone can help it (etcd adds such a
+            // caller as a "remote", too).
+            self.meet(to, from);
+        }
         self.note(format_args!("m{from} > m{to} {}", name(&message)));
-        let from = self.nodes[from].id;
+        let from = sender;
         let messages = vec![message];
         if let Some(shell) = &mut self.nodes[to].shell {
             shell.push(Input::Peer { from, messages });
         }
         self.plan_turn(to);
+    }
+
+    /// A member is called by one that it does not know.
+    fn meet(&mut self, at: usize, caller: usize) {
+        let id = self.nodes[caller].id;
+        self.nodes[at].remotes.insert(id);
+        let delay = self.micros(1_000..300_000);
+        let peer = caller;
+        self.queue.at(self.now + delay, Event::Probe { at, peer });
+    }
+
+    /// Tells a member that it was removed.
+    fn tell_removed(&mut self, at: usize, by: usize) {
+        if !self.nodes[at].told_removed.contains(&by)
+            && let Some(time) = self.network.arrival(&self.plan, self.now, (by, at))
+        {
+            self.nodes[at].told_removed.insert(by);
+            let life = self.nodes[at].life;
+            self.queue.at(time, Event::Removed { at, life, by });
+        }
+    }
+
+    pub(super) fn hear_removed(&mut self, at: usize, life: u64, by: usize) {
+        let by = self.nodes[by].id;
+        let node = &mut self.nodes[at];
+        if node.life == life
+            && let Some(shell) = &mut node.shell
+        {
+            shell.push(Input::Removed { by });
+            self.plan_turn(at);
+        }
     }
 
     /// Somebody may have become reachable, or not, for `at` and all others.
@@ -61,9 +106,19 @@ impl World {
     }
 
     pub(super) fn probe(&mut self, at: usize, peer: usize) {
-        let works = !self.network.is_cut(at, peer)
+        let (own, other) = (&self.nodes[at], &self.nodes[peer]);
+        let connected = !self.network.is_cut(at, peer)
             && !self.network.is_cut(peer, at)
-            && self.nodes[peer].shell.is_some();
+            && own.shell.is_some()
+            && other.shell.is_some()
+            && own.knows(other.id);
+        let removed = other.roster.removed.contains(&own.id);
+        let works = connected && !removed;
+        if connected && removed {
+            self.tell_removed(at, peer);
+        } else if connected && !other.knows(own.id) {
+            self.meet(peer, at);
+        }
         let id = self.nodes[peer].id;
         let node = &mut self.nodes[at];
         let Some(shell) = &mut node.shell else { return };

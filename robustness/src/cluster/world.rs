@@ -1,6 +1,6 @@
 //! The world: everything there is, and what happens in it, one event at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,6 +70,19 @@ pub(super) enum Event {
     },
     /// Something goes wrong.
     Fault,
+    /// A process dies at a bad moment.
+    Ambush {
+        at: usize,
+        life: u64,
+    },
+    /// The operator looks after the cluster.
+    Operate,
+    /// A member is told by another that it was removed.
+    Removed {
+        at: usize,
+        life: u64,
+        by: usize,
+    },
     /// Links stop, or work again.
     Cut(Vec<(usize, usize)>),
     Mend(Vec<(usize, usize)>),
@@ -124,6 +137,10 @@ pub(super) struct World {
     pub(super) counts: Counts,
     pub(super) rng: StdRng,
     pub(super) nemesis: StdRng,
+    /// Members that were removed, as far as anybody has applied it.
+    pub(super) removed: BTreeSet<MemberId>,
+    /// When the operator wanted the last one to be removed.
+    pub(super) last_removal: Time,
     pub(super) mutant: Option<Mutant>,
     /// Whether clients ask more.
     pub(super) load: bool,
@@ -152,6 +169,8 @@ impl World {
             counts: Counts::default(),
             rng: rng(2),
             nemesis: rng(3),
+            removed: BTreeSet::new(),
+            last_removal: Time::ZERO,
             mutant,
             load: true,
             chaos: true,
@@ -167,6 +186,9 @@ impl World {
             world.queue.at(delay, Event::Next { client });
         }
         world.queue.at(Duration::from_millis(2_500), Event::Fault);
+        if world.plan.membership {
+            world.queue.at(Duration::from_millis(3_000), Event::Operate);
+        }
         world
     }
 
@@ -184,9 +206,10 @@ impl World {
     fn happen(&mut self, event: Event) -> anyhow::Result<()> {
         // A process that stands still does nothing; what comes for it waits.
         let concerned = match &event {
-            Event::Process { at, .. } | Event::Probe { at, .. } | Event::Request { at, .. } => {
-                Some(*at)
-            }
+            Event::Process { at, .. }
+            | Event::Probe { at, .. }
+            | Event::Removed { at, .. }
+            | Event::Request { at, .. } => Some(*at),
             Event::Deliver { to, .. } => Some(*to),
             _ => None,
         };
@@ -235,6 +258,15 @@ impl World {
             }
             Event::Fault => {
                 self.fault();
+                Ok(())
+            }
+            Event::Ambush { at, life } => {
+                self.strike(at, life);
+                Ok(())
+            }
+            Event::Operate => self.operate(),
+            Event::Removed { at, life, by } => {
+                self.hear_removed(at, life, by);
                 Ok(())
             }
             Event::Cut(links) => {
