@@ -149,17 +149,18 @@ impl Shell {
         }
     }
 
-    /// Whether this member, which is asked to stop, may: leadership is somebody else's, or nobody
-    /// takes it in time.
+    /// Whether this member, which is asked to stop, may: leadership is somebody else's, nobody can take
+    /// it, or nobody does in time.
     fn handed_over(&mut self) -> bool {
         let member = &mut self.parts.member;
-        match self.handing_over {
-            None => {
-                self.handing_over = Some(Instant::now() + self.parts.hand_over_patience);
-                !member.hand_over()
+        let until = *self.handing_over.get_or_insert_with(|| {
+            let now = Instant::now();
+            match member.hand_over() {
+                true => now + self.parts.hand_over_patience,
+                false => now,
             }
-            Some(until) => !member.is_leader() || Instant::now() >= until,
-        }
+        });
+        !member.is_leader() || Instant::now() >= until
     }
 
     fn advance(&mut self) {
