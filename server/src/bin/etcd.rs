@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use ferrite_server::config::{self, Outcome};
-use ferrite_server::server::Error;
+use ferrite_server::server::{Error, OriginError};
 use ferrite_server::{Server, logging};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -56,8 +56,23 @@ fn main() -> ExitCode {
     }
 }
 
-/// The line that etcd ends in when it cannot start, whatever the reason, after what may be missing.
-fn explain(error: &Error, hints: &[&str]) {
+/// The lines that etcd ends in when it cannot start, whatever the reason, after what may be missing.
+fn explain(error: &Error, config: &config::Config) {
+    if let (Error::Origin(OriginError::Discovery(_)), Some(discovery)) = (error, &config.discovery)
+    {
+        tracing::warn!(
+            "discovery-token" = discovery.token,
+            "discovery-endpoints" = ?discovery.endpoints,
+            %error,
+            "failed to bootstrap; discovery token was already used"
+        );
+        tracing::warn!("do not reuse discovery token; generate a new one to bootstrap a cluster");
+        return;
+    }
+    let hints = match error {
+        Error::Origin(origin) => origin.hints(config),
+        _ => Vec::new(),
+    };
     for hint in hints {
         tracing::warn!("{hint}");
     }
@@ -86,11 +101,7 @@ async fn run(config: config::Config) -> Result<End, Error> {
         Ok(server) => server,
         Err(Error::Removed) => return Err(Error::Removed),
         Err(error) => {
-            let hints = match &error {
-                Error::Origin(origin) => origin.hints(&config),
-                _ => Vec::new(),
-            };
-            explain(&error, &hints);
+            explain(&error, &config);
             return Ok(End::NotStarted);
         }
     };

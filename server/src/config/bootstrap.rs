@@ -40,7 +40,11 @@ impl Config {
     /// etcd's, in its order.
     pub fn check_existing_cluster(&self, cluster: &UrlsMap) -> Result<(), Error> {
         self.check_named(cluster)?;
-        check_unique(cluster)
+        check_unique(cluster)?;
+        match self.discovery {
+            Some(_) => Err(Error::DiscoveryOfExisting),
+            None => Ok(()),
+        }
     }
 
     fn check_named<'a>(&self, cluster: &'a UrlsMap) -> Result<&'a [Url], Error> {

@@ -227,6 +227,9 @@ pub enum Error {
         /// How the comparison failed.
         reason: String,
     },
+    /// Two ways to find the cluster.
+    #[error("discovery URL should not be set when joining existing initial cluster")]
+    DiscoveryOfExisting,
     /// One URL twice.
     #[error("initial cluster {0} has duplicate url")]
     DuplicateUrl(String),

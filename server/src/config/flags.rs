@@ -305,8 +305,8 @@ const fn ignored(name: &'static str) -> Flag {
 }
 
 const TLS: Status = refused("TLS is not built yet");
-const DISCOVERY: Status = refused("discovery is not built yet");
-const DISCOVERY_DETAIL: Status = Status::Dependent("discovery-endpoints");
+const DISCOVERY_AUTH: Status =
+    refused("showing who this is to the discovery service is not built yet");
 const TRACING_DETAIL: Status = Status::Dependent("enable-distributed-tracing");
 
 use FileKey::{At, None as NoKey, Same};
@@ -391,37 +391,37 @@ pub static FLAGS: &[Flag] = &[
         "Part of every id of a new cluster; keeps clusters with equal URLs apart."),
     flag("advertise-client-urls", Urls, "http://localhost:2379", Clustering, Built, Same,
         "Client URLs of this member, as clients reach it; needed when --listen-client-urls is given."),
-    flag("discovery-token", Text, "", Clustering, DISCOVERY, At(&["discovery-config", "token"]),
+    flag("discovery-token", Text, "", Clustering, Built, At(&["discovery-config", "token"]),
         "Name of the cluster in the discovery service."),
-    flag("discovery-endpoints", UniqueStrings, "", Clustering, DISCOVERY, At(&["discovery-config", "client", "endpoints"]),
+    flag("discovery-endpoints", UniqueStrings, "", Clustering, Built, At(&["discovery-config", "client", "endpoints"]),
         "gRPC endpoints of the discovery service."),
-    flag("discovery-dial-timeout", Duration, "2s", Clustering, DISCOVERY_DETAIL,
+    flag("discovery-dial-timeout", Duration, "2s", Clustering, Built,
         At(&["discovery-config", "client", "dial-timeout"]), "Discovery: how long connecting may take."),
-    flag("discovery-request-timeout", Duration, "5s", Clustering, DISCOVERY_DETAIL,
+    flag("discovery-request-timeout", Duration, "5s", Clustering, Built,
         At(&["discovery-config", "client", "request-timeout"]), "Discovery: how long a request may take."),
-    flag("discovery-keepalive-time", Duration, "2s", Clustering, DISCOVERY_DETAIL,
+    flag("discovery-keepalive-time", Duration, "2s", Clustering, Built,
         At(&["discovery-config", "client", "keepalive-time"]), "Discovery: time between two pings."),
-    flag("discovery-keepalive-timeout", Duration, "6s", Clustering, DISCOVERY_DETAIL,
+    flag("discovery-keepalive-timeout", Duration, "6s", Clustering, Built,
         At(&["discovery-config", "client", "keepalive-timeout"]), "Discovery: how long an answer to a ping may take."),
-    flag("discovery-insecure-transport", Bool, "true", Clustering, DISCOVERY_DETAIL,
+    flag("discovery-insecure-transport", Bool, "true", Clustering, TLS,
         At(&["discovery-config", "client", "secure", "insecure-transport"]), "Discovery: connect without TLS."),
-    flag("discovery-insecure-skip-tls-verify", Bool, "false", Clustering, DISCOVERY_DETAIL,
+    flag("discovery-insecure-skip-tls-verify", Bool, "false", Clustering, TLS,
         At(&["discovery-config", "client", "secure", "insecure-skip-tls-verify"]),
         "Discovery: do not check the service's certificate; for tests."),
-    flag("discovery-cert", Text, "", Clustering, DISCOVERY_DETAIL,
+    flag("discovery-cert", Text, "", Clustering, TLS,
         At(&["discovery-config", "client", "secure", "cert"]), "Discovery: client certificate file."),
-    flag("discovery-key", Text, "", Clustering, DISCOVERY_DETAIL,
+    flag("discovery-key", Text, "", Clustering, TLS,
         At(&["discovery-config", "client", "secure", "key"]), "Discovery: client key file."),
-    flag("discovery-cacert", Text, "", Clustering, DISCOVERY_DETAIL,
+    flag("discovery-cacert", Text, "", Clustering, TLS,
         At(&["discovery-config", "client", "secure", "cacert"]), "Discovery: file of authorities to trust."),
-    flag("discovery-user", Text, "", Clustering, DISCOVERY_DETAIL,
+    flag("discovery-user", Text, "", Clustering, DISCOVERY_AUTH,
         At(&["discovery-config", "client", "auth", "username"]), "Discovery: user name."),
-    flag("discovery-password", Text, "", Clustering, DISCOVERY_DETAIL,
+    flag("discovery-password", Text, "", Clustering, DISCOVERY_AUTH,
         At(&["discovery-config", "client", "auth", "password"]), "Discovery: password."),
     flag("discovery-fallback", Choice(&["exit", "proxy"]), "exit", Clustering, Built, NoKey,
         "What to do when discovery fails: only 'exit'."),
-    flag("discovery-srv", Text, "", Clustering, DISCOVERY, Same, "DNS domain whose SRV records name the members."),
-    flag("discovery-srv-name", Text, "", Clustering, DISCOVERY, Same, "Suffix of the SRV service name."),
+    flag("discovery-srv", Text, "", Clustering, Built, Same, "DNS domain whose SRV records name the members."),
+    flag("discovery-srv-name", Text, "", Clustering, Built, Same, "Suffix of the SRV service name."),
     flag("strict-reconfig-check", Bool, "true", Clustering, Built, Same,
         "Refuse membership changes that would cost the quorum."),
     flag("pre-vote", Bool, "true", Clustering, Built, Same,

@@ -95,6 +95,11 @@ pub struct Config {
     /// `--initial-cluster-token`, `ETCD_INITIAL_CLUSTER_TOKEN`. Part of member and cluster ids.
     /// Default `etcd-cluster`.
     pub initial_cluster_token: String,
+    /// `--discovery-endpoints`, `--discovery-token` and their details. Default none.
+    pub discovery: Option<Discovery>,
+    /// `--discovery-srv` and `--discovery-srv-name`, `ETCD_DISCOVERY_SRV` and
+    /// `ETCD_DISCOVERY_SRV_NAME`. Default none.
+    pub discovery_srv: Option<DiscoverySrv>,
     /// `--strict-reconfig-check`, `ETCD_STRICT_RECONFIG_CHECK`. Whether changes of the membership that
     /// could cost the quorum are refused. Default true.
     pub strict_reconfig_check: bool,
@@ -153,6 +158,32 @@ pub struct Config {
     /// `--unsafe-no-fsync`, `ETCD_UNSAFE_NO_FSYNC`. Nothing waits for the disk: a crash of the
     /// machine loses acknowledged writes. Default false.
     pub unsafe_no_fsync: bool,
+}
+
+/// Where the members of a new cluster find each other: keys in another etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discovery {
+    /// `--discovery-token`, `ETCD_DISCOVERY_TOKEN`. The cluster's name there, and its token here.
+    pub token: String,
+    /// `--discovery-endpoints`, `ETCD_DISCOVERY_ENDPOINTS`. Not empty.
+    pub endpoints: Vec<String>,
+    /// `--discovery-dial-timeout`, `ETCD_DISCOVERY_DIAL_TIMEOUT`. Default 2 s.
+    pub dial_timeout: Duration,
+    /// `--discovery-request-timeout`, `ETCD_DISCOVERY_REQUEST_TIMEOUT`. Default 5 s.
+    pub request_timeout: Duration,
+    /// `--discovery-keepalive-time`, `ETCD_DISCOVERY_KEEPALIVE_TIME`. Default 2 s.
+    pub keepalive_time: Duration,
+    /// `--discovery-keepalive-timeout`, `ETCD_DISCOVERY_KEEPALIVE_TIMEOUT`. Default 6 s.
+    pub keepalive_timeout: Duration,
+}
+
+/// A DNS domain whose SRV records name the members of a new cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiscoverySrv {
+    /// The domain.
+    pub domain: String,
+    /// What is appended to the name of the service, if anything.
+    pub service_name: String,
 }
 
 /// What automatic compaction keeps.

@@ -11,7 +11,7 @@ use super::note::Note;
 use super::raw::RawConfig;
 use super::urls::{Url, join};
 use super::value::GoDuration;
-use super::{AutoCompaction, Config, gates};
+use super::{AutoCompaction, Config, Discovery, DiscoverySrv, gates};
 use crate::logging;
 
 /// Where the values came from: some of etcd's rules look at that.
@@ -226,6 +226,38 @@ fn check_bootstrap(read: &Reader<'_>, raw: &RawConfig, source: Source, problems:
     if endpoints.iter().any(|endpoint| endpoint.trim().is_empty()) {
         problems.push(Error::EmptyDiscoveryEndpoint);
     }
+    let is_tls = |endpoint: &&String| {
+        ["https://", "unixs://"]
+            .iter()
+            .any(|tls| endpoint.starts_with(tls))
+    };
+    if let Some(endpoint) = endpoints.iter().find(is_tls) {
+        problems.push(Error::NotBuilt {
+            flag: "discovery-endpoints",
+            value: endpoint.clone(),
+            reason: "TLS is not built yet",
+            default: "",
+        });
+    }
+}
+
+/// Ways to find the cluster other than by naming it.
+fn discovery(read: &Reader<'_>) -> (Option<Discovery>, Option<DiscoverySrv>) {
+    let endpoints = read.list("discovery-endpoints");
+    let discovery = (!endpoints.is_empty()).then(|| Discovery {
+        token: read.text("discovery-token"),
+        endpoints,
+        dial_timeout: read.duration("discovery-dial-timeout").clamped(),
+        request_timeout: read.duration("discovery-request-timeout").clamped(),
+        keepalive_time: read.duration("discovery-keepalive-time").clamped(),
+        keepalive_timeout: read.duration("discovery-keepalive-timeout").clamped(),
+    });
+    let domain = read.text("discovery-srv");
+    let srv = (!domain.is_empty()).then(|| DiscoverySrv {
+        domain,
+        service_name: read.text("discovery-srv-name"),
+    });
+    (discovery, srv)
 }
 
 /// Step 7: heartbeats and elections.
@@ -495,6 +527,11 @@ fn build(
             .collect();
         initial_cluster = pairs.join(",");
     }
+    let (discovery, discovery_srv) = discovery(read);
+    // The default is taken away by another way to find the cluster.
+    if (discovery.is_some() || discovery_srv.is_some()) && !read.0.is_given("initial-cluster") {
+        initial_cluster.clear();
+    }
     let mut data_dir = read.text("data-dir");
     if data_dir.is_empty() {
         data_dir = format!("{name}.etcd");
@@ -541,6 +578,8 @@ fn build(
         initial_cluster,
         new_cluster: read.text("initial-cluster-state") == "new",
         initial_cluster_token: read.text("initial-cluster-token"),
+        discovery,
+        discovery_srv,
         strict_reconfig_check: read.bool("strict-reconfig-check"),
         max_learners: read.int("max-learners"),
         quota_backend_bytes: if quota == 0 { DEFAULT_QUOTA } else { quota },

@@ -204,11 +204,19 @@ async fn origin(config: &Config, disk: &Arc<dyn Disk>) -> Result<Origin, Error> 
         source,
     })?;
     match exists {
-        true => Ok(Origin::New {
-            name: config.name.clone(),
-            members: BTreeMap::new(),
-            token: String::new(),
-        }),
+        true => {
+            if config.discovery.is_some() {
+                tracing::warn!(
+                    "wal-dir" = %config.wal_path().display(),
+                    "discovery token is ignored since cluster already initialized; valid logs are found"
+                );
+            }
+            Ok(Origin::New {
+                name: config.name.clone(),
+                members: BTreeMap::new(),
+                token: String::new(),
+            })
+        }
         false => Ok(origin::find(config).await?),
     }
 }

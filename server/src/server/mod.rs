@@ -27,7 +27,7 @@ use crate::peer::Peers;
 use crate::serve::{self, Address, Listener, Serves, Serving};
 use crate::shell::{Ended, Inbox, Wanted};
 use assemble::Started;
-pub use origin::Error as OriginError;
+pub use origin::{DiscoveryError, Error as OriginError, SrvError};
 
 /// How long the last messages to other members may take to leave.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);

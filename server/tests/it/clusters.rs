@@ -389,3 +389,51 @@ fn what_was_forgotten_is_named() {
     );
     assert!(!log.contains("forgot to set --initial-cluster?"), "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_find_each_other_through_another_etcd() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Place::new(dir.path(), "registry");
+    let (_running, _) = begin_cluster(std::slice::from_ref(&registry));
+    let client = registry.client().await;
+    let places = ["a", "b", "c"].map(|name| Place::new(dir.path(), name));
+    let endpoint = format!("127.0.0.1:{}", registry.client);
+    // The first endpoint does not answer.
+    let endpoints = format!("127.0.0.1:1,{endpoint}");
+    let args = ["--discovery-token=t", "--discovery-endpoints", &endpoints];
+
+    let failed = |output: &std::process::Output, why: &str| {
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        let text = format!("failed to join discovery cluster ({why})");
+        assert!(log.contains(&text), "{log}");
+        assert!(log.contains("failed to bootstrap; discovery token was already used"));
+        assert!(!log.contains(r#""level":"fatal""#), "{log}");
+        assert_eq!(output.status.code(), Some(1));
+    };
+    failed(
+        &run(places[0].command().args(args)),
+        "discovery: size key not found",
+    );
+    client.put("/_etcd/registry/t/_config/size", "two").await;
+    failed(
+        &run(places[0].command().args(args)),
+        "discovery: size key is bad",
+    );
+    client.put("/_etcd/registry/t/_config/size", "2").await;
+    let mut first = places[0].begin(&args);
+    places[0].says(&mut first, "waiting for peers from discovery service", 1);
+    let mut second = places[1].begin(&args);
+    places[0].serves(&mut first, 1);
+    places[1].serves(&mut second, 1);
+    assert_eq!(places[1].client().await.members().await.len(), 2);
+    failed(
+        &run(places[2].command().args(args)),
+        "discovery: cluster is full",
+    );
+
+    // Who has data does not look there any more.
+    drop(first);
+    let mut first = places[0].begin(&args);
+    places[0].says(&mut first, "discovery token is ignored", 1);
+    places[0].serves(&mut first, 2);
+}

@@ -159,7 +159,7 @@ fn bad_url_is_named() {
 fn flags_of_parts_that_are_not_built_are_refused_by_name() {
     for (flag, value) in [
         ("--cert-file", "server.crt"),
-        ("--discovery-srv", "example.com"),
+        ("--corrupt-check-time", "1h"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let output = run(etcd().arg("--data-dir").arg(dir.path()).args([flag, value]));

@@ -1,7 +1,9 @@
 //! What a member without data starts from: it begins a new cluster with others, or joins one that
 //! has added it (spec/server-flags.md section 7). Others are asked over their peer ports.
 
+mod discovery;
 mod existing;
+mod srv;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +16,8 @@ use super::strings;
 use crate::bootstrap::{self, Origin};
 use crate::config::{self, Config, DEFAULT_PEER_URL, Url, UrlsMap};
 use crate::peer;
+pub use discovery::Error as DiscoveryError;
+pub use srv::Error as SrvError;
 
 /// How long a member may take to say whether this one has been started before.
 const BOOTSTRAPPED_PATIENCE: Duration = Duration::from_secs(1);
@@ -35,6 +39,15 @@ pub enum Error {
         "member {0} has already been bootstrapped, and its data is not here; remove it from the cluster and add it again"
     )]
     DataLost(MemberId),
+    /// Discovery has found no cluster.
+    #[error("failed to join discovery cluster ({0})")]
+    Discovery(#[from] DiscoveryError),
+    /// Discovery has found one URL twice.
+    #[error("discovery cluster {0} has duplicate url")]
+    DiscoveredTwice(String),
+    /// DNS does not name a cluster of which this member is.
+    #[error("error setting up initial cluster: {0}")]
+    Srv(#[from] SrvError),
     /// No member of the cluster has answered.
     #[error(
         "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs"
@@ -87,6 +100,11 @@ impl Error {
         if strings(advertised) == [DEFAULT_PEER_URL] {
             hints.push("forgot to set --initial-advertise-peer-urls?");
         }
+        if hints.contains(&"forgot to set --initial-cluster?") {
+            hints.push(
+                "V3 discovery settings (i.e., --discovery-token, --discovery-endpoints) are not set",
+            );
+        }
         hints
     }
 }
@@ -96,26 +114,63 @@ impl Error {
 /// # Errors
 /// See [`Error`]; nothing was changed anywhere.
 pub(super) async fn find(config: &Config) -> Result<Origin, Error> {
-    let cluster = config.named_cluster()?;
+    let (cluster, token) = named(config).await?;
     if !config.new_cluster {
         config.check_existing_cluster(&cluster)?;
         return existing::join(config, cluster).await;
     }
-    config.check_new_cluster(&cluster, &config::lookup_host)?;
-    let token = &config.initial_cluster_token;
+    check(config, &cluster).await?;
     let own = cluster.get(&config.name).unwrap_or_default();
     let id = bootstrap::member_id(&strings(own), token);
     if is_bootstrapped(id, others(&cluster, &config.name)).await {
         return Err(Error::Bootstrapped(id));
     }
+    let cluster = match &config.discovery {
+        Some(discovery) => {
+            let found = discovery::join(discovery, id, &cluster.to_string()).await?;
+            let found = UrlsMap::parse(&found).map_err(config::Error::InitialCluster)?;
+            if found.has_duplicate_url() {
+                return Err(Error::DiscoveredTwice(found.to_string()));
+            }
+            // Another may have taken this member's name.
+            check(config, &found).await?;
+            found
+        }
+        None => cluster,
+    };
     Ok(Origin::New {
         name: config.name.clone(),
         members: cluster
             .iter()
             .map(|(name, urls)| (name.to_owned(), strings(urls)))
             .collect(),
-        token: token.clone(),
+        token: token.to_owned(),
     })
+}
+
+/// The members as far as flags and DNS name them, and the token of the cluster.
+async fn named(config: &Config) -> Result<(UrlsMap, &str), Error> {
+    if let Some(discovery) = &config.discovery {
+        let own = UrlsMap::single(&config.name, &config.advertise_peer_urls);
+        return Ok((own, &discovery.token));
+    }
+    let cluster = match &config.discovery_srv {
+        Some(srv) => srv::cluster(config, srv, &srv::Dns::of_the_system()?).await?,
+        None => config.named_cluster()?,
+    };
+    Ok((cluster, &config.initial_cluster_token))
+}
+
+/// Checks that this member can begin this cluster. Names may have to be resolved, which blocks.
+async fn check(config: &Config, cluster: &UrlsMap) -> Result<(), Error> {
+    let (config, cluster) = (config.clone(), cluster.clone());
+    let checked = tokio::task::spawn_blocking(move || {
+        config.check_new_cluster(&cluster, &config::lookup_host)
+    });
+    match checked.await {
+        Ok(checked) => Ok(checked?),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
 }
 
 /// The peer URLs of all members but one, sorted.

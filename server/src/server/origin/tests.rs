@@ -1,10 +1,14 @@
 //! What a member without data makes of what others say.
 
+mod dns;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
+use ferrite_api::pb::mvccpb::KeyValue;
 use ferrite_api::types::ClusterId;
 
+use super::discovery::{Keys, Registered, size_of};
 use super::existing::{are_compatible, find_own};
 use super::*;
 use crate::peer::{MemberInfo, RemoteCluster, RemoteVersions};
@@ -156,4 +160,79 @@ async fn errors_before_anybody_is_asked() {
         let found = find(&config).await.unwrap_err();
         assert_eq!(found.to_string(), error);
     }
+}
+
+#[test]
+fn the_registry_is_laid_out_as_etcds() {
+    let keys = Keys::of("tok", MemberId::new(0x8e9e));
+    assert_eq!(keys.size, "/_etcd/registry/tok/_config/size");
+    assert_eq!(keys.members, "/_etcd/registry/tok/members");
+    assert_eq!(keys.own, "/_etcd/registry/tok/members/8e9e");
+    // As Go joins paths.
+    let keys = Keys::of("a//b/../c/", MemberId::new(1));
+    assert_eq!(keys.own, "/_etcd/registry/a/c/members/1");
+}
+
+#[test]
+fn sizes_are_numbers_of_members() {
+    assert_eq!(size_of(b"3"), Ok(3));
+    assert_eq!(size_of(b"+3"), Ok(3));
+    for bad in [
+        &b"0"[..],
+        b"-1",
+        b"",
+        b"three",
+        b" 3",
+        b"3.0",
+        b"\xff",
+        b"99999999999999999999",
+    ] {
+        assert_eq!(size_of(bad), Err(DiscoveryError::BadSize), "{bad:?}");
+    }
+}
+
+#[test]
+fn the_first_to_register_are_members() {
+    let key = |id: u64, created: i64, value: &str| KeyValue {
+        key: format!("/_etcd/registry/t/members/{id:x}").into(),
+        value: value.to_owned().into(),
+        create_revision: created,
+        ..KeyValue::default()
+    };
+    let own = Keys::of("t", MemberId::new(3)).own;
+    let mut registered = Registered::default();
+    assert!(!registered.is_full(&own, 1));
+    registered.add(&key(2, 20, " b=http://b:1\n"));
+    registered.add(&key(1, 10, "a=http://a:1"));
+    // No pair, and a second time.
+    registered.add(&key(4, 30, "nonsense"));
+    registered.add(&key(2, 40, "b=http://b:2"));
+    assert_eq!(registered.members.len(), 2);
+    assert!(registered.is_full(&own, 2));
+    assert!(!registered.is_full(&own, 3));
+    registered.add(&key(3, 15, "c=http://c:1"));
+    assert!(!registered.is_full(&own, 2));
+    assert!(registered.is_full(&own, 1));
+    assert_eq!(registered.cluster(2).unwrap(), "a=http://a:1,c=http://c:1");
+    registered.add(&key(5, 5, "d=nonsense"));
+    assert_eq!(registered.cluster(3), Err(DiscoveryError::InvalidUrl));
+}
+
+#[tokio::test]
+async fn discovery_is_not_for_those_who_join() {
+    let config = Config {
+        new_cluster: false,
+        discovery: Some(config::Discovery {
+            token: "t".to_owned(),
+            endpoints: vec!["127.0.0.1:1".to_owned()],
+            dial_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(1),
+            keepalive_time: Duration::from_secs(1),
+            keepalive_timeout: Duration::from_secs(1),
+        }),
+        ..Config::default()
+    };
+    let error = find(&config).await.unwrap_err().to_string();
+    let text = "discovery URL should not be set when joining existing initial cluster";
+    assert_eq!(error, text);
 }
