@@ -56,7 +56,7 @@ impl Numbers {
             clients: self.count("clients", 8)?,
             pace: Duration::from_millis(self.take("pace-ms", 10)),
             again: false,
-            pinned: false,
+            pinned: self.take("pinned", 0) != 0,
             base: 1,
             seed: self.take("seed", 1),
         })

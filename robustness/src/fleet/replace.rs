@@ -38,8 +38,10 @@ pub struct Report {
     pub promote: Times,
     /// From the removal of a member until its process had ended.
     pub remove: Times,
-    /// Longest time without an acknowledged write during a replacement.
-    pub silence: Times,
+    /// Longest time without an acknowledged write until a learner was a voter.
+    pub silence_joining: Times,
+    /// Longest time without an acknowledged write while a member was removed.
+    pub silence_leaving: Times,
     /// The end.
     pub agreement: Agreement,
     /// The load.
@@ -82,8 +84,9 @@ pub async fn run(
         };
         let from = load.now();
         let (added, promoted) = joins(&mut fleet, new).await?;
+        let between = load.now();
         let removed = leaves(&mut fleet, old).await?;
-        windows.push((from, load.now()));
+        windows.push((from, between, load.now()));
         report(&format!(
             "{} for {}{}: added after {}, a voter {} after its start, the old one ended {} after its removal",
             fleet.members[new].name(),
@@ -101,14 +104,19 @@ pub async fn run(
     let mut outcome = load.finish().await?;
     let agreement = agree(&fleet, &mut outcome.ledger).await?;
     is_filled(&fleet, plan.keys).await?;
-    let silence = windows
+    let silence = |from, to| longest_silence(&outcome.attempts, from, to);
+    let joining = windows
         .iter()
-        .map(|(from, to)| longest_silence(&outcome.attempts, *from, *to));
+        .map(|(from, between, _)| silence(*from, *between));
+    let leaving = windows
+        .iter()
+        .map(|(_, between, to)| silence(*between, *to));
     Ok(Report {
         add: add.into_iter().collect(),
         promote: promote.into_iter().collect(),
         remove: remove.into_iter().collect(),
-        silence: silence.collect(),
+        silence_joining: joining.collect(),
+        silence_leaving: leaving.collect(),
         agreement,
         load: describe(&outcome),
     })
@@ -188,7 +196,8 @@ impl Report {
             format!("request to learner: {}", self.add),
             format!("start to voter: {}", self.promote),
             format!("removal to end: {}", self.remove),
-            format!("no write during a replacement: {}", self.silence),
+            format!("no write while one joins: {}", self.silence_joining),
+            format!("no write while one leaves: {}", self.silence_leaving),
         ];
         lines.extend(self.load.iter().cloned());
         lines.push(self.agreement.to_string());
