@@ -22,8 +22,8 @@ use crate::{Config, Error, retry};
 /// Growth and spread of the pause after failed connection attempts: gRPC's.
 const BACKOFF_FACTOR: f64 = 1.6;
 const BACKOFF_JITTER: f64 = 0.2;
-/// A connection that ended sooner counts as a failed attempt: the handshake does not wait for the
-/// server, so a peer that accepts and hangs up would otherwise be dialled in a tight loop.
+/// A connection that ended sooner counts as a failed attempt: a peer that says hello and hangs up
+/// would otherwise be dialled in a tight loop.
 const MIN_USEFUL_LIFE: Duration = Duration::from_secs(1);
 
 /// The endpoints of a client. Dropping it closes every connection.

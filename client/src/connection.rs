@@ -7,9 +7,10 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{HeaderValue, USER_AGENT};
@@ -19,8 +20,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
 use tonic::{Code, Status};
 use tower::Service;
 
@@ -42,7 +44,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects and says hello. Does not wait for the server's side of the handshake.
+    /// Connects, says hello, and waits for the server's first word. The kernel accepts connections
+    /// for a server that has bound its port and does not serve yet, or never will: calls that were
+    /// sent there would wait with it.
     pub(crate) async fn open(
         target: &Target,
         config: &Config,
@@ -75,6 +79,11 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let (first, heard) = oneshot::channel();
+        let stream = Heard {
+            stream,
+            first: Some(first),
+        };
         let (sender, driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -89,7 +98,15 @@ impl Connection {
             sender,
             origin: target.origin.clone(),
         };
-        Ok((connection, Box::pin(driver)))
+        let mut driver: Driver = Box::pin(driver);
+        tokio::select! {
+            ended = &mut driver => Err(match ended {
+                Ok(()) => "connection closed".to_owned(),
+                Err(error) => chain(&error),
+            }),
+            // Cannot fail while the driver, which owns the sender, goes on.
+            _ = heard => Ok((connection, driver)),
+        }
     }
 
     /// Scheme and authority for requests on this connection.
@@ -139,6 +156,60 @@ impl Service<Request<tonic::body::Body>> for Connection {
                 }
             }
         })
+    }
+}
+
+/// A socket that tells when something has come from the server.
+struct Heard<S> {
+    stream: S,
+    first: Option<oneshot::Sender<()>>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
+        if buffer.filled().len() > before
+            && let Some(first) = self.first.take()
+        {
+            // Whoever waited may have given up.
+            let _gone = first.send(());
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

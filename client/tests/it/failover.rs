@@ -66,6 +66,26 @@ async fn dead_endpoints_are_left_out_for_writes_too() {
 }
 
 #[tokio::test]
+async fn endpoints_that_accept_and_say_nothing_are_left_out() {
+    let fake = Fake::start(5);
+    // As a server does that has bound its port and is not ready.
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
+    let endpoint = mute.local_addr().expect("a bound socket").to_string();
+    let client = Client::connect(quick([endpoint, fake.endpoint()]))
+        .await
+        .expect("valid")
+        .with_timeout(GIVE_UP);
+    let (socket, _) = mute.accept().await.expect("a connection");
+    socket.readable().await.expect("the hello of the client");
+    for _ in 0..20 {
+        client.put("k", "v", PutOptions::new()).await.expect("put");
+    }
+    assert_eq!(fake.take_seen().len(), 20);
+}
+
+#[tokio::test]
 async fn reads_survive_the_loss_of_a_member_and_use_it_again_when_it_returns() {
     let (first, second) = (Fake::start(1), Fake::start(2));
     let client = Client::connect(quick([first.endpoint(), second.endpoint()]))
