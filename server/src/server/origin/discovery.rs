@@ -8,6 +8,7 @@
 //!
 //! Who is among the first by the revision in which its key was made is a member.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use ferrite_api::pb::etcdserverpb as pb;
@@ -191,6 +192,9 @@ pub(super) fn size_of(value: &[u8]) -> Result<usize, Error> {
     }
 }
 
+/// A call under way. Boxed, so that it is plain to the compiler that a start may move to another thread.
+type Calling<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;
+
 /// The other etcd. Each request tries the endpoints in turn, over a new connection.
 struct Service<'a> {
     discovery: &'a Discovery,
@@ -242,7 +246,10 @@ impl Service<'_> {
     }
 
     async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
-        let call = async |channel| KvClient::new(channel).range(request.clone()).await;
+        let call = |channel| -> Calling<_> {
+            let request = request.clone();
+            Box::pin(async move { KvClient::new(channel).range(request).await })
+        };
         Ok(self.call(call).await?.into_inner())
     }
 
@@ -253,7 +260,10 @@ impl Service<'_> {
             ..pb::PutRequest::default()
         };
         // A second time it does no harm.
-        let call = async |channel| KvClient::new(channel).put(request.clone()).await;
+        let call = |channel| -> Calling<_> {
+            let request = request.clone();
+            Box::pin(async move { KvClient::new(channel).put(request).await })
+        };
         self.call(call).await.map(drop)
     }
 
@@ -274,10 +284,10 @@ impl Service<'_> {
         let request = pb::WatchRequest {
             request_union: Some(RequestUnion::CreateRequest(create)),
         };
-        let call = async |channel| {
+        let call = |channel| -> Calling<_> {
             // A stream that ends would end the watch.
             let requests = tokio_stream::once(request.clone()).chain(tokio_stream::pending());
-            WatchClient::new(channel).watch(requests).await
+            Box::pin(async move { WatchClient::new(channel).watch(requests).await })
         };
         let mut responses = self.call(call).await?.into_inner();
         while registered.members.len() < size {
@@ -292,7 +302,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    async fn call<T>(&self, call: impl AsyncFn(Channel) -> Result<T, Status>) -> Result<T, Status> {
+    async fn call<T>(&self, call: impl Fn(Channel) -> Calling<T>) -> Result<T, Status> {
         let mut failure = Status::new(Code::Unavailable, "no endpoint");
         for endpoint in &self.discovery.endpoints {
             let called = timeout(self.discovery.request_timeout, async {

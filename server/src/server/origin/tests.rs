@@ -236,3 +236,10 @@ async fn discovery_is_not_for_those_who_join() {
     let text = "discovery URL should not be set when joining existing initial cluster";
     assert_eq!(error, text);
 }
+
+/// Who embeds a server starts it in a task.
+#[test]
+fn a_start_may_move_to_another_thread() {
+    fn is_send(_: impl Send) {}
+    is_send(crate::Server::start(Config::default()));
+}
