@@ -15,13 +15,16 @@ use ferrite_disk::wal::{self, Wal};
 use ferrite_disk::{Disk, DiskLock};
 use ferrite_server::bootstrap::{self, Origin};
 use ferrite_server::lessor;
-use ferrite_server::member::{Effects, Fatal, Input, Member, Options, Published, Reply};
+use ferrite_server::member::{
+    Effects, Fatal, Incoming, Input, Member, Options, Outgoing, Published, Reply,
+};
 use ferrite_server::peer::{Message, Peer};
 use ferrite_server::quota::Quota;
 use ferrite_server::request_id::RequestIds;
 use ferrite_storage::checkpoint::{CompactionHash, Job, Policy};
 use ferrite_storage::membership::MembershipChange;
 use ferrite_storage::page;
+use ferrite_storage::snapshot::{self, Import};
 use prost::Message as _;
 
 /// What a tick stands for.
@@ -107,6 +110,9 @@ pub struct SimMember {
     /// The other members, once the member has said who they are.
     peers: Vec<Peer>,
     sent: Vec<(MemberId, Message)>,
+    snapshots: Vec<Outgoing>,
+    disk: Arc<dyn Disk>,
+    page_path: PathBuf,
     /// A job that was handed out; it runs after everything else of a step, as a thread would.
     job: Option<Job>,
     /// Likewise a hash.
@@ -159,6 +165,9 @@ impl SimMember {
             replies: Vec::new(),
             peers: Vec::new(),
             sent: Vec::new(),
+            snapshots: Vec::new(),
+            page_path: bootstrap::page_path(bootstrap),
+            disk,
             job: None,
             hash: None,
             _lock: restored.lock,
@@ -235,6 +244,64 @@ impl SimMember {
         std::mem::take(&mut self.sent)
     }
 
+    /// Takes the snapshots that are to be sent to other members.
+    pub fn snapshots(&mut self) -> Vec<Outgoing> {
+        std::mem::take(&mut self.snapshots)
+    }
+
+    /// Takes a snapshot in that another member sends. Whether this one wanted it.
+    ///
+    /// # Errors
+    /// The member cannot go on.
+    pub fn receive(&mut self, outgoing: Outgoing) -> Result<bool, Error> {
+        let Outgoing {
+            message,
+            mut export,
+            ..
+        } = outgoing;
+        self.next_waiter += 1;
+        let (offered, waiter) = (message.clone(), self.next_waiter);
+        self.member.step(Input::SnapshotOffered {
+            message: offered,
+            waiter,
+        })?;
+        self.carry_out()?;
+        if !self.takes(waiter) {
+            return Ok(false);
+        }
+        let state = self.member.state();
+        let (member, cluster) = (state.member_id().get(), state.cluster_id().get());
+        let (disk, options) = (Arc::clone(&self.disk), bootstrap_options().page);
+        let mut import =
+            Import::begin(disk, &self.page_path, options, member, cluster).map_err(Fatal::from)?;
+        while let Some(piece) = export.next_piece().map_err(Fatal::from)? {
+            import.piece(piece).map_err(Fatal::from)?;
+        }
+        let received = Box::new(import.finish().map_err(Fatal::from)?);
+        self.next_waiter += 1;
+        let (snapshot, waiter) = (Incoming { message, received }, self.next_waiter);
+        self.member
+            .step(Input::SnapshotReceived { snapshot, waiter })?;
+        self.carry_out()?;
+        Ok(self.takes(waiter))
+    }
+
+    fn takes(&mut self, waiter: u64) -> bool {
+        let replies = std::mem::take(&mut self.replies).into_iter();
+        let (own, others): (Vec<_>, Vec<_>) = replies.partition(|(number, _)| *number == waiter);
+        self.replies = others;
+        matches!(&own[..], [(_, Reply::Done)])
+    }
+
+    /// Says what became of a snapshot.
+    ///
+    /// # Errors
+    /// The member cannot go on.
+    pub fn snapshot_sent(&mut self, to: MemberId, taken: bool) -> Result<(), Error> {
+        self.member.step(Input::SnapshotSent { to, taken })?;
+        Ok(())
+    }
+
     /// The other members.
     pub fn peers(&self) -> &[Peer] {
         &self.peers
@@ -286,7 +353,11 @@ impl SimMember {
                 self.peers = peers.peers;
             }
             self.sent.extend(send);
-            assert!(snapshots.is_empty() && !install);
+            self.snapshots.extend(snapshots);
+            if install {
+                snapshot::commit(&self.disk, &self.page_path).map_err(Fatal::from)?;
+                self.member.installed();
+            }
             self.replies.extend(replies);
             if job.is_some() {
                 self.job = job;
@@ -297,7 +368,12 @@ impl SimMember {
             if let Some(segment) = release_before {
                 self.wal.release_before(segment).map_err(Fatal::from)?;
             }
-            let Some(append) = append else { return Ok(()) };
+            let Some(append) = append else {
+                match install {
+                    true => continue,
+                    false => return Ok(()),
+                }
+            };
             match self.wal.append(&append.records, &mut || append.head()) {
                 Ok(positions) => {
                     if append.must_sync {

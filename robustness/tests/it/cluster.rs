@@ -12,6 +12,10 @@ use ferrite_server::member::Reply;
 
 struct Cluster {
     members: BTreeMap<MemberId, SimMember>,
+    /// What is sent to it and by it is lost.
+    away: Option<MemberId>,
+    /// Whether each snapshot was taken.
+    offered: Vec<bool>,
 }
 
 impl Cluster {
@@ -38,28 +42,46 @@ impl Cluster {
                 member.reachable(peer.id, true).unwrap();
             }
         }
-        Self { members }
+        Self {
+            members,
+            away: None,
+            offered: Vec::new(),
+        }
     }
 
-    /// Delivers messages until there are none.
+    /// Delivers messages until there are none, and snapshots. Their senders never learn that they were
+    /// taken, and the first time what the receiver itself has to say is lost, too.
     fn settle(&mut self) {
         loop {
-            let mut sent = Vec::new();
+            let (mut sent, mut snapshots) = (Vec::new(), Vec::new());
             for (from, member) in &mut self.members {
                 member.carry_out().unwrap();
-                sent.extend(
-                    member
-                        .sent()
-                        .into_iter()
-                        .map(|(to, message)| (*from, to, message)),
-                );
+                let messages = member.sent().into_iter();
+                sent.extend(messages.map(|(to, message)| (*from, to, message)));
+                let outgoing = member.snapshots().into_iter();
+                snapshots.extend(outgoing.map(|outgoing| (*from, outgoing)));
             }
-            if sent.is_empty() {
+            if sent.is_empty() && snapshots.is_empty() {
                 return;
             }
             for (from, to, message) in sent {
-                let to = self.members.get_mut(&to).unwrap();
-                to.deliver(from, vec![message]).unwrap();
+                if self.away != Some(from) && self.away != Some(to) {
+                    let to = self.members.get_mut(&to).unwrap();
+                    to.deliver(from, vec![message]).unwrap();
+                }
+            }
+            for (from, outgoing) in snapshots {
+                let to = outgoing.to;
+                if self.away != Some(to) {
+                    let receiver = self.members.get_mut(&to).unwrap();
+                    let taken = receiver.receive(outgoing).unwrap();
+                    if self.offered.is_empty() {
+                        receiver.sent();
+                    }
+                    self.offered.push(taken);
+                }
+                let sender = self.members.get_mut(&from).unwrap();
+                sender.snapshot_sent(to, false).unwrap();
             }
         }
     }
@@ -145,4 +167,32 @@ fn every_member_introduces_itself_and_serves_writes_and_reads() {
     let digests: std::collections::BTreeSet<u64> = digests.collect();
     assert_eq!(digests.len(), 1);
     assert_ne!(cluster.leader(), MemberId::new(0));
+}
+
+#[test]
+fn a_member_that_is_offered_the_snapshot_it_has_says_so() {
+    let mut cluster = Cluster::new(3);
+    cluster.until(Cluster::ready);
+    let leader = cluster.leader();
+    let mut others = cluster.members.keys().filter(|id| **id != leader);
+    let last = *others.next().unwrap();
+    // It is away until the log does not have what it needs.
+    cluster.away = Some(last);
+    let write = |cluster: &mut Cluster, key: &str| {
+        let member = cluster.members.get_mut(&leader).unwrap();
+        member.propose(put(key)).unwrap();
+        cluster.tick();
+    };
+    for number in 0..60 {
+        write(&mut cluster, &format!("k{number}"));
+    }
+    cluster.away = None;
+    for _ in 0..10 {
+        cluster.tick();
+    }
+    assert_eq!(cluster.offered, [true, false]);
+    write(&mut cluster, "after");
+    cluster.tick();
+    let view = cluster.members[&last].published().view();
+    assert!(view.index.latest(b"after").is_some());
 }

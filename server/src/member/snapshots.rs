@@ -94,10 +94,16 @@ impl<T> Member<T> {
         let wanted = match self.driver.check_snapshot(message) {
             Ok(_) if self.installing.is_some() => Err("another snapshot is being installed".into()),
             Ok(snapshot) if self.driver.needs_snapshot(&snapshot) => Ok(()),
-            Ok(snapshot) => Err(format!(
-                "a snapshot at index {} is not needed",
-                snapshot.index
-            )),
+            Ok(snapshot) => {
+                // Raft tells the leader how far this member is; else it would be offered again and again.
+                match self.driver.install_snapshot(message) {
+                    Ok(_) => Err(format!(
+                        "a snapshot at index {} is not needed",
+                        snapshot.index
+                    )),
+                    Err(error) => Err(error.to_string()),
+                }
+            }
             Err(error) => Err(error.to_string()),
         };
         self.replies.push((waiter, reply(wanted)));
