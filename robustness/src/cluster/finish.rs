@@ -30,6 +30,7 @@ impl World {
         self.wait("leases do not end", Self::no_leases)?;
         self.wait("the members do not become alike", Self::alike)?;
         self.wait("members that were removed do not end", Self::removed_end)?;
+        self.wait("watchers do not catch up", Self::watched_all)?;
         self.check_members()?;
         let state = self.newest().context("somebody runs")?;
         ensure!(
@@ -171,8 +172,8 @@ impl World {
             operations,
             leases: std::mem::take(&mut self.records.leases),
             renewals: Vec::new(),
+            watched: self.take_watched(),
             log: std::mem::take(&mut self.model.events),
-            watched: Vec::new(),
         };
         let summary = check::check(&history).context("the history")?;
         self.counts.add("revisions", summary.revision as u64);

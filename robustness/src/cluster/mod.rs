@@ -12,6 +12,7 @@
 //! * [`plan`]: what a seed means.
 //! * `world`: all events. `node`: a machine. `shell`: a member's process, cut into steps; `process` plans them.
 //! * `network`, `traffic`: what passes between members. `clients`, `load`, `request`, `service`: what clients ask.
+//!   `watchers`: what they watch.
 //!   `nemesis`: what goes wrong. `operators`: members that come and go.
 //! * `snapshots`: whole states from member to member.
 //! * `log`, `oracle`, `model`, `witness`: what is checked all the time. `finish`: what is checked at the end.
@@ -49,6 +50,7 @@ mod service;
 mod shell;
 mod snapshots;
 mod traffic;
+mod watchers;
 mod witness;
 mod world;
 

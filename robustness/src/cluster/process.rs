@@ -79,6 +79,15 @@ impl World {
                 return Ok(());
             }
             Step::Serve { number, reply, pin } => return self.serve(at, number, &reply, pin),
+            Step::Watch => return self.step_watch(at),
+            Step::CatchUp(work) => {
+                self.catch_up(at, *work);
+                return Ok(());
+            }
+            Step::CaughtUp(result) => {
+                self.caught_up(at, *result);
+                return Ok(());
+            }
             Step::Snapshot { id, part } => return self.snapshot_part(at, id, part),
             Step::SnapshotFailed { to } => {
                 self.snapshot_failed(at, to);
@@ -246,6 +255,7 @@ impl World {
             witness::pairs(&self.model, shell.member.state())?;
         }
         self.probe_soon(at);
+        self.watch(at);
         // What a real shell does before it looks into its inbox.
         let node = &mut self.nodes[at];
         node.turn_at = None;

@@ -182,7 +182,9 @@ fn changed(changed: bool, revision: i64) -> Outcome {
 fn read(action: &Action, at: i64, view: &View, newest: &View) -> anyhow::Result<Answer> {
     let (key, range_end) = match action {
         Action::Get { key } | Action::Peek { key } => (key.clone(), Bytes::new()),
-        Action::List { prefix } | Action::PeekList { prefix } => (prefix.clone(), end(prefix)),
+        Action::List { prefix } | Action::PeekList { prefix } => {
+            (prefix.clone(), prefix_end(prefix))
+        }
         other => bail!("{other:?} is no read"),
     };
     let request = pb::RangeRequest {
@@ -215,7 +217,7 @@ fn unreadable(error: RangeError, at: i64, newest: &View) -> anyhow::Result<Answe
 }
 
 /// The end of the range of all keys that begin with `prefix`.
-fn end(prefix: &Bytes) -> Bytes {
+pub(super) fn prefix_end(prefix: &Bytes) -> Bytes {
     let mut end = prefix.to_vec();
     if let Some(last) = end.last_mut() {
         *last += 1;

@@ -32,6 +32,7 @@ use ferrite_api::types::MemberId;
 use super::log::ENTRY_RECORD;
 use super::mutant::Mutant;
 use super::snapshots::Receiving;
+use super::watchers::Watching;
 use crate::sim::TICK;
 
 /// Bytes of the next log segment that are prepared per tick.
@@ -81,6 +82,7 @@ pub(super) struct Shell {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) page_path: PathBuf,
     pub(super) page_options: page::Options,
+    pub(super) watching: Watching,
     /// The snapshot on its way in.
     pub(super) receiving: Option<Receiving>,
     wal: Wal,
@@ -111,7 +113,9 @@ impl Shell {
         let ids = Arc::new(RequestIds::new(id, incarnation));
         let own = Arc::clone(&ids);
         let (member, published) = Member::new(restored.driver, restored.state, options, own);
+        let watching = Watching::new(&published, member.state());
         Ok(Self {
+            watching,
             member,
             published,
             ids,

@@ -8,6 +8,7 @@ use anyhow::Context;
 use ferrite_api::types::MemberId;
 use ferrite_server::member::Reply;
 use ferrite_server::peer::Message;
+use ferrite_server::watch::{CatchUp, CaughtUp, Response};
 use ferrite_storage::mvcc::pins::Pin;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -24,7 +25,9 @@ use super::queue::{Queue, Time};
 use super::request::{Answer, Ask};
 use super::snapshots::{Part, Transfer};
 use super::trace::Trace;
+use super::watchers::Watcher;
 use super::witness::Witness;
+use crate::history::Watched;
 
 /// What happens.
 #[derive(Debug)]
@@ -64,6 +67,12 @@ pub(super) enum Event {
         number: u64,
         answer: Answer,
     },
+    /// A response arrives at the clients that watch at a member.
+    Watched {
+        at: usize,
+        life: u64,
+        response: Response,
+    },
     /// A client asks the next thing.
     Next {
         client: usize,
@@ -97,6 +106,11 @@ pub(super) enum Step {
     Job,
     Report,
     Hash,
+    /// Its watch stream goes on.
+    Watch,
+    /// History is read for its watch stream.
+    CatchUp(Box<CatchUp>),
+    CaughtUp(Box<CaughtUp>),
     /// It answers a client.
     Serve {
         number: u64,
@@ -128,6 +142,10 @@ pub(super) struct World {
     pub(super) asked: BTreeMap<u64, (usize, Ask)>,
     /// Ids that requests were proposed under.
     pub(super) proposed: BTreeMap<u64, u64>,
+    /// The watchers of the clients of each member.
+    pub(super) watchers: Vec<Vec<Watcher>>,
+    /// What watchers have seen that have ended.
+    pub(super) watched: Vec<Watched>,
     /// Snapshots under way.
     pub(super) transfers: BTreeMap<u64, Transfer>,
     pub(super) next_transfer: u64,
@@ -161,6 +179,8 @@ impl World {
             records: Records::default(),
             asked: BTreeMap::new(),
             proposed: BTreeMap::new(),
+            watchers: Vec::new(),
+            watched: Vec::new(),
             transfers: BTreeMap::new(),
             next_transfer: 0,
             oracle: Oracle::default(),
@@ -252,6 +272,7 @@ impl World {
                 number,
                 answer,
             } => self.answer(client, number, answer),
+            Event::Watched { at, life, response } => self.watched(at, life, &response),
             Event::Next { client } => {
                 self.next(client);
                 Ok(())

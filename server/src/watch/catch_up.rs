@@ -50,7 +50,7 @@ pub(super) enum Outcome {
 
 /// The result of a chunk.
 #[derive(Debug)]
-pub(crate) struct CaughtUp {
+pub struct CaughtUp {
     pub(super) lanes: Vec<(Lane, Outcome)>,
     /// The store revision that was read at.
     pub(super) revision: i64,
@@ -58,7 +58,7 @@ pub(crate) struct CaughtUp {
 
 /// A chunk of history to read. Blocks for some milliseconds.
 #[derive(Debug)]
-pub(crate) struct CatchUp {
+pub struct CatchUp {
     published: Arc<Published>,
     lanes: Vec<Lane>,
     limits: Limits,
@@ -98,7 +98,7 @@ impl CatchUp {
     }
 
     /// Reads.
-    pub(crate) fn run(self) -> CaughtUp {
+    pub fn run(self) -> CaughtUp {
         let view = self.published.view();
         let oldest = self.lanes.iter().map(|lane| lane.next).min();
         let _pin = oldest.map(|oldest| view.pins.pin(oldest));

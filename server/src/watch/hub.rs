@@ -83,7 +83,7 @@ pub(super) struct Number {
 
 /// The hub of a member. See the [module](self).
 #[derive(Debug)]
-pub(crate) struct Hub {
+pub struct Hub {
     published: Arc<Published>,
     limits: Limits,
     // A turn of the hub, and every change of what it looks at. Taken before `ring`, and before
@@ -127,7 +127,8 @@ struct Registered {
 }
 
 impl Hub {
-    pub(crate) fn new(published: Arc<Published>, limits: Limits) -> Self {
+    /// The hub of the member that publishes there.
+    pub fn new(published: Arc<Published>, limits: Limits) -> Self {
         let ring = Mutex::new(Ring::new(limits.ring_bytes, 0));
         Self {
             published,
@@ -245,7 +246,7 @@ impl Hub {
     }
 
     /// Takes the next revisions that are published. Returns whether there may be more.
-    pub(crate) fn turn(&self) -> bool {
+    pub fn turn(&self) -> bool {
         let mut turn = self.turn.lock();
         if turn.streams.is_empty() {
             return false;

@@ -25,7 +25,7 @@
 //!
 //! Everything here is decided without clock, thread or file: the hub is given turns, streams are
 //! stepped, and history is read by whoever the stream hands the work to. The shell around it is
-//! `handle::watch`.
+//! `handle::watch`; `robustness` has another one.
 
 mod catch_up;
 mod event;
@@ -37,42 +37,42 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use catch_up::{CatchUp, CaughtUp};
 pub use event::Event;
+pub use hub::Hub;
 pub use response::{Content, Response};
+pub use stream::{Step, Stream};
 
-pub(crate) use catch_up::{CatchUp, CaughtUp};
 pub(crate) use event::Pieces;
-pub(crate) use hub::Hub;
-pub(crate) use stream::{Step, Stream};
 
 /// The bounds of watching. Small ones make tests meet all of them.
 #[derive(Clone, Debug)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Memory of the ring (bytes).
-    pub(crate) ring_bytes: usize,
+    pub ring_bytes: usize,
     /// Events after which a turn of the hub ends, at the next whole revision.
-    pub(crate) turn_events: usize,
+    pub turn_events: usize,
     /// Revisions in one response; etcd's number.
-    pub(crate) response_revisions: i64,
+    pub response_revisions: i64,
     /// Events that a stream takes from the ring at a time (bytes).
-    pub(crate) window_bytes: usize,
+    pub window_bytes: usize,
     /// Revisions that a watcher may lack to get them from the ring at once.
-    pub(crate) replay_revisions: i64,
+    pub replay_revisions: i64,
     /// Lanes that share a chunk of history.
-    pub(crate) lanes: usize,
+    pub lanes: usize,
     /// Events in a chunk of history (bytes).
-    pub(crate) chunk_bytes: usize,
+    pub chunk_bytes: usize,
     /// Rows, or revisions, that a chunk of history looks at.
-    pub(crate) scan_rows: i64,
+    pub scan_rows: i64,
     /// Keys in a range above which rows are scanned instead of looking in the index.
-    pub(crate) narrow_keys: u64,
+    pub narrow_keys: u64,
     /// Responses of this length are split if the watcher wants it (bytes).
-    pub(crate) fragment_bytes: usize,
+    pub fragment_bytes: usize,
 }
 
 impl Limits {
-    /// `fragment_bytes` is what a client must be able to receive.
-    pub(crate) fn new(fragment_bytes: usize) -> Self {
+    /// The server's bounds. `fragment_bytes` is what a client must be able to receive.
+    pub fn new(fragment_bytes: usize) -> Self {
         Self {
             ring_bytes: 8 << 20,
             turn_events: 256,

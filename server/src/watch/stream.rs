@@ -121,7 +121,7 @@ enum Source {
 
 /// What a stream does next.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub enum Step {
     /// Hand this to the client.
     Send(Response),
     /// Run this, then [`Stream::caught_up`]. The stream goes on meanwhile.
@@ -141,7 +141,7 @@ enum Progress {
 
 /// A watch stream. See the [module](self).
 #[derive(Debug)]
-pub(crate) struct Stream {
+pub struct Stream {
     hub: Arc<Hub>,
     number: Number,
     mark: Arc<Mark>,
@@ -178,7 +178,8 @@ impl Stream {
         self.number.connection = connection;
     }
 
-    pub(crate) fn new(hub: Arc<Hub>, cluster: ClusterId, member: MemberId) -> Self {
+    /// A stream without watchers.
+    pub fn new(hub: Arc<Hub>, cluster: ClusterId, member: MemberId) -> Self {
         let (number, mark) = hub.open();
         hub.counts().streams.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -215,7 +216,7 @@ impl Stream {
 
     /// Creates a watcher, or refuses it; the answer is the next thing that is handed out after the
     /// answers to earlier requests.
-    pub(crate) fn create(&mut self, request: pb::WatchCreateRequest) {
+    pub fn create(&mut self, request: pb::WatchCreateRequest) {
         let (range, id) = match self.check(&request) {
             Ok(checked) => checked,
             Err(reason) => {
@@ -263,7 +264,7 @@ impl Stream {
     }
 
     /// Ends a watcher. One that is not there is no matter.
-    pub(crate) fn cancel(&mut self, id: i64) {
+    pub fn cancel(&mut self, id: i64) {
         if let Some(slot) = self.by_id.get(&id).copied() {
             self.remove(slot);
             let revision = self.hub.view().revision;
@@ -273,17 +274,17 @@ impl Stream {
 
     /// Asks for the revision up to which everything was delivered. Answered behind the events up to
     /// it. Not answered if a watcher waits for a later revision, or if there is none.
-    pub(crate) fn request_progress(&mut self) {
+    pub fn request_progress(&mut self) {
         self.progress_wanted = Some(self.hub.view().revision);
     }
 
     /// The time between two progress notifications has passed.
-    pub(crate) fn tick(&mut self) {
+    pub fn tick(&mut self) {
         self.notify_due = true;
     }
 
     /// What to do next.
-    pub(crate) fn step(&mut self) -> Step {
+    pub fn step(&mut self) -> Step {
         loop {
             if let Some(failure) = self.failure.take() {
                 return Step::Fail(failure);
@@ -312,7 +313,7 @@ impl Stream {
     }
 
     /// The result of a [`Step::Run`].
-    pub(crate) fn caught_up(&mut self, result: CaughtUp) {
+    pub fn caught_up(&mut self, result: CaughtUp) {
         self.catching_up = false;
         for (lane, outcome) in result.lanes {
             match outcome {
