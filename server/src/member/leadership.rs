@@ -5,7 +5,7 @@ use ferrite_api::pb::etcdserverpb::InternalRaftRequest;
 use ferrite_api::pb::membershippb::{
     Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
 };
-use ferrite_api::types::MemberId;
+use ferrite_api::types::{MemberId, RequestId};
 use ferrite_raft::Leadership;
 
 use tonic::Code;
@@ -65,8 +65,8 @@ impl<T> Member<T> {
         }
     }
 
-    /// Publishes this member's name and client URLs, until they are in the replicated state; then it
-    /// may serve clients.
+    /// Publishes this member's name and client URLs, until they are in the replicated state and this
+    /// member has caught up; then it may serve clients.
     pub(super) fn introduce(&mut self) {
         // What is older than the leader's term must be applied first: the name may be there, and it is
         // no news.
@@ -79,8 +79,11 @@ impl<T> Member<T> {
         if !may {
             return;
         }
-        if self.introduced() {
-            if !self.published.ready() && self.state.cluster_version().is_some() {
+        // A member that does not lead hears from the log how far it is behind: what it proposes now is
+        // applied here after everything that was acknowledged before.
+        let ready = self.published.ready();
+        if self.introduced() && (ready || self.is_leader() || self.caught_up) {
+            if !ready && self.state.cluster_version().is_some() {
                 self.published.set_ready();
             }
             return;
@@ -90,14 +93,23 @@ impl<T> Member<T> {
             return;
         }
         // Nobody waits for the proposal, and it may be lost.
-        self.introduce_at = self.now + self.options.request_ticks;
-        self.propose_own(InternalRaftRequest {
+        self.introduce_at = self.now + 2 * self.options.election_ticks;
+        let introduction = self.propose_own(InternalRaftRequest {
             cluster_member_attr_set: Some(ClusterMemberAttrSetRequest {
                 member_id: own.get(),
                 member_attributes: Some(self.attributes()),
             }),
             ..InternalRaftRequest::default()
         });
+        self.introductions.push(introduction);
+    }
+
+    /// Notes that a request was applied.
+    pub(super) fn note_introduction(&mut self, request: RequestId) {
+        if self.introductions.contains(&request) {
+            self.introductions.clear();
+            self.caught_up = true;
+        }
     }
 
     fn introduced(&self) -> bool {

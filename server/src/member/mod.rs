@@ -320,6 +320,10 @@ pub struct Member<T> {
     hash_stale: bool,
     /// Another member has said that this one was removed.
     told_removed: bool,
+    /// The requests by which it has introduced itself in this run.
+    introductions: Vec<RequestId>,
+    /// One of them has been applied.
+    caught_up: bool,
     /// The member does not introduce itself before this tick: an attempt is on its way.
     introduce_at: u64,
     /// The term in which this member leads and has applied an entry.
@@ -380,6 +384,8 @@ impl<T> Member<T> {
             hash_running: false,
             hash_stale: false,
             told_removed: false,
+            introductions: Vec::new(),
+            caught_up: false,
             introduce_at: 0,
             leading: None,
             last_checkpoint: 0,
@@ -638,6 +644,7 @@ impl<T> Member<T> {
                 EntryKind::ConfChange(change) => Some(self.apply_change(&entry, change)?),
             };
             let Some(applied) = applied else { continue };
+            self.note_introduction(applied.request);
             leases.extend(LeaseChange::of(&applied.result));
             let verdict = applied.result.and_then(|response| {
                 self.check_quota(allocated, applied.cost)?;

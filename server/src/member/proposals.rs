@@ -269,10 +269,11 @@ impl<T> Member<T> {
         }
     }
 
-    /// Proposes a request of the member's own, for which nobody waits.
-    pub(super) fn propose_own(&mut self, request: InternalRaftRequest) {
+    /// Proposes a request of the member's own, for which nobody waits. Returns its id.
+    pub(super) fn propose_own(&mut self, request: InternalRaftRequest) -> RequestId {
         let (id, payload) = self.own(request);
         self.enqueue(id, payload, Origin::Here);
+        id
     }
 
     /// As [`Member::propose_own`], as leader of `term` only. `revokes`: the lease that the request
