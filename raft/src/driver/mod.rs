@@ -103,6 +103,10 @@
 //!    is committed: otherwise it could restart, and be elected by the members removed.
 //! 6. **Only applied entries are compacted**, and a segment is released when the mark that replaces
 //!    its entries is in the WAL.
+//! 7. **A leader tells nobody that a change of the configuration is committed before its own WAL has
+//!    it.** A member that hears of its removal is gone for good. If the leader lost power then, and
+//!    found a log in which the removal is not committed, it would count that member's vote in: of two
+//!    voters, the one that is left could never lead again.
 //!
 //! With one voter, a write therefore goes like this; each line is one call:
 //!

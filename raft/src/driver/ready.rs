@@ -28,7 +28,7 @@ impl Driver {
         assert!(must_sync == ready.must_sync(), "must_sync of {ready:?}");
         self.hand_out(ready.take_committed_entries(), effects);
         let number = ready.number();
-        if must_sync || self.mark.is_some() {
+        if must_sync || self.mark.is_some() || self.commits_change() {
             effects.append = self.append(entries, self.raft_state(), number);
         } else if let Some(last) = self.appends.last_mut() {
             last.ready = number;
@@ -38,6 +38,16 @@ impl Driver {
             self.ready_persisted(number);
         }
         self.post(messages, leads, effects);
+    }
+
+    /// Whether this member, as leader, knows that a change of the configuration is committed, and the
+    /// WAL does not: see rule 7. (Also when raft cannot tell whether there is one among the entries
+    /// of earlier terms.)
+    fn commits_change(&self) -> bool {
+        let raft = &self.node.raft;
+        let noted = self.head.hard_state.commit;
+        let change = raft.pending_conf_index;
+        raft.state == StateRole::Leader && noted < change && change <= raft.raft_log.committed
     }
 
     /// Sends the messages, or keeps them until what they promise is durable.
@@ -62,6 +72,7 @@ impl Driver {
         ready: u64,
     ) -> Option<Append> {
         let head = self.head;
+        let commits_change = self.commits_change();
         let promises = head.hard_state.promises_differ(&state);
         let mut records = Vec::with_capacity(entries.len() + 3);
         if promises && !entries.is_empty() {
@@ -99,11 +110,11 @@ impl Driver {
             first,
             last,
             has_entries: range.is_some(),
-            promises,
+            promises: promises || commits_change,
             needed_from,
             ..Pending::new(ticket, records.len(), ready)
         });
-        let must_sync = promises || range.is_some();
+        let must_sync = promises || commits_change || range.is_some();
         self.node.mut_store().append(entries);
         Some(Append {
             ticket,

@@ -343,6 +343,43 @@ fn leadership_is_handed_over_and_proposals_are_refused_meanwhile() {
     );
 }
 
+/// Whoever is removed may be gone as soon as it knows: the leader must not need its vote to find out, after
+/// a power loss, that the removal is committed.
+#[test]
+fn a_removal_is_noted_before_the_removed_member_hears_that_it_is_committed() {
+    let mut setup = Setup::of(1, &[1, 2]);
+    setup.config = |config| config.pre_vote = false;
+    let mut member = leader(&setup, &SimDisk::new(1));
+    member.run();
+    let acknowledged = |index| {
+        let mut ack = from(2, 1, MessageType::MsgAppendResponse);
+        ack.index = index;
+        ack
+    };
+    step(&mut member, &acknowledged(1));
+    member.run();
+    let removal = ConfChange::new(Change::Remove(2), Bytes::new());
+    member.driver.propose_conf_change(&removal).unwrap();
+    member.run();
+    let index = member.driver.status().last_index;
+    step(&mut member, &acknowledged(index));
+    let mut outcome = Outcome::default();
+    member.turn(&mut outcome);
+    let told = |outcome: &Outcome| {
+        let mut sent = outcome.sent.iter().map(|(_, bytes)| message(bytes));
+        sent.any(|sent| sent.commit >= index)
+    };
+    assert_eq!(member.driver.status().commit, index);
+    assert!(!told(&outcome), "before the sync: {outcome:?}");
+    member.sync();
+    assert!(told(&member.run()), "after it");
+    let mut member = setup
+        .start(&member.disk.power_loss(PowerLoss::LoseAll))
+        .unwrap();
+    member.run();
+    member.lead();
+}
+
 /// Members without a peer to send to do not pile messages up, and proposals of one turn are one
 /// message.
 #[test]

@@ -23,13 +23,6 @@ const SPARES: usize = 5;
 /// Members beyond which none is added.
 const MOST: usize = 7;
 
-/// Voters at which none is removed. Of two, the one that stays needs the vote of the other to learn that
-/// the removal is committed, if it loses power before it has noted so; and the other may be gone by then.
-const LEAST: usize = 2;
-
-/// Pause between two removals, so that the second is not decided by a state in which the first is not applied.
-const REMOVAL_PAUSE: Duration = Duration::from_secs(8);
-
 impl World {
     /// Looks after the cluster, and plans the next time to do so.
     pub(super) fn operate(&mut self) -> anyhow::Result<()> {
@@ -96,10 +89,7 @@ impl World {
                 asked = self.leader().or(asked);
                 MembershipAction::Promote { id }
             }
-            6..8 if members.len() - learners.len() > LEAST
-                && self.now >= self.last_removal + REMOVAL_PAUSE =>
-            {
-                self.last_removal = self.now;
+            6..8 if members.len() > 1 => {
                 let at = self.nemesis.random_range(0..members.len());
                 let id = MemberId::new(members[at].id);
                 MembershipAction::Remove { id }

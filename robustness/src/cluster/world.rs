@@ -157,8 +157,6 @@ pub(super) struct World {
     pub(super) nemesis: StdRng,
     /// Members that were removed, as far as anybody has applied it.
     pub(super) removed: BTreeSet<MemberId>,
-    /// When the operator wanted the last one to be removed.
-    pub(super) last_removal: Time,
     pub(super) mutant: Option<Mutant>,
     /// Whether clients ask more.
     pub(super) load: bool,
@@ -190,7 +188,6 @@ impl World {
             rng: rng(2),
             nemesis: rng(3),
             removed: BTreeSet::new(),
-            last_removal: Time::ZERO,
             mutant,
             load: true,
             chaos: true,

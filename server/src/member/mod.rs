@@ -482,7 +482,11 @@ impl<T> Member<T> {
             self.prune = self.state.prune_step(PRUNE_KEYS);
         }
         self.want_job(Reason::Changed);
-        let peers = std::mem::take(&mut self.peers_changed).then(|| self.peers());
+        let append = self.next_append();
+        // Who was removed is told so as soon as the owner knows, and is gone then: not before this
+        // member's log has that it is so.
+        let noted = append.is_none() && self.append.is_empty();
+        let peers = (noted && std::mem::take(&mut self.peers_changed)).then(|| self.peers());
         Ok(Effects {
             peers,
             send: std::mem::take(&mut self.send),
@@ -492,7 +496,7 @@ impl<T> Member<T> {
             job: self.next_job(),
             hash: self.next_hash(),
             release_before: self.next_release(),
-            append: self.next_append(),
+            append,
         })
     }
 
