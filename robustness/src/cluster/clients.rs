@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 use super::plan::Plan;
 use super::queue::Time;
 use super::request::{Answer, Ask, Proposed};
-use crate::history::{Action, Change, Granted, Operation, Outcome};
+use crate::history::{Action, Change, Granted, Operation, Outcome, Renewed};
 
 /// How long a client waits for an answer, milliseconds. Members give a request up after 7 s.
 const PATIENCE: std::ops::Range<u64> = 1_000..10_000;
@@ -50,6 +50,8 @@ pub(super) struct Records {
     /// By the numbers of their requests.
     pub(super) operations: Vec<(u64, Operation)>,
     pub(super) leases: Vec<Granted>,
+    /// Renewals that were acknowledged.
+    pub(super) renewals: Vec<Renewed>,
     /// The highest revision that somebody wanted to compact to.
     pub(super) compacted: i64,
     /// Numbers of values and leases: no two are equal.
@@ -120,6 +122,22 @@ impl Client {
         (number, ask, patience)
     }
 
+    /// Its request has arrived at this run of a member's process.
+    pub(super) fn arrived(&mut self, number: u64, at: usize, life: u64) {
+        if let Some(pending) = self
+            .pending
+            .as_mut()
+            .filter(|pending| pending.number == number)
+        {
+            pending.asked = (at, life);
+        }
+    }
+
+    /// When it asked for what it waits for.
+    pub(super) fn called(&self) -> Option<Time> {
+        self.pending.as_ref().map(|pending| pending.called)
+    }
+
     /// Whether this client waits for an answer.
     pub(super) fn waits(&self) -> bool {
         self.pending.is_some()
@@ -173,7 +191,7 @@ impl Client {
                 ..
             }
             | Ask::Read { action, .. } => Some(action.clone()),
-            Ask::Propose { .. } => None,
+            Ask::Propose { .. } | Ask::Renew { .. } => None,
         };
         let (outcome, verdict) = match answer {
             Answer::Done(outcome) => (outcome, Verdict::Acknowledged),
@@ -187,11 +205,15 @@ impl Client {
                 }
                 return Ok(Verdict::Acknowledged);
             }
+            Answer::Renewed { lease } => {
+                records.renewals.push(Renewed { id: lease, called });
+                return Ok(Verdict::Acknowledged);
+            }
             Answer::Refused(error) => {
                 self.check_refusal(records, &ask, error)?;
                 return Ok(Verdict::Refused);
             }
-            Answer::Unknown if matches!(ask, Ask::Read { .. }) => return Ok(Verdict::Unknown),
+            Answer::Unknown if !matches!(ask, Ask::Propose { .. }) => return Ok(Verdict::Unknown),
             Answer::Unknown => (Outcome::Unknown, Verdict::Unknown),
         };
         let Some(action) = action else {

@@ -51,6 +51,7 @@ impl World {
         self.note(format_args!("heal"));
         for at in 0..self.nodes.len() {
             self.nodes[at].slow = Time::ZERO;
+            self.nodes[at].set_room(None);
             // What has already been put off comes when the pause would have ended.
             self.probe_soon(at);
         }
@@ -149,7 +150,10 @@ impl World {
             let state = shell.member.state();
             let context = || format!("m{at} at the end");
             witness::pairs(&self.model, state).with_context(context)?;
-            self.witness.state(state).with_context(context)?;
+            let compactions = shell.published.hashes();
+            self.witness
+                .state(state, compactions)
+                .with_context(context)?;
             state.store().index().check_invariants();
             state.leases().check_invariants();
             let hash = Hashing::at(state.view(), 0).and_then(Hashing::run);
@@ -171,7 +175,7 @@ impl World {
         let history = History {
             operations,
             leases: std::mem::take(&mut self.records.leases),
-            renewals: Vec::new(),
+            renewals: std::mem::take(&mut self.records.renewals),
             watched: self.take_watched(),
             log: std::mem::take(&mut self.model.events),
         };

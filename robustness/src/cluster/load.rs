@@ -81,6 +81,12 @@ impl Client {
                     },
                 )
             }
+            92..95 if !self.leases.is_empty() => {
+                let lease = self.leases.choose(&mut self.rng).copied();
+                Ask::Renew {
+                    lease: lease.unwrap_or(0),
+                }
+            }
             92..96 => {
                 records.next += 1;
                 let (id, ttl) = (records.next, self.rng.random_range(2..8));

@@ -10,9 +10,10 @@
 //! ```
 //!
 //! * [`plan`]: what a seed means.
-//! * `world`: all events. `node`: a machine. `shell`: a member's process, cut into steps; `process` plans them.
+//! * `world`: all events. `node`: a machine. `shell`: a member's process, cut into steps; `process` plans
+//!   them, `lives` starts and ends it.
 //! * `network`, `traffic`: what passes between members. `clients`, `load`, `request`, `service`: what clients ask.
-//!   `watchers`: what they watch.
+//!   `watchers`: what they watch. `leases`: what they renew.
 //!   `nemesis`: what goes wrong. `operators`: members that come and go.
 //! * `snapshots`: whole states from member to member.
 //! * `log`, `oracle`, `model`, `witness`: what is checked all the time. `finish`: what is checked at the end.
@@ -35,6 +36,8 @@ pub mod trace;
 
 mod clients;
 mod finish;
+mod leases;
+mod lives;
 mod load;
 mod log;
 mod model;

@@ -34,6 +34,14 @@ pub(super) enum Verdict {
     Refused(ApiError),
 }
 
+/// A lease that an entry has revoked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Revoked {
+    pub(super) lease: i64,
+    /// The id of the request.
+    pub(super) request: u64,
+}
+
 /// The state after all entries that were committed so far.
 #[derive(Debug)]
 pub(super) struct Model {
@@ -42,6 +50,8 @@ pub(super) struct Model {
     pub(super) pairs: BTreeMap<Bytes, Pair>,
     /// Leases, with their keys.
     leases: BTreeMap<i64, BTreeSet<Bytes>>,
+    /// When leases were revoked.
+    ended: BTreeMap<i64, Moment>,
     /// All events.
     pub(super) events: Vec<Event>,
     /// By the id of the request.
@@ -57,6 +67,7 @@ impl Default for Model {
             compacted: -1,
             pairs: BTreeMap::new(),
             leases: BTreeMap::new(),
+            ended: BTreeMap::new(),
             events: Vec::new(),
             verdicts: BTreeMap::new(),
             given_up: BTreeSet::new(),
@@ -68,6 +79,16 @@ impl Model {
     /// What became of a request; `None` if it is not in the log.
     pub(super) fn verdict(&self, id: u64) -> Option<&Verdict> {
         self.verdicts.get(&id)
+    }
+
+    /// Whether there is such a lease.
+    pub(super) fn has_lease(&self, lease: i64) -> bool {
+        self.leases.contains_key(&lease)
+    }
+
+    /// When a lease was revoked.
+    pub(super) fn ended(&self, lease: i64) -> Option<Moment> {
+        self.ended.get(&lease).copied()
     }
 
     /// A client was told that its request was not carried out, and will not be.
@@ -109,10 +130,10 @@ impl Model {
         Ok(())
     }
 
-    /// The next entry is committed.
-    pub(super) fn apply(&mut self, now: Moment, data: &Bytes) -> anyhow::Result<()> {
+    /// The next entry is committed. The lease that it has revoked, if it has.
+    pub(super) fn apply(&mut self, now: Moment, data: &Bytes) -> anyhow::Result<Option<Revoked>> {
         if data.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let request = pb::InternalRaftRequest::decode(data.clone())?;
         let id = request.header.as_ref().map_or(0, |header| header.id);
@@ -120,12 +141,16 @@ impl Model {
             !self.given_up.contains(&id),
             "request {id:x} is in the log, its client was told that it never will be"
         );
+        let revokes = request.lease_revoke.as_ref().map(|revoke| revoke.id);
         let verdict = self
             .carry_out(now, request)
             .unwrap_or_else(Verdict::Refused);
+        let gone = revokes.filter(|_| matches!(verdict, Verdict::Revoked { .. }));
         let twice = self.verdicts.insert(id, verdict);
         ensure!(twice.is_none(), "request {id:x} is in the log twice");
-        Ok(())
+        let Some(lease) = gone else { return Ok(None) };
+        self.ended.insert(lease, now);
+        Ok(Some(Revoked { lease, request: id }))
     }
 
     fn carry_out(

@@ -92,6 +92,13 @@ impl World {
                 let length = self.length(100..5_000);
                 self.nodes[at].slow = self.now + length;
             }
+            Fault::FullDisk => {
+                self.counts.one("full disks");
+                let room = self.nemesis.random_range(0..64 << 10);
+                self.nodes[at].set_room(Some(room));
+                let length = self.length(500..6_000);
+                self.queue.at(self.now + length, Event::Room { at });
+            }
             Fault::Transfer => self.transfer(at),
             // It waits for its moment.
             Fault::Ambush => {}

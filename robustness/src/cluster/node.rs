@@ -53,6 +53,8 @@ pub(super) struct Node {
     pub(super) paused: Time,
     /// The disk is slow until this time.
     pub(super) slow: Time,
+    /// The disk has no room left.
+    full: bool,
     /// When the next turn is planned.
     pub(super) turn_at: Option<Time>,
     /// Who the other members are, as the process was told.
@@ -113,6 +115,7 @@ impl Node {
         options.checkpoint.remove_rows = plan.remove_rows;
         options.snapshot_count = plan.snapshot_count;
         options.catchup_entries = plan.catchup_entries;
+        options.lessor.checkpoint_interval = plan.lease_checkpoints;
         options.strict_reconfig_check = plan.strict;
         Self {
             id,
@@ -125,6 +128,7 @@ impl Node {
             rate: plan.clock_rates[n % plan.clock_rates.len()],
             paused: Time::ZERO,
             slow: Time::ZERO,
+            full: false,
             turn_at: None,
             roster: Others {
                 peers: Vec::new(),
@@ -178,6 +182,10 @@ impl Node {
         self.booted = now;
         self.paused = Time::ZERO;
         self.turn_at = None;
+        self.roster = Others {
+            peers: Vec::new(),
+            removed: Vec::new(),
+        };
         self.reaches.clear();
         self.remotes.clear();
         self.told_removed.clear();
@@ -198,6 +206,38 @@ impl Node {
             .clone_from(&shell.member.driver().conf_state().voters);
         self.shell = Some(shell);
         Ok(())
+    }
+
+    /// Leaves the disk only so many more bytes; `None`: as many as it wants.
+    pub(super) fn set_room(&mut self, bytes: Option<u64>) {
+        self.full = bytes.is_some();
+        let used = self.disk.used_bytes();
+        self.disk.set_capacity(bytes.map(|bytes| used + bytes));
+    }
+
+    /// Whether the disk has no room left, or little.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Starts the process, and lets it die while it does.
+    pub(super) fn boot_in_vain(&mut self, rng: &mut StdRng) {
+        self.disk.start_recording();
+        let started = Shell::boot(
+            &self.disk,
+            0,
+            &self.bootstrap,
+            self.options.clone(),
+            self.mutant,
+        );
+        let mut done = self.disk.history();
+        let at = rng.random_range(0..=done.len());
+        self.disk.crash();
+        drop(started);
+        self.disk = match rng.random() {
+            true => done.fork_at(at),
+            false => done.power_loss_at(at, PowerLoss::Random(rng.random())),
+        };
     }
 
     /// Ends the process, perhaps in the middle of what the disk was about to do. Whether it was.

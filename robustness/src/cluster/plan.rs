@@ -33,6 +33,8 @@ pub enum Fault {
     Clog,
     /// A disk takes very long.
     SlowDisk,
+    /// A disk has no room left.
+    FullDisk,
     /// Leadership is handed over.
     Transfer,
     /// A process dies, or a machine loses power, just after something important has happened there.
@@ -40,7 +42,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    const ALL: [Fault; 12] = [
+    const ALL: [Fault; 13] = [
         Fault::Crash,
         Fault::PowerLoss,
         Fault::Blackout,
@@ -51,6 +53,7 @@ impl Fault {
         Fault::Flap,
         Fault::Clog,
         Fault::SlowDisk,
+        Fault::FullDisk,
         Fault::Transfer,
         Fault::Ambush,
     ];
@@ -103,6 +106,8 @@ pub struct Plan {
     pub snapshot_count: u64,
     /// Entries that these keep.
     pub catchup_entries: u64,
+    /// Time between checkpoints of what is left of a lease.
+    pub lease_checkpoints: Option<Time>,
     /// Whether campaigns ask first.
     pub pre_vote: bool,
     /// Bytes of entries that a member keeps in memory.
@@ -146,6 +151,7 @@ impl Plan {
             remove_rows: *pick(rng, &[1, 5, 100]),
             snapshot_count: *pick(rng, &[5, 5, 20, 100, 10_000]),
             catchup_entries: *pick(rng, &[0, 0, 5, 20]),
+            lease_checkpoints: *pick(rng, &[None, None, Some(Duration::from_secs(1))]),
             pre_vote: rng.random_bool(0.8),
             entry_cache: *pick(rng, &[1 << 10, 4 << 10, 64 << 10]),
         }

@@ -4,13 +4,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ferrite_raft::Role;
-use ferrite_server::member::{Fatal, Others};
-use rand::Rng;
+use ferrite_server::member::Fatal;
 
-use super::log::replaced_from;
-use super::node::End;
-use super::oracle;
-use super::request::Answer;
 use super::shell::Outcome;
 use super::snapshots::SNAPSHOT;
 use super::witness;
@@ -105,7 +100,7 @@ impl World {
     }
 
     /// Does what a step has brought.
-    fn follow(&mut self, at: usize, outcome: Outcome) -> anyhow::Result<()> {
+    pub(super) fn follow(&mut self, at: usize, outcome: Outcome) -> anyhow::Result<()> {
         let Outcome {
             peers,
             send,
@@ -162,7 +157,7 @@ impl World {
     }
 
     /// Looks at a member after a step.
-    fn observe(&mut self, at: usize, outcome: &Outcome) -> anyhow::Result<()> {
+    pub(super) fn observe(&mut self, at: usize, outcome: &Outcome) -> anyhow::Result<()> {
         let node = &mut self.nodes[at];
         if outcome.durable {
             let done = std::mem::take(&mut node.under_way);
@@ -178,6 +173,9 @@ impl World {
             node.under_way.clone_from(&append.records);
         }
         let mut news = outcome.installed.is_some();
+        if shell.published.no_space() {
+            self.counts.one("steps without room");
+        }
         let status = shell.member.driver().status();
         let voters = shell.member.driver().conf_state().voters.clone();
         let state = shell.member.state();
@@ -199,14 +197,18 @@ impl World {
                 .oracle
                 .applies(&self.nodes, at, index, &voters_before)?;
             if let Some(data) = new {
-                self.model.apply(self.now, &data)?;
+                let revoked = self.model.apply(self.now, &data)?;
+                if let Some(revoked) = revoked {
+                    self.check_end(&revoked)?;
+                }
             }
         }
         if applied > applied_before || outcome.installed.is_some() {
             let shell = self.nodes[at].shell.as_ref();
-            let state = shell.context("it has just made a step")?.member.state();
+            let shell = shell.context("it has just made a step")?;
+            let state = shell.member.state();
             self.witness.rows(&self.model, state, revision_before)?;
-            if self.witness.state(state)? {
+            if self.witness.state(state, shell.published.hashes())? {
                 self.counts.one("states compared");
             }
         }
@@ -223,76 +225,5 @@ impl World {
             line.2,
         ));
         Ok(())
-    }
-
-    /// Starts a process, if it does not run.
-    pub(super) fn start(&mut self, at: usize) -> anyhow::Result<()> {
-        self.boot(at).with_context(|| format!("m{at} starts"))
-    }
-
-    fn boot(&mut self, at: usize) -> anyhow::Result<()> {
-        if self.nodes[at].shell.is_some() {
-            return Ok(());
-        }
-        let found = self.nodes[at]
-            .read_log()
-            .context("the log cannot be read")?;
-        if let Some(found) = found {
-            let node = &mut self.nodes[at];
-            oracle::kept(&node.promised, &found, replaced_from(&node.under_way))?;
-            node.log = found.clone();
-            node.promised = found;
-        }
-        self.nodes[at].under_way.clear();
-        let (seed, peers) = (self.rng.random(), Vec::new());
-        let removed = Vec::new();
-        self.nodes[at].roster = Others { peers, removed };
-        self.nodes[at].boot(self.now, seed)?;
-        self.counts.one("starts");
-        let (id, applied) = (self.nodes[at].id, self.nodes[at].applied);
-        self.note(format_args!("m{at} starts, id {id}, applied {applied}"));
-        if let Some(shell) = &self.nodes[at].shell {
-            witness::pairs(&self.model, shell.member.state())?;
-        }
-        self.probe_soon(at);
-        self.watch(at);
-        // What a real shell does before it looks into its inbox.
-        let node = &mut self.nodes[at];
-        node.turn_at = None;
-        if let Some(shell) = &mut node.shell {
-            let outcome = shell.turn(Duration::ZERO)?;
-            self.observe(at, &outcome)?;
-            self.follow(at, outcome)?;
-        }
-        Ok(())
-    }
-
-    /// Ends a process; clients that wait for it may learn so.
-    pub(super) fn end(&mut self, at: usize, how: End) {
-        let life = self.nodes[at].life;
-        self.break_transfers(|from, to| from == at || to == at);
-        if self.nodes[at].end(how, &mut self.nemesis) {
-            self.counts.one("crashes in the middle of a write");
-        }
-        self.note(format_args!("m{at} {how:?}"));
-        for client in 0..self.clients.len() {
-            let Some(number) = self.clients[client].waits_at(at, life) else {
-                continue;
-            };
-            // A broken connection says nothing about what it had carried; a lost one not even that.
-            if self.nemesis.random_bool(0.7) {
-                let arrival = self.now + self.network.client_delay(&self.plan);
-                let answer = Answer::Unknown;
-                self.queue.at(
-                    arrival,
-                    Event::Answer {
-                        client,
-                        number,
-                        answer,
-                    },
-                );
-            }
-        }
-        self.probe_soon(at);
     }
 }

@@ -37,6 +37,11 @@ pub(super) enum Ask {
         /// The revision to read at; 0 = the newest.
         at: i64,
     },
+    /// The renewal of a lease.
+    Renew {
+        /// The lease.
+        lease: i64,
+    },
 }
 
 /// What a write is to a history.
@@ -65,6 +70,11 @@ pub(super) enum Answer {
     Done(Outcome),
     /// The lease is there, the compaction has taken effect.
     Granted,
+    /// The lease was renewed.
+    Renewed {
+        /// The lease.
+        lease: i64,
+    },
     /// Nothing was done, and will not be.
     Refused(ApiError),
     /// Nobody knows, or the read has failed.
@@ -79,6 +89,7 @@ impl fmt::Debug for Ask {
                 let local = if *local { "local " } else { "" };
                 write!(f, "{local}{action:?} at {at}")
             }
+            Ask::Renew { lease } => write!(f, "renew lease {lease}"),
         }
     }
 }

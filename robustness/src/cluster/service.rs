@@ -51,6 +51,7 @@ impl World {
 
     pub(super) fn request(&mut self, client: usize, number: u64, at: usize, ask: Ask) {
         let (now, stale) = (self.now, self.mutant == Some(Mutant::StaleRead));
+        let life = self.nodes[at].life;
         let Some(shell) = &mut self.nodes[at].shell else {
             self.counts.one("nobody listens");
             let answer = Answer::Refused(ferrite_api::Error::Stopped);
@@ -65,7 +66,12 @@ impl World {
             );
             return;
         };
+        self.clients[client].arrived(number, at, life);
+        if let Ask::Renew { lease } = ask {
+            return self.renew(at, client, number, lease);
+        }
         let input = match &ask {
+            Ask::Renew { .. } => return,
             Ask::Propose { .. } if shell.published.no_space() => {
                 let error = ferrite_api::Error::NoSpace.into();
                 Err(Reply::Failed(error))
@@ -73,6 +79,7 @@ impl World {
             Ask::Propose { request, .. } => {
                 let id = shell.ids.next();
                 self.proposed.insert(number, id.get());
+                self.proposed_ids.insert(id.get());
                 let mut request = request.clone();
                 request.header = Some(RequestHeader {
                     id: id.get(),
@@ -124,9 +131,15 @@ impl World {
             return Ok(());
         };
         let newest = newest.context("it runs")?;
-        let answer = ask
-            .answer(reply, &newest)
-            .with_context(|| format!("request {number}: {ask:?}"))?;
+        let answer = match ask {
+            Ask::Renew { lease } => match self.renewed(at, (client, number), lease, reply)? {
+                Some(answer) => answer,
+                None => return Ok(()),
+            },
+            _ => ask
+                .answer(reply, &newest)
+                .with_context(|| format!("request {number}: {ask:?}"))?,
+        };
         drop(pin);
         if let Some(id) = self.proposed.get(&number) {
             match (reply, &answer) {
@@ -157,6 +170,10 @@ impl World {
             return Ok(());
         }
         self.note(format_args!("c{client} #{number} {answer:?}"));
+        if let Answer::Renewed { lease } = answer {
+            self.check_renewal(client, lease)?;
+            self.counts.one("leases renewed");
+        }
         // While all goes wrong, clients may well have an old list of the members.
         let members = match self.chaos {
             true => (0..self.nodes.len()).collect(),

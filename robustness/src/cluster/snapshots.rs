@@ -12,6 +12,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use ferrite_api::types::MemberId;
 use ferrite_server::member::{Incoming, Input, Outgoing, Reply};
+use ferrite_storage::page;
 use ferrite_storage::snapshot::{self, Export, Import, Limits};
 
 use super::world::{Event, Step, World};
@@ -141,13 +142,18 @@ impl World {
             },
             Part::Piece(piece) => {
                 if let Some(Receiving::Importing(_, import)) = &mut shell.receiving {
-                    import.piece(piece).context("a piece of a snapshot")?;
-                    self.pass(id, Part::Next);
+                    match import.piece(piece) {
+                        Ok(()) => self.pass(id, Part::Next),
+                        Err(error) => return self.not_received(at, id, error),
+                    }
                 }
             }
             Part::End => {
                 if let Some(Receiving::Importing(_, import)) = shell.receiving.take() {
-                    let received = Box::new(import.finish().context("the end of a snapshot")?);
+                    let received = match import.finish() {
+                        Ok(received) => Box::new(received),
+                        Err(error) => return self.not_received(at, id, error),
+                    };
                     shell.receiving = Some(Receiving::Received);
                     let snapshot = Incoming {
                         message: transfer.message.clone(),
@@ -184,9 +190,13 @@ impl World {
                 let state = shell.member.state();
                 let (member, cluster) = (state.member_id().get(), state.cluster_id().get());
                 let options = shell.page_options.clone();
-                let import = Import::begin(disk, &page_path, options, member, cluster)?;
-                shell.receiving = Some(Receiving::Importing(id, Box::new(import)));
-                self.pass(id, Part::Next);
+                match Import::begin(disk, &page_path, options, member, cluster) {
+                    Ok(import) => {
+                        shell.receiving = Some(Receiving::Importing(id, Box::new(import)));
+                        self.pass(id, Part::Next);
+                    }
+                    Err(error) => return self.not_received(at, id, error),
+                }
             }
             (Some(Receiving::Received), Reply::Done) => {
                 self.counts.one("snapshots installed");
@@ -199,6 +209,22 @@ impl World {
             }
             _ => self.pass(id, Part::Sent(false)),
         }
+        Ok(())
+    }
+
+    /// A snapshot could not be received: there is no room for it.
+    fn not_received(&mut self, at: usize, id: u64, error: snapshot::Error) -> anyhow::Result<()> {
+        if !matches!(
+            &error,
+            snapshot::Error::Storage(ferrite_storage::Error::Page(page::Error::NoSpace { .. }))
+        ) {
+            return Err(error).context("it receives a snapshot");
+        }
+        self.counts.one("snapshots without room");
+        if let Some(shell) = &mut self.nodes[at].shell {
+            shell.receiving = None;
+        }
+        self.pass(id, Part::Sent(false));
         Ok(())
     }
 

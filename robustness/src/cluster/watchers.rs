@@ -129,6 +129,7 @@ impl Watcher {
         let mut fresh = Watched::new(self.seen.prefix.clone(), from);
         fresh.with_previous = self.seen.with_previous;
         self.next = from;
+        (self.id, self.created) = (0, false);
         std::mem::replace(&mut self.seen, fresh)
     }
 }
@@ -243,6 +244,8 @@ impl World {
             return Ok(());
         }
         let revision = response.header.revision;
+        let (id, kind) = (response.watch_id, name(&response.content));
+        self.note(format_args!("m{at} watch {id} {kind} at {revision}"));
         let (model, records) = (&self.model, &self.records);
         // Progress of the whole stream may be told to a watcher that waits for the next revision.
         let of_stream = i64::from(response.watch_id == -1);
@@ -331,5 +334,20 @@ impl World {
             watched.compacted = self.records.compacted;
         }
         all
+    }
+}
+
+/// What a response says, for the trace.
+fn name(content: &Content) -> String {
+    match content {
+        Content::Created => "created".to_owned(),
+        Content::Refused(why) => format!("refused: {why}"),
+        Content::Canceled => "canceled".to_owned(),
+        Content::Compacted(revision) => format!("compacted to {revision}"),
+        Content::Progress => "progress".to_owned(),
+        Content::Events { events, .. } => {
+            let revisions = events.iter().map(|event| event.revision().main);
+            format!("events {:?}", revisions.collect::<Vec<_>>())
+        }
     }
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb::RangeRequest;
 use ferrite_api::pb::mvccpb::KeyValue;
+use ferrite_server::member::Hashes;
 use ferrite_storage::mvcc::recent::Row;
 use ferrite_storage::state::State;
 use prost::Message;
@@ -21,6 +22,8 @@ pub(super) struct Witness {
     rows: BTreeMap<i64, u64>,
     /// A hash of everything beside the rows, by applied index.
     rest: BTreeMap<u64, u64>,
+    /// What compactions have hashed, by revision.
+    hashes: BTreeMap<i64, (u32, i64)>,
     /// The digest of all rows, by revision and finished compaction.
     digests: BTreeMap<(i64, i64), u64>,
 }
@@ -82,7 +85,7 @@ impl Witness {
 
     /// Compares a member's state with that of others at the same applied index. Whether somebody had been
     /// there before.
-    pub(super) fn state(&mut self, state: &State) -> anyhow::Result<bool> {
+    pub(super) fn state(&mut self, state: &State, hashes: &Hashes) -> anyhow::Result<bool> {
         let store = state.store();
         let applied = state.applied().get();
         let (revision, compacted) = (store.revision(), store.compacted());
@@ -97,6 +100,14 @@ impl Witness {
         );
         if state.compacting() {
             return Ok(false);
+        }
+        if let Some(hash) = hashes.get(compacted) {
+            let hash = (hash.hash, hash.compact_revision);
+            let known = *self.hashes.entry(compacted).or_insert(hash);
+            ensure!(
+                known == hash,
+                "the compaction to {compacted} hashes to {hash:?}, elsewhere to {known:?}"
+            );
         }
         let digest = state.digest();
         let mut first = false;

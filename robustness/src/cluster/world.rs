@@ -84,6 +84,10 @@ pub(super) enum Event {
         at: usize,
         life: u64,
     },
+    /// A disk has room again.
+    Room {
+        at: usize,
+    },
     /// The operator looks after the cluster.
     Operate,
     /// A member is told by another that it was removed.
@@ -142,6 +146,7 @@ pub(super) struct World {
     pub(super) asked: BTreeMap<u64, (usize, Ask)>,
     /// Ids that requests were proposed under.
     pub(super) proposed: BTreeMap<u64, u64>,
+    pub(super) proposed_ids: BTreeSet<u64>,
     /// The watchers of the clients of each member.
     pub(super) watchers: Vec<Vec<Watcher>>,
     /// What watchers have seen that have ended.
@@ -157,6 +162,8 @@ pub(super) struct World {
     pub(super) nemesis: StdRng,
     /// Members that were removed, as far as anybody has applied it.
     pub(super) removed: BTreeSet<MemberId>,
+    /// When the operator wanted the last one to be removed.
+    pub(super) last_removal: Time,
     pub(super) mutant: Option<Mutant>,
     /// Whether clients ask more.
     pub(super) load: bool,
@@ -177,6 +184,7 @@ impl World {
             records: Records::default(),
             asked: BTreeMap::new(),
             proposed: BTreeMap::new(),
+            proposed_ids: BTreeSet::new(),
             watchers: Vec::new(),
             watched: Vec::new(),
             transfers: BTreeMap::new(),
@@ -188,6 +196,7 @@ impl World {
             rng: rng(2),
             nemesis: rng(3),
             removed: BTreeSet::new(),
+            last_removal: Time::ZERO,
             mutant,
             load: true,
             chaos: true,
@@ -280,6 +289,10 @@ impl World {
             }
             Event::Ambush { at, life } => {
                 self.strike(at, life);
+                Ok(())
+            }
+            Event::Room { at } => {
+                self.nodes[at].set_room(None);
                 Ok(())
             }
             Event::Operate => self.operate(),

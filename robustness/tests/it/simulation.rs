@@ -9,7 +9,7 @@ use ferrite_robustness::cluster::run;
 const SEEDS: u64 = 60;
 
 /// What a batch must have seen, and how often at least: otherwise it proves little.
-const SEEN: [(&str, u64); 32] = [
+const SEEN: [(&str, u64); 37] = [
     ("acknowledged", 8_000),
     ("reads checked", 4_000),
     ("revisions", 4_000),
@@ -38,6 +38,11 @@ const SEEN: [(&str, u64); 32] = [
     ("members added", 6),
     ("members removed", 4),
     ("removed members ended", 4),
+    ("full disks", 30),
+    ("steps without room", 50),
+    ("starts cut off", 10),
+    ("leases renewed", 80),
+    ("checkpoints taken back", 3),
     ("watched events", 20_000),
     ("progress of watchers", 5_000),
     ("history read for watchers", 2_000),
