@@ -48,6 +48,7 @@ fn measure(dir: &Path, batch: usize) -> Result<[Duration; 4], Box<dyn std::error
         &Options::default(),
         metadata,
         Mark::default(),
+        None,
     )?;
     let mut wal = created.wal;
     let config = Config::new(1, 0, ConfState::new(vec![1], Vec::new()), 1);

@@ -103,6 +103,9 @@ pub struct Append {
     /// Whether a sync is needed before [`Driver::persisted`](crate::Driver::persisted) is called.
     /// If not, writing is enough.
     pub must_sync: bool,
+    /// Term and vote, if they change: to be kept in the [`BallotFile`](crate::BallotFile), after the
+    /// sync.
+    pub promise: Option<(u64, u64)>,
     pub(crate) head: Head,
 }
 

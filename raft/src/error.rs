@@ -1,7 +1,11 @@
 //! What can go wrong, and what it means for the member.
 
+use std::io;
+use std::path::PathBuf;
+
 use ferrite_disk::wal;
 
+use crate::ballot::Ballot;
 use crate::log::{BadRecord, HardState, Mark, Metadata};
 
 /// Errors of the raft log and of starting a [`Driver`](crate::Driver). All of them are final for
@@ -190,6 +194,53 @@ pub enum Error {
     /// A configuration is not valid.
     #[error("raft configuration: {0}")]
     Config(String),
+
+    /// The ballot could not be read or kept.
+    #[error("{}: {source}", path.display())]
+    Ballot {
+        /// The file.
+        path: PathBuf,
+        /// What the disk said.
+        source: io::Error,
+    },
+
+    /// The log is older than the ballot: it has lost its end, or was replaced.
+    #[error("the log knows {found:?}, this member has promised {promised:?}")]
+    BehindBallot {
+        /// The hard state in the log.
+        found: HardState,
+        /// The ballot.
+        promised: Ballot,
+    },
+}
+
+impl Error {
+    /// Whether the log has lost what was in it, as opposed to being unreadable right now, full, of
+    /// another format, or somebody else's.
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Error::Wal(error) => error.is_corrupt(),
+            Error::NoMetadata
+            | Error::Gap { .. }
+            | Error::MissingEntries { .. }
+            | Error::TermBackwards { .. }
+            | Error::TermUnknown { .. }
+            | Error::OverwritesCommitted { .. }
+            | Error::HardStateRegressed { .. }
+            | Error::BadMark { .. }
+            | Error::BadSnapshot { .. }
+            | Error::CommitBeyondLog { .. }
+            | Error::AppliedBeyondLog { .. }
+            | Error::BehindBallot { .. } => true,
+            Error::Record { .. }
+            | Error::MetadataConflict { .. }
+            | Error::LogBehindCheckpoint { .. }
+            | Error::ReadBack { .. }
+            | Error::ReadBackMismatch { .. }
+            | Error::Config(_)
+            | Error::Ballot { .. } => false,
+        }
+    }
 }
 
 /// Why a message from a peer was not taken. Nothing changed; the caller logs it, counts it, and

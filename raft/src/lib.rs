@@ -10,7 +10,8 @@
 //!
 //! The life of a member:
 //!
-//! 1. [`log::create`] once, [`log::recover`] at every later start: a log and its WAL;
+//! 1. [`log::create`] once, [`log::recover`] at every later start: a log and its WAL; and the
+//!    [`BallotFile`] beside it;
 //! 2. [`Driver::new`] with the log, the index up to which the checkpoint holds the state, and the
 //!    configuration as of that index;
 //! 3. inputs, and after them [`Driver::effects`] until there are none: see [`driver`];
@@ -21,6 +22,7 @@ pub mod driver;
 pub mod log;
 
 mod appends;
+mod ballot;
 mod conf;
 mod effects;
 mod election;
@@ -31,6 +33,7 @@ mod read_index;
 mod snapshot;
 mod wire;
 
+pub use ballot::{Ballot, BallotFile};
 pub use conf::{Change, ConfChange, ConfState};
 pub use driver::{Config, Driver};
 pub use effects::{

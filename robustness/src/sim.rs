@@ -13,6 +13,7 @@ use ferrite_api::types::MemberId;
 use ferrite_disk::sim::SimDisk;
 use ferrite_disk::wal::{self, Wal};
 use ferrite_disk::{Disk, DiskLock};
+use ferrite_raft::BallotFile;
 use ferrite_server::bootstrap::{self, Origin};
 use ferrite_server::lessor;
 use ferrite_server::member::{
@@ -102,6 +103,7 @@ pub struct SimMember {
     member: Member<u64>,
     published: Arc<Published>,
     wal: Wal,
+    ballots: BallotFile,
     ids: RequestIds,
     /// What the member's clock shows.
     time: Duration,
@@ -159,6 +161,7 @@ impl SimMember {
             member,
             published,
             wal: restored.wal,
+            ballots: restored.ballots,
             ids,
             time: Duration::ZERO,
             next_waiter: 0,
@@ -348,6 +351,7 @@ impl SimMember {
                 hash,
                 append,
                 release_before,
+                recovered,
             } = self.member.effects()?;
             if let Some(peers) = peers {
                 self.peers = peers.peers;
@@ -365,6 +369,9 @@ impl SimMember {
             if hash.is_some() {
                 self.hash = hash;
             }
+            if recovered {
+                self.ballots.recovered().map_err(Fatal::from)?;
+            }
             if let Some(segment) = release_before {
                 self.wal.release_before(segment).map_err(Fatal::from)?;
             }
@@ -378,6 +385,9 @@ impl SimMember {
                 Ok(positions) => {
                     if append.must_sync {
                         self.wal.sync().map_err(Fatal::from)?;
+                    }
+                    if let Some(promise) = append.promise {
+                        self.ballots.promise(promise).map_err(Fatal::from)?;
                     }
                     self.member.appended(append.ticket, &positions);
                 }

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! <data-dir>/member/lock        held while a process uses the directory
+//! <data-dir>/member/ballot      term and vote, a second time
 //! <data-dir>/member/snap/db     the page file
 //! <wal-dir or <data-dir>/member/wal>/   the log
 //! ```
@@ -13,6 +14,7 @@
 //! first state from the initial cluster.
 
 mod alone;
+mod heal;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,7 +24,7 @@ use ferrite_api::pb::membershippb::Member;
 use ferrite_api::types::{ClusterId, MemberId};
 use ferrite_disk::wal::{self, Wal};
 use ferrite_disk::{Disk, DiskLock};
-use ferrite_raft::{Driver, Mark, Metadata, log};
+use ferrite_raft::{Ballot, BallotFile, Driver, Mark, log};
 use ferrite_storage::members;
 use ferrite_storage::page::{self, ConfState, Initial, MetaUpdate, PageFile};
 use ferrite_storage::restore;
@@ -31,6 +33,7 @@ use ferrite_storage::state::State;
 use sha1::{Digest, Sha1};
 
 pub use alone::Error as AloneError;
+use heal::{Damage, metadata};
 
 /// The index and term at which the log of a new cluster's member begins: the initial members are in
 /// the state.
@@ -96,6 +99,8 @@ pub struct Restored {
     pub state: State,
     /// The log, ready to be appended to.
     pub wal: Wal,
+    /// Where its promises are kept beside it.
+    pub ballots: BallotFile,
     /// Held as long as the member lives.
     pub lock: Box<dyn DiskLock>,
 }
@@ -124,6 +129,28 @@ pub enum Error {
         path: PathBuf,
         /// What was found and what to do.
         what: String,
+    },
+    /// There is a page file and no log, and nobody else who has what was in it.
+    #[error(
+        "{}: the page file is at raft index {index} but the log is missing; put the log back \
+         (--wal-dir?) or restore from a backup", path.display()
+    )]
+    LogMissing {
+        /// The data directory.
+        path: PathBuf,
+        /// Consistent index of the page file.
+        index: u64,
+    },
+    /// A damaged log cannot be put aside.
+    #[error(
+        "the log is damaged; cannot rename {} so that the other members can make up for it: {source}; \
+         move its files away, and start again", path.display()
+    )]
+    PutAside {
+        /// The directory of the log.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// The initial cluster does not name this member.
     #[error("couldn't find local name \"{name}\" in the initial cluster configuration")]
@@ -221,18 +248,23 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
     };
 
     let has_log = Wal::exists(disk.as_ref(), &wal_dir).map_err(dir_error(&wal_dir))?;
+    let mut ballots =
+        BallotFile::open(disk.as_ref(), &member_dir.join("ballot")).map_err(log_error)?;
     page::remove_remains(disk, &page_path).map_err(|e| storage(e.into()))?;
-    settle_snapshot(disk, options, &wal_dir, has_log)?;
+    settle_snapshot(disk, options, &wal_dir, has_log, &ballots)?;
     let has_page = disk.exists(&page_path).map_err(dir_error(&page_path))?;
+    let open =
+        || PageFile::open(disk, &page_path, options.page.clone()).map_err(|e| storage(e.into()));
     let page = match (has_log, has_page) {
         (true, true) => {
-            let page = PageFile::open(disk, &page_path, options.page.clone())
-                .map_err(|e| storage(e.into()))?;
+            let page = open()?;
             if options.force_new_cluster {
                 alone::go_on_alone(disk, options, &wal_dir, &page)?;
             }
             page
         }
+        // It had a log, for that comes before the first ballot.
+        (false, true) if ballots.known().is_some() => open()?,
         (true, false) => {
             let what = format!(
                 "the log is there but the page file {} is missing; restore it from a backup",
@@ -260,7 +292,22 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
 
     let meta = page.meta();
     let (recovered, state) = recover(disk, options, &wal_dir, page);
-    let recovered = recovered.map_err(log_error)?;
+    let recovered = recovered.and_then(|log| check_complete(log, &meta, &ballots));
+    let recovered = match recovered {
+        Ok(recovered) => recovered,
+        Err(error) => {
+            let missing = matches!(error, ferrite_raft::Error::Wal(wal::Error::Missing { .. }));
+            let damage = Damage {
+                disk,
+                options,
+                wal_dir: &wal_dir,
+                meta: &meta,
+                ballots: &mut ballots,
+                error: (!missing).then_some(error),
+            };
+            damage.heal()?
+        }
+    };
     let of_log = (recovered.metadata.cluster_id, recovered.metadata.member_id);
     if of_log != (meta.cluster_id, meta.member_id) {
         let what = format!(
@@ -283,6 +330,14 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
         consistent_index = meta.consistent_index,
         "restored the page file"
     );
+    let recovering = ballots.known().is_some_and(|ballot| ballot.recovering);
+    let ballot = Ballot {
+        metadata: metadata(&meta),
+        term: recovered.hard_state.term,
+        vote: recovered.hard_state.vote,
+        recovering,
+    };
+    ballots.keep(ballot).map_err(log_error)?;
     let conf_state = ferrite_raft::ConfState {
         voters: meta.conf_state.voters,
         learners: meta.conf_state.learners,
@@ -293,6 +348,7 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
     let config = ferrite_raft::Config {
         election_ticks: options.election_ticks,
         pre_vote: options.pre_vote,
+        recovering,
         ..ferrite_raft::Config::new(
             meta.member_id,
             meta.consistent_index,
@@ -305,8 +361,30 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
         driver,
         state,
         wal: recovered.wal,
+        ballots,
         lock,
     })
+}
+
+/// Refuses a log that has lost its end, and does not look damaged.
+fn check_complete(
+    recovered: log::Recovered,
+    meta: &page::Meta,
+    ballots: &BallotFile,
+) -> Result<log::Recovered, ferrite_raft::Error> {
+    let (applied, last) = (meta.consistent_index, recovered.log.last());
+    let of_page_file = recovered.metadata == metadata(meta);
+    if of_page_file && applied > last {
+        return Err(ferrite_raft::Error::AppliedBeyondLog { applied, last });
+    }
+    let found = recovered.hard_state;
+    let own = ballots.known();
+    match own.filter(|ballot| ballot.metadata == recovered.metadata) {
+        Some(promised) if promised.is_ahead_of(&found) => {
+            Err(ferrite_raft::Error::BehindBallot { found, promised })
+        }
+        _ => Ok(recovered),
+    }
 }
 
 /// Completes, or gives up, the installation of a snapshot that a crash has cut off.
@@ -315,6 +393,7 @@ fn settle_snapshot(
     options: &Options,
     wal_dir: &Path,
     has_log: bool,
+    ballots: &BallotFile,
 ) -> Result<(), Error> {
     let path = page_path(options);
     let failed = |error: snapshot::Error| Error::Snapshot {
@@ -322,14 +401,18 @@ fn settle_snapshot(
         source: error,
     };
     let undecided = snapshot::awaits_decision(disk, &path).map_err(failed)?;
-    let mark = match undecided && has_log {
-        true => log::recover(Arc::clone(disk), wal_dir, &log_options(options))
-            .map(|recovered| recovered.log.mark().index)
-            .map_err(|source| Error::Log {
+    let log = || log::recover(Arc::clone(disk), wal_dir, &log_options(options));
+    let mark = match (undecided && has_log).then(log) {
+        Some(Ok(recovered)) => recovered.log.mark().index,
+        // What the damaged log may have decided is lost with it, and had again with the rest.
+        Some(Err(error)) if error.is_loss() && ballots.known().is_some() => 0,
+        Some(Err(source)) => {
+            return Err(Error::Log {
                 path: wal_dir.to_path_buf(),
                 source,
-            })?,
-        false => 0,
+            });
+        }
+        None => 0,
     };
     snapshot::settle(disk, &path, mark, &options.page)
         .map(drop)
@@ -440,14 +523,9 @@ fn lay_out(
     if exists {
         let page = PageFile::open(disk, path, options.page.clone()).map_err(storage)?;
         if page.meta().consistent_index > FIRST {
-            let what = format!(
-                "the page file is at raft index {} but the log is missing; put the log back (--wal-dir?) \
-                 or restore from a backup",
-                page.meta().consistent_index
-            );
-            return Err(Error::Foreign {
+            return Err(Error::LogMissing {
                 path: options.data_dir.clone(),
-                what,
+                index: page.meta().consistent_index,
             });
         }
         drop(page);
@@ -514,10 +592,6 @@ fn create_log(
     page: &PageFile,
 ) -> Result<(), ferrite_raft::Error> {
     let meta = page.meta();
-    let metadata = Metadata {
-        cluster_id: meta.cluster_id,
-        member_id: meta.member_id,
-    };
     // A member that joins has nothing: it begins with the first snapshot.
     let start = Mark {
         index: meta.consistent_index,
@@ -527,8 +601,9 @@ fn create_log(
         Arc::clone(disk),
         dir,
         &log_options(options),
-        metadata,
+        metadata(&meta),
         start,
+        None,
     )
     .map(drop)
 }

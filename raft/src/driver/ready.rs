@@ -120,6 +120,7 @@ impl Driver {
             ticket,
             records,
             must_sync,
+            promise: promises.then_some((state.term, state.vote)),
             head,
         })
     }

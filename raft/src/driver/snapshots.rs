@@ -271,6 +271,7 @@ impl Driver {
             ticket,
             records,
             must_sync: true,
+            promise: promises.then_some((state.term, state.vote)),
             head,
         }
     }

@@ -58,7 +58,7 @@ pub fn exists(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
 
 /// Creates a log, durably: after a power loss there is either none or this one. A new cluster
 /// starts at `Mark::default()`; data that was restored from elsewhere at the index and term it is
-/// as of.
+/// as of. `promised`: term and vote of the member, if it had a log before.
 ///
 /// # Errors
 /// [`Error::Wal`], among others if there is a log already.
@@ -68,10 +68,12 @@ pub fn create(
     options: &Options,
     metadata: Metadata,
     start: Mark,
+    promised: Option<(u64, u64)>,
 ) -> Result<Recovered, Error> {
+    let (term, vote) = promised.unwrap_or((start.term, 0));
     let hard_state = HardState {
-        term: start.term,
-        vote: 0,
+        term,
+        vote,
         commit: start.index,
     };
     let head = Head {

@@ -314,9 +314,16 @@ fn a_log_that_does_not_fit_the_checkpoint_is_refused() {
     let start = |applied: u64| {
         let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
         let start = Mark { index: 10, term: 2 };
-        let log = create(disk, Path::new(DIR), &options(1 << 20), metadata(1), start)
-            .unwrap()
-            .log;
+        let log = create(
+            disk,
+            Path::new(DIR),
+            &options(1 << 20),
+            metadata(1),
+            start,
+            None,
+        )
+        .unwrap()
+        .log;
         Driver::new(
             Config::new(1, applied, ConfState::new(vec![1], vec![]), 1),
             log,
@@ -358,6 +365,7 @@ fn configurations_that_raft_cannot_start_from_are_refused() {
             &options(1 << 20),
             metadata(1),
             Mark::default(),
+            None,
         );
         let mut config = Config::new(1, 0, ConfState::new(vec![1], vec![]), 1);
         change(&mut config);
@@ -391,6 +399,7 @@ fn creating_over_a_log_is_refused() {
             &options(1 << 20),
             metadata(1),
             Mark::default(),
+            None,
         )
     };
     make().unwrap();

@@ -6,6 +6,7 @@
     reason = "raft messages are built like that"
 )]
 
+mod ballot;
 mod boot;
 mod cluster;
 mod compaction;

@@ -259,7 +259,14 @@ impl Setup {
         let found = exists(&*shared, dir).expect("the disk can be listed");
         let recovered = match found {
             true => recover(shared, dir, &self.options)?,
-            false => create(shared, dir, &self.options, metadata(self.id), self.start)?,
+            false => create(
+                shared,
+                dir,
+                &self.options,
+                metadata(self.id),
+                self.start,
+                None,
+            )?,
         };
         assert_eq!(recovered.metadata, metadata(self.id));
         let Recovered { log, wal, .. } = recovered;

@@ -23,9 +23,11 @@ impl World {
             return Ok(());
         }
         let node = &self.nodes[at];
-        let found = node.read_log().context("the log cannot be read")?;
-        let found = found.unwrap_or_default();
-        oracle::kept(&node.promised, &found, replaced_from(&node.under_way))?;
+        if !node.damaged {
+            let found = node.read_log().context("the log cannot be read")?;
+            let replaced = replaced_from(&node.under_way);
+            oracle::kept(&node.promised, &found, replaced)?;
+        }
         if self.chaos && self.nemesis.random_bool(0.05) {
             self.nodes[at].boot_in_vain(&mut self.nemesis);
             self.counts.one("starts cut off");
@@ -44,6 +46,11 @@ impl World {
         }
         // What was found is durable now.
         let node = &mut self.nodes[at];
+        let found = node.read_log().context("the log cannot be read again")?;
+        if std::mem::take(&mut node.damaged) {
+            // Entries come back from the others; term and vote must not be forgotten.
+            oracle::kept(&node.promised, &found, Some(0))?;
+        }
         node.promised = found;
         node.log = node.promised.clone();
         node.under_way.clear();

@@ -16,15 +16,15 @@ pub(super) const NOBODY: u64 = 0;
 
 impl World {
     /// The next fault, and the plan for the one after it.
-    pub(super) fn fault(&mut self) {
+    pub(super) fn fault(&mut self) -> anyhow::Result<()> {
         if !self.chaos {
-            return;
+            return Ok(());
         }
         let pause = self.nemesis.random_range(self.plan.calm.clone());
         self.queue
             .at(self.now + Duration::from_millis(pause), Event::Fault);
         let Some(fault) = self.plan.faults.choose(&mut self.nemesis).copied() else {
-            return;
+            return Ok(());
         };
         self.note(format_args!("fault {fault:?}"));
         let at = self.victim();
@@ -99,10 +99,31 @@ impl World {
                 let length = self.length(500..6_000);
                 self.queue.at(self.now + length, Event::Room { at });
             }
+            Fault::Rot => self.rot(at)?,
             Fault::Transfer => self.transfer(at),
             // It waits for its moment.
             Fault::Ambush => {}
         }
+        Ok(())
+    }
+
+    /// Damages a log, if the other members can do without this one until it has recovered: a quorum of
+    /// voters that have lost nothing must be left, also after a change of the membership that is on its
+    /// way.
+    fn rot(&mut self, at: usize) -> anyhow::Result<()> {
+        let others = self.nodes[at].shell.is_some() && !self.anybody_recovers();
+        let least = 3 + usize::from(self.plan.membership);
+        if !others || self.plan.members < 3 || self.nodes[at].voters.len() < least {
+            return Ok(());
+        }
+        self.counts.one("damaged logs");
+        self.down(at, End::PowerLoss);
+        self.nodes[at].damage_log(&mut self.nemesis)
+    }
+
+    /// Whether a member has lost a part of its log, and has not made up for it.
+    pub(super) fn anybody_recovers(&self) -> bool {
+        self.nodes.iter().any(|node| node.lost.is_some())
     }
 
     /// Something important has happened at a member: a good moment to let it die.

@@ -8,12 +8,13 @@ use std::time::Duration;
 use ferrite_api::types::MemberId;
 use ferrite_disk::Disk;
 use ferrite_disk::sim::{PowerLoss, SimDisk};
-use ferrite_disk::wal::Record;
-use ferrite_raft::log;
+use ferrite_disk::wal::{Position, Record};
+use ferrite_raft::log::{self, Logged};
 use ferrite_server::bootstrap::{self, Origin, member_id};
 use ferrite_server::member::{Options, Others, Published};
 use rand::Rng;
 use rand::rngs::StdRng;
+use rand::seq::IteratorRandom;
 
 use super::log::Log;
 use super::mutant::Mutant;
@@ -55,6 +56,10 @@ pub(super) struct Node {
     pub(super) slow: Time,
     /// The disk has no room left.
     full: bool,
+    /// The log was damaged, and nobody has started since.
+    pub(super) damaged: bool,
+    /// It was, and what it held, which has not come back yet.
+    pub(super) lost: Option<Log>,
     /// When the next turn is planned.
     pub(super) turn_at: Option<Time>,
     /// Who the other members are, as the process was told.
@@ -129,6 +134,8 @@ impl Node {
             paused: Time::ZERO,
             slow: Time::ZERO,
             full: false,
+            damaged: false,
+            lost: None,
             turn_at: None,
             roster: Others {
                 peers: Vec::new(),
@@ -200,6 +207,9 @@ impl Node {
             self.mutant,
         )?;
         let state = shell.member.state();
+        if !shell.member.driver().status().recovering {
+            self.lost = None;
+        }
         self.applied = state.applied().get();
         self.revision = state.store().revision();
         self.voters
@@ -271,18 +281,54 @@ impl Node {
     }
 
     /// What the log on the disk holds, read from a copy.
-    pub(super) fn read_log(&self) -> anyhow::Result<Option<Log>> {
+    pub(super) fn read_log(&self) -> anyhow::Result<Log> {
+        let mut found = Log::default();
+        self.visit_log(&mut |_, logged| found.read(logged))?;
+        Ok(found)
+    }
+
+    /// Shows the records of the log, if there is one.
+    fn visit_log(&self, visit: &mut dyn FnMut(Position, Logged)) -> anyhow::Result<()> {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.fork());
-        let dir: PathBuf = self.bootstrap.data_dir.join("member/wal");
+        let dir = self.log_dir();
         if !log::exists(disk.as_ref(), &dir)? {
-            return Ok(None);
+            return Ok(());
         }
         let options = log::Options {
             cache_bytes: self.bootstrap.entry_cache_bytes,
             wal: self.bootstrap.wal.clone(),
         };
-        let mut found = Log::default();
-        log::recover_watched(disk, &dir, &options, &mut |_, logged| found.read(logged))?;
-        Ok(Some(found))
+        log::recover_watched(disk, &dir, &options, visit)?;
+        Ok(())
+    }
+
+    fn log_dir(&self) -> PathBuf {
+        self.bootstrap.data_dir.join("member/wal")
+    }
+
+    /// Damages a record that others follow, which cannot be taken for torn, or removes the whole log.
+    /// The process is down.
+    pub(super) fn damage_log(&mut self, rng: &mut StdRng) -> anyhow::Result<()> {
+        let mut places = Vec::new();
+        self.visit_log(&mut |position, _| places.push(position))?;
+        let pairs = places.iter().zip(places.iter().skip(1));
+        let followed = pairs.filter(|(place, next)| place.segment == next.segment);
+        let dir = self.log_dir();
+        match followed.choose(rng) {
+            Some((place, next)) if rng.random_bool(0.8) => {
+                let file = dir.join(format!("{:016x}.wal", place.segment));
+                let offset = rng.random_range(place.offset..next.offset);
+                self.disk.flip_bit(&file, offset, rng.random_range(0..8))?;
+            }
+            _ => {
+                for entry in self.disk.list(&dir)? {
+                    self.disk.remove(&dir.join(entry.name))?;
+                }
+                self.disk.sync_dir(&dir)?;
+            }
+        }
+        self.damaged = true;
+        self.lost = Some(self.promised.clone());
+        Ok(())
     }
 }

@@ -36,7 +36,7 @@ impl World {
     /// Looks after the cluster, and plans the next time to do so.
     pub(super) fn operate(&mut self) -> anyhow::Result<()> {
         self.look_after()?;
-        if self.chaos {
+        if self.chaos && !self.anybody_recovers() {
             self.change_something();
         }
         let pause = self.nemesis.random_range(200..2_500);

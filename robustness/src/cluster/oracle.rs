@@ -83,8 +83,11 @@ impl Oracle {
         let driver = nodes[at].shell.as_ref().map(|shell| shell.member.driver());
         let after = driver.map_or(&[][..], |driver| &driver.conf_state().voters);
         let durable = |voters: &[u64]| {
+            // Also what was acknowledged, and lost since: a leader may have counted it before.
             let has = |node: &&Node| {
-                voters.contains(&node.id.get()) && node.promised.covers(index, term, hash)
+                let covers = |log: &Log| log.covers(index, term, hash);
+                let had = node.lost.as_ref().is_some_and(covers);
+                voters.contains(&node.id.get()) && (covers(&node.promised) || had)
             };
             nodes.iter().filter(has).count() > voters.len() / 2
         };

@@ -35,6 +35,8 @@ pub enum Fault {
     SlowDisk,
     /// A disk has no room left.
     FullDisk,
+    /// A process dies, and its log is damaged or gone.
+    Rot,
     /// Leadership is handed over.
     Transfer,
     /// A process dies, or a machine loses power, just after something important has happened there.
@@ -42,7 +44,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    const ALL: [Fault; 13] = [
+    const ALL: [Fault; 14] = [
         Fault::Crash,
         Fault::PowerLoss,
         Fault::Blackout,
@@ -54,6 +56,7 @@ impl Fault {
         Fault::Clog,
         Fault::SlowDisk,
         Fault::FullDisk,
+        Fault::Rot,
         Fault::Transfer,
         Fault::Ambush,
     ];

@@ -163,6 +163,10 @@ impl World {
             let done = std::mem::take(&mut node.under_way);
             node.promised.append(&done);
         }
+        if outcome.recovered {
+            node.lost = None;
+            self.counts.one("damaged logs made up for");
+        }
         let Some(shell) = &node.shell else {
             return Ok(());
         };

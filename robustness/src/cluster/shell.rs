@@ -17,7 +17,7 @@ use std::time::Duration;
 use ferrite_disk::sim::SimDisk;
 use ferrite_disk::wal::{Position, Wal};
 use ferrite_disk::{Disk, DiskLock};
-use ferrite_raft::{Append, Ticket};
+use ferrite_raft::{Append, BallotFile, Ticket};
 use ferrite_server::bootstrap;
 use ferrite_server::member::{
     Effects, Fatal, Input, Member, Options, Others, Outgoing, Published, Reply,
@@ -49,6 +49,7 @@ enum Phase {
     Syncing {
         ticket: Ticket,
         positions: Vec<Position>,
+        promise: Option<(u64, u64)>,
     },
 }
 
@@ -71,6 +72,8 @@ pub(super) struct Outcome {
     pub(super) syncs: bool,
     /// An append is durable, as far as the member was told.
     pub(super) durable: bool,
+    /// The member has what its log had lost.
+    pub(super) recovered: bool,
 }
 
 /// A member's process.
@@ -86,6 +89,7 @@ pub(super) struct Shell {
     /// The snapshot on its way in.
     pub(super) receiving: Option<Receiving>,
     wal: Wal,
+    ballots: BallotFile,
     inbox: Vec<Input<u64>>,
     phase: Phase,
     /// On the member's clock.
@@ -124,6 +128,7 @@ impl Shell {
             page_options: bootstrap.page.clone(),
             receiving: None,
             wal: restored.wal,
+            ballots: restored.ballots,
             inbox: Vec::new(),
             phase: Phase::Idle,
             next_tick: TICK,
@@ -214,6 +219,7 @@ impl Shell {
             self.phase = Phase::Syncing {
                 ticket: append.ticket,
                 positions,
+                promise: append.promise,
             };
             return Ok(Outcome {
                 syncs: true,
@@ -237,11 +243,18 @@ impl Shell {
 
     /// Syncs what was written, and goes on to the next write.
     pub(super) fn sync(&mut self) -> Result<Outcome, Fatal> {
-        let Phase::Syncing { ticket, positions } = std::mem::replace(&mut self.phase, Phase::Idle)
+        let Phase::Syncing {
+            ticket,
+            positions,
+            promise,
+        } = std::mem::replace(&mut self.phase, Phase::Idle)
         else {
             return Ok(Outcome::default());
         };
         self.wal.sync()?;
+        if let Some(promise) = promise {
+            self.ballots.promise(promise)?;
+        }
         self.appended(ticket, &positions)
     }
 
@@ -274,6 +287,7 @@ impl Shell {
                 hash,
                 append,
                 release_before,
+                recovered,
             } = self.member.effects()?;
             outcome.peers = peers.or(outcome.peers);
             outcome.send.extend(send);
@@ -292,6 +306,10 @@ impl Shell {
             outcome.hash |= hash.is_some();
             self.job = job.or_else(|| self.job.take());
             self.hash = hash.or_else(|| self.hash.take());
+            if recovered {
+                self.ballots.recovered()?;
+                outcome.recovered = true;
+            }
             if let Some(segment) = release_before {
                 self.wal.release_before(segment)?;
             }
@@ -352,6 +370,8 @@ impl Shell {
 
     /// Does what the disk was about to do, for a crash in the middle of it.
     pub(super) fn begin_disk_work(&mut self) {
+        // Not a job that follows from the end of a sync: nobody has seen what is applied by then.
+        let job = self.job.take();
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Writing(append) => {
                 let _crashed = self.wal.append(&append.records, &mut || append.head());
@@ -366,6 +386,7 @@ impl Shell {
         if let Some(Receiving::Importing(_, import)) = self.receiving.take() {
             let _crashed = import.finish();
         }
+        self.job = job;
         self.run_job();
     }
 }

@@ -283,10 +283,7 @@ impl World {
                 self.next(client);
                 Ok(())
             }
-            Event::Fault => {
-                self.fault();
-                Ok(())
-            }
+            Event::Fault => self.fault(),
             Event::Ambush { at, life } => {
                 self.strike(at, life);
                 Ok(())

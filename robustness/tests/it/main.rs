@@ -8,6 +8,7 @@ mod cluster;
 mod crash_points;
 mod faults;
 mod fleet;
+mod heal;
 mod kill_minus_9;
 mod lease_crash;
 mod quota;

@@ -249,7 +249,10 @@ pub struct Effects<T> {
     pub hash: Option<CompactionHash>,
     /// Log segments below this number are not needed any more.
     pub release_before: Option<u64>,
-    /// Records to append to the log and to sync; then [`Member::appended`].
+    /// The member has what its log had lost: [`BallotFile::recovered`](ferrite_raft::BallotFile::recovered).
+    pub recovered: bool,
+    /// Records to append to the log and to sync, and a promise to keep in the ballot after that; then
+    /// [`Member::appended`].
     pub append: Option<Append>,
 }
 
@@ -318,6 +321,8 @@ pub struct Member<T> {
     hash_running: bool,
     /// The hash that is running is one of a state that was replaced.
     hash_stale: bool,
+    /// It has caught up with what its log had lost, and the owner does not know it yet.
+    recovered: bool,
     /// Another member has said that this one was removed.
     told_removed: bool,
     /// The requests by which it has introduced itself in this run.
@@ -383,6 +388,7 @@ impl<T> Member<T> {
             job_running: false,
             hash_running: false,
             hash_stale: false,
+            recovered: false,
             told_removed: false,
             introductions: Vec::new(),
             caught_up: false,
@@ -496,6 +502,7 @@ impl<T> Member<T> {
             job: self.next_job(),
             hash: self.next_hash(),
             release_before: self.next_release(),
+            recovered: std::mem::take(&mut self.recovered),
             append,
         })
     }
@@ -616,6 +623,13 @@ impl<T> Member<T> {
             .extend(messages.map(|(to, bytes)| (MemberId::new(to), Message::Raft(bytes))));
         self.append.extend(effects.append);
         self.read_indexes(effects.reads);
+        if effects.recovered {
+            tracing::info!(
+                applied = self.state.applied().get(),
+                "has everything again that the log had lost; takes part in elections"
+            );
+            self.recovered = true;
+        }
         if let Some(leadership) = effects.leadership {
             self.leadership_changed(leadership);
         }

@@ -85,6 +85,7 @@ pub(super) async fn start(
         driver,
         state,
         wal,
+        ballots,
         lock,
     } = restored.await.map_err(|_| Error::Panicked("restore"))??;
     if state.members().is_removed(state.member_id()) {
@@ -127,6 +128,7 @@ pub(super) async fn start(
         member,
         published: Arc::clone(&published),
         wal,
+        ballots,
         disk,
         page_path,
         transport: Box::new(sockets),

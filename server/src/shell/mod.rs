@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ferrite_disk::Disk;
 use ferrite_disk::wal::Wal;
+use ferrite_raft::BallotFile;
 use ferrite_storage::snapshot;
 use tokio::sync::oneshot;
 
@@ -37,6 +38,7 @@ pub(crate) struct Parts {
     pub(crate) member: Member<Waiter>,
     pub(crate) published: Arc<Published>,
     pub(crate) wal: Wal,
+    pub(crate) ballots: BallotFile,
     pub(crate) disk: Arc<dyn Disk>,
     /// The page file in use.
     pub(crate) page_path: PathBuf,
@@ -218,6 +220,7 @@ impl Shell {
                 hash,
                 append,
                 release_before,
+                recovered,
             } = self.parts.member.effects()?;
             self.meter
                 .applied(self.parts.member.state().tally(), begun.elapsed());
@@ -259,6 +262,9 @@ impl Shell {
             if let Some(hash) = hash {
                 self.jobs.hash(hash);
             }
+            if recovered {
+                self.parts.ballots.recovered()?;
+            }
             if let Some(segment) = release_before {
                 self.parts.wal.release_before(segment)?;
             }
@@ -280,6 +286,7 @@ impl Shell {
         let Parts {
             member,
             wal,
+            ballots,
             metrics,
             ..
         } = &mut self.parts;
@@ -305,6 +312,9 @@ impl Shell {
                 .disk
                 .wal_fsync_duration
                 .observe(written.elapsed().as_secs_f64());
+        }
+        if let Some(promise) = append.promise {
+            ballots.promise(promise)?;
         }
         member.appended(append.ticket, &positions);
         Ok(true)
