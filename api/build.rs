@@ -1,5 +1,9 @@
 //! Compiles the .proto files with a pure Rust compiler: no protoc is needed to build Ferrite.
 
+use std::path::Path;
+
+use prost::Message;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "mvccpb/kv.proto",
@@ -14,6 +18,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     ];
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;
+    // For those who learn at run time what the messages look like. Comments are not part of that.
+    let mut described = descriptors.clone();
+    for file in &mut described.file {
+        file.source_code_info = None;
+    }
+    let out = std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
+    std::fs::write(
+        Path::new(&out).join("descriptors.bin"),
+        described.encode_to_vec(),
+    )?;
     tonic_prost_build::configure()
         // Keys and values stay slices of the buffer that came from the socket or the log.
         .bytes(".")

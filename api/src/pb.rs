@@ -12,6 +12,9 @@
     reason = "generated code"
 )]
 
+/// All of it as an encoded `google.protobuf.FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// Key-value pairs and events.
 pub mod mvccpb {
     tonic::include_proto!("mvccpb");

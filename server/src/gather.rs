@@ -25,7 +25,8 @@ const ENOUGH: usize = 32 * 1024;
 const KEPT: usize = 4 * 1024;
 
 /// A socket whose small writes are gathered. Its connection must be polled through
-/// [`Gathered::drive`]: what has been flushed is on its way only then.
+/// [`Gathered::drive`]: what has been flushed is on its way only then, or after
+/// [`Gathered::write_through`].
 #[derive(Debug)]
 pub(crate) struct Gathered<S> {
     // One task polls the connection and what is behind it: the lock is never waited for.
@@ -40,6 +41,8 @@ struct Inner<S> {
     written: usize,
     /// The buffer has been there at the end of a poll: it leaves at the end of the next.
     waited: bool,
+    /// Nothing is gathered any more.
+    through: bool,
     /// Why the buffer could not be written. The next call has it.
     failure: Option<io::Error>,
 }
@@ -51,6 +54,7 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
             buffer: Vec::new(),
             written: 0,
             waited: false,
+            through: false,
             failure: None,
         };
         Self {
@@ -63,6 +67,11 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
         Self {
             inner: Arc::clone(&self.inner),
         }
+    }
+
+    /// Gathers nothing from now on: for a connection that somebody else will poll.
+    pub(crate) fn write_through(&self) {
+        self.inner.lock().through = true;
     }
 
     /// Polls the connection of this socket to its end.
@@ -114,7 +123,7 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
 
     fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let length = slices.iter().map(|slice| slice.len()).sum();
-        if length >= LARGE {
+        if length >= LARGE || self.through {
             ready!(self.drain(cx))?;
             return Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
         }
@@ -128,7 +137,7 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
     }
 
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let later = !self.buffer.is_empty() && self.buffer.len() < ENOUGH;
+        let later = !self.through && !self.buffer.is_empty() && self.buffer.len() < ENOUGH;
         if later && self.failure.is_none() {
             return Poll::Ready(Ok(()));
         }
@@ -330,6 +339,20 @@ mod tests {
         assert!(!poll(&mut socket, &[]), "once: it does not spin");
         let failed = write(&mut socket, b"more");
         assert!(matches!(failed, Poll::Ready(Err(_))), "{failed:?}");
+    }
+
+    #[test]
+    fn nothing_waits_for_who_is_not_driven() {
+        let mut socket = gathered(usize::MAX);
+        written(&mut socket, b"before");
+        socket.write_through();
+        written(&mut socket, b"behind");
+        assert_eq!(
+            socket.inner.lock().socket.writes,
+            [&b"before"[..], b"behind"]
+        );
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut socket).poll_flush(&mut cx).is_ready());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The client port: listeners, one accept loop each, and connections that speak gRPC and plain HTTP
 //! on the same port (spec/wire.md section 2.1).
 //!
-//! HTTP/1 requests go to the HTTP router. HTTP/2 requests go to gRPC by their content type, the rest
+//! HTTP/1 requests go to the HTTP router, which may take a connection over (WebSockets). HTTP/2 requests go to gRPC by their content type, the rest
 //! to the router as well. hyper's connection builder is used without tonic's server around it,
 //! because only it can bound the send buffer and raise the limit of resets.
 //!
@@ -14,7 +14,7 @@ use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -23,11 +23,12 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::conn::auto::{self, Builder};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::ServiceExt;
 
 use crate::gather::Gathered;
@@ -333,14 +334,32 @@ impl<K: Kv> Port<K> {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let grpc = self.grpc.for_connection();
-        let service = service_fn(|request| {
-            let begun = self.begin(&grpc, request);
-            grpc.clone().finish(begun)
-        });
         let socket = Gathered::new(stream);
         let driver = socket.share();
+        let service = service_fn(|request| {
+            let begun = self.begin(&grpc, &driver, request);
+            grpc.clone().finish(begun)
+        });
         let socket = TokioIo::new(socket);
-        let mut connection = pin!(self.builder.serve_connection(socket, service));
+        match self.serves {
+            // The builder takes HTTP/2 only where nothing can take the connection over.
+            Serves::Grpc => {
+                let connection = self.builder.serve_connection(socket, service);
+                self.drive(&driver, pin!(connection)).await;
+            }
+            Serves::Both | Serves::Http => {
+                let connection = self.builder.serve_connection_with_upgrades(socket, service);
+                self.drive(&driver, pin!(connection)).await;
+            }
+        }
+    }
+
+    /// Drives a connection to its end, which is soon when the port is being closed.
+    async fn drive<S, C>(&self, driver: &Gathered<S>, mut connection: Pin<&mut C>)
+    where
+        S: AsyncWrite + Unpin,
+        C: Connection,
+    {
         let ended = tokio::select! {
             biased;
             ended = driver.drive(connection.as_mut()) => ended,
@@ -358,7 +377,12 @@ impl<K: Kv> Port<K> {
         }
     }
 
-    fn begin(&self, grpc: &grpc::Server<K>, request: Request<Incoming>) -> Begun<Incoming> {
+    fn begin<S: AsyncWrite + Unpin>(
+        &self,
+        grpc: &grpc::Server<K>,
+        socket: &Gathered<S>,
+        mut request: Request<Incoming>,
+    ) -> Begun<Incoming> {
         let to_grpc = match self.serves {
             Serves::Both => {
                 request.version() == http::Version::HTTP_2 && grpc::Server::<K>::accepts(&request)
@@ -369,6 +393,13 @@ impl<K: Kv> Port<K> {
         if to_grpc {
             return grpc.begin(request);
         }
+        if request.headers().contains_key(http::header::UPGRADE) {
+            socket.write_through();
+            request.extensions_mut().insert(Upgrading {
+                killing: self.killing.clone(),
+                counted: self.connections.token(),
+            });
+        }
         let page = self.http.clone().oneshot(request);
         Begun::Boxed(Box::pin(async move {
             page.await
@@ -377,6 +408,54 @@ impl<K: Kv> Port<K> {
         }))
     }
 }
+
+/// With a request that may take its connection over: what the connection then still belongs to.
+#[derive(Clone, Debug)]
+pub(crate) struct Upgrading {
+    killing: CancellationToken,
+    counted: TaskTrackerToken,
+}
+
+impl Upgrading {
+    /// Serves the connection as one of the port: the port waits for it, and ends it in the end.
+    pub(crate) async fn run(self, serving: impl Future<Output = ()>) {
+        let Self { killing, counted } = self;
+        tokio::select! {
+            () = serving => {}
+            () = killing.cancelled() => {}
+        }
+        drop(counted);
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A connection of hyper's, whether or not it can be taken over.
+trait Connection: Future<Output = Result<(), BoxError>> {
+    /// Takes no further requests.
+    fn graceful_shutdown(self: Pin<&mut Self>);
+}
+
+macro_rules! connection {
+    ($($name:ident),+) => {
+        $(impl<I, S, B, E> Connection for auto::$name<'_, I, S, E>
+        where
+            S: hyper::service::Service<Request<Incoming>, Response = http::Response<B>>,
+            S::Future: 'static,
+            S::Error: Into<BoxError>,
+            B: http_body::Body + 'static,
+            B::Error: Into<BoxError>,
+            I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+            E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+        {
+            fn graceful_shutdown(self: Pin<&mut Self>) {
+                self.graceful_shutdown();
+            }
+        })+
+    };
+}
+
+connection!(Connection, UpgradeableConnection);
 
 /// Begins every call in the task of its connection, and gives it a task of its own only if it has to
 /// wait: what is answered at once costs no task and no wake-up of another thread, and a proposal is

@@ -371,7 +371,7 @@ pub static FLAGS: &[Flag] = &[
     flag("socket-reuse-address", Bool, "false", Member, Built, At(&["socket-options", "reuse-address"]),
         "Set SO_REUSEADDR on listeners; they always have it here."),
     flag("enable-grpc-gateway", Bool, "true", Member, Built, Same,
-        "Serve the JSON form of the API. Not built yet: off, and true is refused when it is asked for."),
+        "Serve the JSON form of the API under /v3/, to clients of HTTP."),
     flag("raft-read-timeout", Duration, "5s", Member, refused("connections between members are not given up after a fixed time here"), NoKey,
         "How long a read from another member may take; at least 5s."),
     flag("raft-write-timeout", Duration, "5s", Member, refused("connections between members are not given up after a fixed time here"), NoKey,

@@ -122,6 +122,8 @@ pub struct Config {
     /// `--grpc-keepalive-timeout`, `ETCD_GRPC_KEEPALIVE_TIMEOUT`. Wait for the answer to a ping; 0
     /// for no pings. Default 20 s.
     pub grpc_keepalive_timeout: Duration,
+    /// `--enable-grpc-gateway`, `ETCD_ENABLE_GRPC_GATEWAY`. The API as JSON under `/v3/`. Default true.
+    pub enable_grpc_gateway: bool,
     /// `--cors`, `ETCD_CORS`. Origins, or `*`. Default `*`.
     pub cors: Vec<String>,
     /// `--host-whitelist`, `ETCD_HOST_WHITELIST`. Host names, or `*`. Default `*`.

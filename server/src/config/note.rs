@@ -66,8 +66,6 @@ pub enum Note {
         /// The minimum.
         minimum: GoDuration,
     },
-    /// etcd would serve the JSON gateway by default.
-    GatewayOff,
     /// A quota beyond what etcd recommends.
     LargeQuota {
         /// Bytes.
@@ -141,9 +139,6 @@ impl Note {
             Note::PeerTimeoutRaised { flag, minimum } => {
                 info!("{flag} increased to minimum value: {minimum}");
             }
-            Note::GatewayOff => info!(
-                "the JSON gateway (--enable-grpc-gateway) is not built yet; /v3/ is not served"
-            ),
             Note::LargeQuota { quota, recommended } => warn!(
                 "quota-size-bytes" = quota,
                 "quota-maximum-size-bytes" = recommended,

@@ -435,17 +435,6 @@ fn refuse(raw: &RawConfig, source: Source, problems: &mut Vec<Error>, notes: &mu
                 });
                 continue;
             }
-            "enable-grpc-gateway" => {
-                if value == Value::Bool(true) {
-                    problems.push(Error::NotBuilt {
-                        flag: flag.name,
-                        value: value.to_string(),
-                        reason: "the JSON gateway is not built yet",
-                        default: "false",
-                    });
-                }
-                continue;
-            }
             _ => {}
         }
         if let Status::Refused { reason, harmless } = flag.status
@@ -459,9 +448,6 @@ fn refuse(raw: &RawConfig, source: Source, problems: &mut Vec<Error>, notes: &mu
                 default: flag.default,
             });
         }
-    }
-    if !raw.is_given("enable-grpc-gateway") {
-        notes.push(Note::GatewayOff);
     }
 }
 
@@ -589,6 +575,7 @@ fn build(
             .unwrap_or(u32::MAX),
         grpc_keepalive_interval: read.duration("grpc-keepalive-interval").clamped(),
         grpc_keepalive_timeout: read.duration("grpc-keepalive-timeout").clamped(),
+        enable_grpc_gateway: read.bool("enable-grpc-gateway"),
         cors: read.list("cors"),
         host_whitelist: read.list("host-whitelist"),
         log,

@@ -243,11 +243,7 @@ fn the_table_has_every_flag_of_etcd_once() {
 
 #[test]
 fn every_flag_takes_its_default_in_every_way() {
-    // The one flag whose default is not what this build does.
-    for flag in FLAGS
-        .iter()
-        .filter(|flag| flag.name != "enable-grpc-gateway")
-    {
+    for flag in FLAGS {
         if flag.name == "config-file" || flag.name == "version" {
             continue;
         }
@@ -823,15 +819,6 @@ fn what_is_not_built_is_refused_by_name() {
     }
     for (args, line) in [
         (
-            &["--enable-grpc-gateway"][..],
-            not_built(
-                "enable-grpc-gateway",
-                "true",
-                "the JSON gateway is not built yet",
-                "false",
-            ),
-        ),
-        (
             &["--feature-gates=InitialCorruptCheck=true"],
             not_built(
                 "feature-gates",
@@ -967,8 +954,6 @@ fn notes() {
             data_dir: "a.etcd".into()
         }
     ));
-    assert!(has(&[], &Note::GatewayOff));
-    assert!(!has(&["--enable-grpc-gateway=false"], &Note::GatewayOff));
     assert!(has(&["--unsafe-no-fsync"], &Note::NoFsync));
     let raised = Note::PeerTimeoutRaised {
         flag: "raft-write-timeout",
@@ -1091,6 +1076,7 @@ max-learners: 1
     assert_eq!(config.log.outputs, [crate::logging::Output::Stdout]);
     assert_eq!(config.log.level, crate::logging::Level::Debug);
     assert_eq!(config.cors, ["http://a:1"]);
+    assert!(!config.enable_grpc_gateway);
     assert_eq!(config.host_whitelist, ["a", "b"]);
     assert!(config.new_cluster);
     assert_eq!(config.initial_cluster_token, "12");

@@ -33,7 +33,7 @@ enum Kind {
 
 impl Body {
     /// No body: a response of headers only.
-    pub(super) fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self(Kind::Empty)
     }
 

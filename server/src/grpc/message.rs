@@ -1,4 +1,4 @@
-//! gRPC messages out of a request body: the length prefix, the size limit, gzip. One reader for
+//! gRPC messages out of a body: the length prefix, the size limit, gzip. One reader for
 //! unary calls and streams, so both refuse the same bodies with the same texts (those of etcd's
 //! gRPC library, spec/errors.md section 5).
 
@@ -14,7 +14,7 @@ use tonic::Code;
 use crate::error::Error;
 
 /// Bytes before each message: compressed flag, length.
-pub(super) const PREFIX: usize = 5;
+pub(crate) const PREFIX: usize = 5;
 
 /// Memory taken for a message that has only begun to arrive; grows with what arrives, so that a
 /// prefix alone cannot reserve megabytes on every stream.
@@ -22,7 +22,7 @@ const FIRST_RESERVATION: usize = 64 * 1024;
 
 /// Why no further message comes out of a body.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The body ends inside a message.
     Truncated,
     /// The connection or the stream broke: nobody waits for an answer.
@@ -38,7 +38,7 @@ fn refused(code: Code, text: String) -> Fault {
 /// Reads messages from a request body. A message that arrived whole in one HTTP/2 frame is a slice
 /// of that frame, not a copy.
 #[derive(Debug)]
-pub(super) struct Messages<B> {
+pub(crate) struct Messages<B> {
     body: B,
     /// What follows the messages taken so far; nothing while `partial` holds something.
     frame: Bytes,
@@ -54,7 +54,7 @@ impl<B> Messages<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    pub(super) fn new(body: B, limit: usize, gzip: bool) -> Self {
+    pub(crate) fn new(body: B, limit: usize, gzip: bool) -> Self {
         Self {
             body,
             frame: Bytes::new(),
@@ -83,7 +83,12 @@ where
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
+    /// The body that they come from.
+    pub(crate) fn body(&self) -> &B {
+        &self.body
+    }
+
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
         loop {
             if let Some(message) = self.take()? {
                 return Poll::Ready(Ok(Some(message)));

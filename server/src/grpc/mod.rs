@@ -35,7 +35,7 @@ mod election;
 mod health;
 mod lease;
 mod lock;
-mod message;
+pub(crate) mod message;
 mod methods;
 mod range_reply;
 mod range_stream;
@@ -49,6 +49,7 @@ pub use body::Body;
 pub use cluster::Clusters;
 pub use lease::Leases;
 pub use methods::not_built;
+pub(crate) use status::CONTENT_TYPE_GRPC;
 
 use call::Call;
 use methods::Route;
@@ -454,7 +455,7 @@ impl<K: Kv> Server<K> {
         &self.inner.metrics
     }
 
-    fn max_message_bytes(&self) -> usize {
+    pub(crate) fn max_message_bytes(&self) -> usize {
         self.inner.max_message_bytes
     }
 

@@ -77,28 +77,30 @@ impl Access {
         Some(reply::error(StatusCode::MISDIRECTED_REQUEST, &text))
     }
 
-    /// Adds the headers that let a browser's page see the response, if its origin is allowed.
-    pub(super) fn add_cors(&self, request: &HeaderMap, response: &mut HeaderMap) {
+    /// The headers that let a browser's page see the response; none if its origin is not allowed.
+    pub(super) fn cors(&self, request: &HeaderMap) -> HeaderMap {
+        let mut cors = HeaderMap::new();
         let origin = match &self.origins {
             Allowed::All => HeaderValue::from_static("*"),
             Allowed::Only(origins) => {
-                let Some(origin) = request.get(ORIGIN) else {
-                    return;
+                let origin = request.get(ORIGIN);
+                let allowed =
+                    |origin: &&HeaderValue| origins.iter().any(|o| **origin == o.as_str());
+                let Some(origin) = origin.filter(allowed) else {
+                    return cors;
                 };
-                if !origins.iter().any(|allowed| origin == allowed.as_str()) {
-                    return;
-                }
                 origin.clone()
             }
         };
-        response.insert(
+        cors.insert(
             ACCESS_CONTROL_ALLOW_METHODS,
             HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE"),
         );
-        response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        response.insert(
+        cors.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        cors.insert(
             ACCESS_CONTROL_ALLOW_HEADERS,
             HeaderValue::from_static("accept, content-type, authorization"),
         );
+        cors
     }
 }

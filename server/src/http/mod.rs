@@ -6,11 +6,13 @@
 //! is for `--listen-metrics-urls` and has neither access rules nor `/version`. Both ask the member
 //! through [`Source`].
 //!
-//! Not here: the JSON gateway under `/v3/` and profiles; their paths answer 404, as etcd's do when
-//! they are switched off.
+//! [`Gateway`] is the API as JSON, under `/v3/` of the client listeners.
+//!
+//! Not here: profiles; their paths answer 404, as etcd's do when they are switched off.
 
 mod access;
 mod debug;
+mod gateway;
 mod health;
 pub(crate) mod reply;
 mod source;
@@ -25,9 +27,10 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Uri};
 
 pub use access::Access;
+pub use gateway::Gateway;
 pub use source::{RaftProgress, RaftStatus, Source};
 
 use crate::config::Config;
@@ -65,6 +68,7 @@ struct Endpoints<S> {
     metrics: Arc<Metrics>,
     options: Options,
     listener: Listener,
+    gateway: Option<Gateway>,
 }
 
 /// The answer of `/version`, which the peer listeners give too.
@@ -72,14 +76,20 @@ pub fn version_reply(versions: &Versions) -> Response {
     debug::version(versions)
 }
 
-/// The endpoints of the client listeners.
-pub fn client_router<S: Source>(source: S, metrics: Arc<Metrics>, options: Options) -> Router {
-    router(source, metrics, options, Listener::Client)
+/// The endpoints of the client listeners; without a gateway (`--enable-grpc-gateway=false`) `/v3/` is
+/// not there.
+pub fn client_router<S: Source>(
+    source: S,
+    metrics: Arc<Metrics>,
+    options: Options,
+    gateway: Option<Gateway>,
+) -> Router {
+    router(source, metrics, options, Listener::Client, gateway)
 }
 
 /// The endpoints of the metrics listeners: `/metrics` and the health checks, for everybody.
 pub fn metrics_router<S: Source>(source: S, metrics: Arc<Metrics>, options: Options) -> Router {
-    router(source, metrics, options, Listener::Metrics)
+    router(source, metrics, options, Listener::Metrics, None)
 }
 
 /// Everything is one fallback: Go's exact matching is a `match`, and differs from axum's routing in
@@ -89,21 +99,21 @@ fn router<S: Source>(
     metrics: Arc<Metrics>,
     options: Options,
     listener: Listener,
+    gateway: Option<Gateway>,
 ) -> Router {
     let endpoints = Arc::new(Endpoints {
         source,
         metrics,
         options,
         listener,
+        gateway,
     });
-    Router::new().fallback(move |request: Request| async move {
-        endpoints.serve(request.into_parts().0).await
-    })
+    Router::new().fallback(move |request: Request| async move { endpoints.serve(request).await })
 }
 
 impl<S: Source> Endpoints<S> {
-    /// Bodies are ignored, as Go's handlers ignore them.
-    async fn serve(&self, request: Parts) -> Response {
+    async fn serve(&self, request: Request) -> Response {
+        let (mut request, body) = request.into_parts();
         if self.listener == Listener::Metrics {
             return self.dispatch(&request).await;
         }
@@ -111,15 +121,27 @@ impl<S: Source> Endpoints<S> {
         if let Some(refusal) = access.refuse_host(&request) {
             return refusal;
         }
+        let cors = access.cors(&request.headers);
         let mut response = if request.method == Method::OPTIONS {
             reply::empty(StatusCode::OK)
         } else {
-            self.dispatch(&request).await
+            from_beta(&mut request.uri);
+            match self.gateway_for(request.uri.path()) {
+                Some(gateway) => gateway.serve(Request::from_parts(request, body)).await,
+                None => self.dispatch(&request).await,
+            }
         };
-        access.add_cors(&request.headers, response.headers_mut());
+        response.headers_mut().extend(cors);
         response
     }
 
+    /// The gateway if a path is its own; one that is not clean is redirected first.
+    fn gateway_for(&self, path: &str) -> Option<&Gateway> {
+        let ours = path.starts_with(gateway::PREFIX) && reply::clean_path(path).is_none();
+        self.gateway.as_ref().filter(|_| ours)
+    }
+
+    /// Bodies are ignored, as Go's handlers ignore them.
     async fn dispatch(&self, request: &Parts) -> Response {
         let (path, query) = (request.uri.path(), request.uri.query());
         if request.method != Method::CONNECT
@@ -135,6 +157,9 @@ impl<S: Source> Endpoints<S> {
             "/health" => self.health(query).await,
             "/version" if client && !get => reply::method_not_allowed(),
             "/version" if client => debug::version(&self.source.versions()),
+            "/v3" if self.gateway.is_some() => {
+                reply::redirect(&request.method, gateway::PREFIX, query)
+            }
             "/debug/vars" if client && !get => reply::method_not_allowed(),
             "/debug/vars" if client => debug::vars(&self.source.raft_status()),
             _ => match Kind::of_path(path) {
@@ -155,6 +180,23 @@ impl<S: Source> Endpoints<S> {
             Err(error) => return scrape_failed(&error.to_string()),
         };
         reply::with_type(StatusCode::OK, TEXT_FORMAT, text)
+    }
+}
+
+/// The prefix that the gateway had in etcd 3.3 still works.
+fn from_beta(uri: &mut Uri) {
+    let Some(rest) = uri
+        .path_and_query()
+        .and_then(|p| p.as_str().strip_prefix("/v3beta/"))
+    else {
+        return;
+    };
+    if let Ok(path) = format!("{}{rest}", gateway::PREFIX).parse() {
+        let mut parts = uri.clone().into_parts();
+        parts.path_and_query = Some(path);
+        if let Ok(rewritten) = Uri::from_parts(parts) {
+            *uri = rewritten;
+        }
     }
 }
 

@@ -73,7 +73,7 @@ pub(super) fn clean_path(path: &str) -> Option<String> {
     (clean != path).then_some(clean)
 }
 
-/// A permanent redirect, with Go's little page for GET.
+/// A redirect that keeps method and body, with Go's little page for GET.
 pub(super) fn redirect(method: &Method, path: &str, query: Option<&str>) -> Response {
     let target = match query {
         Some(query) => format!("{path}?{query}"),
@@ -83,10 +83,13 @@ pub(super) fn redirect(method: &Method, path: &str, query: Option<&str>) -> Resp
         return not_found();
     };
     let page = match *method {
-        Method::GET => format!("<a href=\"{}\">Moved Permanently</a>.\n\n", escape(&target)),
+        Method::GET => format!(
+            "<a href=\"{}\">Temporary Redirect</a>.\n\n",
+            escape(&target)
+        ),
         _ => String::new(),
     };
-    let status = StatusCode::MOVED_PERMANENTLY;
+    let status = StatusCode::TEMPORARY_REDIRECT;
     let mut response = match *method {
         Method::GET | Method::HEAD => with_type(status, "text/html; charset=utf-8", page),
         _ => empty(status),

@@ -134,7 +134,7 @@ fn request(method: &str, path: &str) -> Request<Body> {
 }
 
 async fn get_with(source: Fake, metrics: &Arc<Metrics>, path: &str) -> Answer {
-    let router = client_router(source, metrics.clone(), options());
+    let router = client_router(source, metrics.clone(), options(), None);
     send(router, request("GET", path)).await
 }
 
@@ -242,7 +242,7 @@ async fn health_gives_up_after_the_request_timeout() {
         request_timeout: Duration::ZERO,
         ..options()
     };
-    let router = client_router(source, Metrics::new(Default::default()), options);
+    let router = client_router(source, Metrics::new(Default::default()), options, None);
     let answer = send(router, request("GET", "/health")).await;
     assert_eq!(
         answer.body,
@@ -404,7 +404,7 @@ async fn debug_vars() {
 async fn metrics_take_any_method() {
     let metrics = Metrics::new(Default::default());
     for method in ["GET", "POST", "PATCH"] {
-        let router = client_router(Fake::default(), metrics.clone(), options());
+        let router = client_router(Fake::default(), metrics.clone(), options(), None);
         let answer = send(router, request(method, "/metrics?x=1")).await;
         assert_eq!(answer.status, 200);
         assert_eq!(
@@ -432,7 +432,7 @@ async fn wrong_methods() {
     ] {
         for method in ["POST", "HEAD", "DELETE"] {
             let metrics = Metrics::new(Default::default());
-            let router = client_router(Fake::default(), metrics.clone(), options());
+            let router = client_router(Fake::default(), metrics.clone(), options(), None);
             let answer = send(router, request(method, path)).await;
             assert_eq!(answer.status, 405, "{method} {path}");
             assert_eq!(answer.header("allow"), "GET");
@@ -475,14 +475,19 @@ async fn unknown_paths() {
 #[tokio::test]
 async fn unclean_paths_are_redirected() {
     let answer = get(Fake::default(), "//health?a=1&b=2").await;
-    assert_eq!(answer.status, 301);
+    assert_eq!(answer.status, 307);
     assert_eq!(answer.header("location"), "/health?a=1&b=2");
     assert_eq!(answer.header("content-type"), "text/html; charset=utf-8");
     assert_eq!(
         answer.body,
-        "<a href=\"/health?a=1&amp;b=2\">Moved Permanently</a>.\n\n"
+        "<a href=\"/health?a=1&amp;b=2\">Temporary Redirect</a>.\n\n"
     );
-    let router = client_router(Fake::default(), Metrics::new(Default::default()), options());
+    let router = client_router(
+        Fake::default(),
+        Metrics::new(Default::default()),
+        options(),
+        None,
+    );
     let answer = send(router, request("POST", "/a/../b")).await;
     assert_eq!(
         (
@@ -490,14 +495,19 @@ async fn unclean_paths_are_redirected() {
             answer.header("location"),
             answer.body.as_str()
         ),
-        (301, "/b", "")
+        (307, "/b", "")
     );
 }
 
 #[tokio::test]
 async fn options_is_answered_everywhere() {
     for path in ["/health", "/none", "/v3/kv/range"] {
-        let router = client_router(Fake::default(), Metrics::new(Default::default()), options());
+        let router = client_router(
+            Fake::default(),
+            Metrics::new(Default::default()),
+            options(),
+            None,
+        );
         let answer = send(router, request("OPTIONS", path)).await;
         assert_eq!((answer.status, answer.body.as_str()), (200, ""), "{path}");
         assert_eq!(answer.header("access-control-allow-origin"), "*");
@@ -518,7 +528,12 @@ async fn cross_origin_headers() {
             access: Access::new(allowed, &[]),
             ..options()
         };
-        let router = client_router(Fake::default(), Metrics::new(Default::default()), options);
+        let router = client_router(
+            Fake::default(),
+            Metrics::new(Default::default()),
+            options,
+            None,
+        );
         let mut request = request("GET", "/none");
         if !origin.is_empty() {
             request
@@ -562,7 +577,7 @@ async fn host_names() {
             ..options()
         };
         let metrics = Metrics::new(Default::default());
-        let router = client_router(Fake::default(), metrics, options.clone());
+        let router = client_router(Fake::default(), metrics, options.clone(), None);
         let mut by_header = request("GET", "/version");
         by_header
             .headers_mut()
@@ -604,7 +619,7 @@ async fn the_metrics_listener_serves_metrics_and_health_to_everybody() {
         ("OPTIONS", "/none", 404),
         ("GET", "/version", 404),
         ("GET", "/debug/vars", 404),
-        ("GET", "//health", 301),
+        ("GET", "//health", 307),
     ] {
         let metrics = Metrics::new(Default::default());
         let router = metrics_router(Fake::default(), metrics, options.clone());

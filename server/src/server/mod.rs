@@ -128,9 +128,17 @@ impl Server {
                 config.warning_unary_request_duration,
             )
         };
+        let grpc = services();
         let http_options = http::Options::from(&config);
-        let router =
-            http::client_router(handle.clone(), Arc::clone(&metrics), http_options.clone());
+        let gateway = config
+            .enable_grpc_gateway
+            .then(|| http::Gateway::new(grpc.clone()));
+        let router = http::client_router(
+            handle.clone(),
+            Arc::clone(&metrics),
+            http_options.clone(),
+            gateway,
+        );
         let scrape_router =
             http::metrics_router(handle.clone(), Arc::clone(&metrics), http_options);
         let scrapers = serve::serve(scrapers, services(), scrape_router, &options);
@@ -139,7 +147,6 @@ impl Server {
             result = &mut ended => return Err(why(result)),
         }
         tracing::info!("ready to serve client requests");
-        let grpc = services();
         tokio::spawn({
             let (grpc, timeout) = (grpc.clone(), config.election_timeout);
             async move { grpc.watch_leader(timeout).await }
