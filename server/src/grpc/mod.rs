@@ -39,6 +39,7 @@ pub(crate) mod message;
 mod methods;
 mod range_reply;
 mod range_stream;
+mod reflection;
 mod reply;
 mod status;
 mod stream;
@@ -312,6 +313,10 @@ impl<K: Kv> Server<K> {
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
+        if let Some(service) = reflection::of(request.uri().path()) {
+            let stopping = self.stopping().clone();
+            return Begun::Boxed(Box::pin(reflection::call(service, request, stopping)));
+        }
         let (parts, body) = request.into_parts();
         let call = match Call::read(&parts) {
             Ok(call) => call,

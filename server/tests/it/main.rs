@@ -8,4 +8,5 @@ mod wire_connections;
 mod wire_kv;
 mod wire_lists;
 mod wire_messages;
+mod wire_reflection;
 mod wire_support;

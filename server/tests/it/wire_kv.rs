@@ -21,7 +21,7 @@ use crate::wire_support::{Port, framed, header, pairs, put, send, send_bytes, so
 const PUT: &str = "/etcdserverpb.KV/Put";
 const RANGE: &str = "/etcdserverpb.KV/Range";
 
-async fn channel(port: &Port) -> Channel {
+pub(crate) async fn channel(port: &Port) -> Channel {
     let uri = format!("http://{}", port.address());
     Channel::from_shared(uri).unwrap().connect().await.unwrap()
 }
