@@ -25,22 +25,16 @@ use ferrite_api::types::{ClusterId, MemberId};
 use ferrite_disk::wal::{self, Wal};
 use ferrite_disk::{Disk, DiskLock};
 use ferrite_raft::{Ballot, BallotFile, Driver, Mark, log};
+use ferrite_storage::founding::{FIRST, found};
 use ferrite_storage::members;
-use ferrite_storage::page::{self, ConfState, Initial, MetaUpdate, PageFile};
+use ferrite_storage::page::{self, Initial, PageFile};
 use ferrite_storage::restore;
 use ferrite_storage::snapshot;
 use ferrite_storage::state::State;
-use sha1::{Digest, Sha1};
 
 pub use alone::Error as AloneError;
+pub use ferrite_storage::founding::{cluster_id, member_id};
 use heal::{Damage, metadata};
-
-/// The index and term at which the log of a new cluster's member begins: the initial members are in
-/// the state.
-const FIRST: u64 = 1;
-
-/// The storage schema that a new store is laid out in.
-const STORAGE_VERSION: &str = "3.7.0";
 
 /// What a member is made from.
 #[derive(Clone, Debug)]
@@ -190,36 +184,6 @@ pub enum Error {
 /// Where the page file is.
 pub fn page_path(options: &Options) -> PathBuf {
     options.data_dir.join("member").join("snap").join("db")
-}
-
-/// The id of a member: the first 8 bytes of SHA-1 over its sorted peer URLs and the cluster token
-/// (spec cluster.md section 1).
-pub fn member_id(peer_urls: &[String], token: &str) -> MemberId {
-    let mut urls: Vec<&str> = peer_urls.iter().map(String::as_str).collect();
-    urls.sort_unstable();
-    let mut hash = Sha1::new();
-    for url in urls {
-        hash.update(url);
-    }
-    hash.update(token);
-    MemberId::new(first_8(&hash.finalize()))
-}
-
-/// The id of a cluster: the first 8 bytes of SHA-1 over its members' ids in ascending order.
-pub fn cluster_id(members: &[MemberId]) -> ClusterId {
-    let mut members = members.to_vec();
-    members.sort_unstable();
-    let mut hash = Sha1::new();
-    for member in members {
-        hash.update(member.get().to_be_bytes());
-    }
-    ClusterId::new(first_8(&hash.finalize()))
-}
-
-fn first_8(hash: &[u8]) -> u64 {
-    hash.iter()
-        .take(8)
-        .fold(0, |id, byte| id << 8 | u64::from(*byte))
 }
 
 /// Restores the member of a data directory, or lays a new one out.
@@ -497,7 +461,7 @@ fn refuse_foreign(disk: &Arc<dyn Disk>, wal_dir: &Path) -> Result<(), Error> {
     {
         let what = format!(
             "{} was written by etcd, not by Ferrite; start with an empty data directory and move the \
-             data with a client (etcdctl make-mirror)",
+             data with a client (etcdctl make-mirror), or import it (etcdutl migrate --from-etcd)",
             file.name
         );
         return Err(Error::Foreign {
@@ -536,7 +500,9 @@ fn lay_out(
             name,
             members,
             token,
-        } => found(name, members, token)?,
+        } => {
+            found(name, members, token).ok_or_else(|| Error::NoSuchMember { name: name.clone() })?
+        }
         Origin::Join {
             cluster_id,
             member_id,
@@ -549,40 +515,6 @@ fn lay_out(
         },
     };
     PageFile::create(disk, path, options.page.clone(), &initial).map_err(storage)
-}
-
-/// The first state of a new cluster, as its member `name` lays it out.
-fn found(
-    name: &str,
-    members: &BTreeMap<String, Vec<String>>,
-    token: &str,
-) -> Result<Initial, Error> {
-    let id = |urls: &[String]| member_id(urls, token);
-    let Some(own) = members.get(name) else {
-        return Err(Error::NoSuchMember {
-            name: name.to_owned(),
-        });
-    };
-    let mut ids: Vec<MemberId> = members.values().map(|urls| id(urls)).collect();
-    ids.sort_unstable();
-    let tables = members
-        .iter()
-        .map(|(name, urls)| members::row(&members::founder(id(urls), name.clone(), urls.clone())));
-    Ok(Initial {
-        cluster_id: cluster_id(&ids).get(),
-        member_id: id(own).get(),
-        tables: tables.collect(),
-        meta: MetaUpdate {
-            consistent_index: Some(FIRST),
-            term: Some(FIRST),
-            storage_version: Some(STORAGE_VERSION.to_owned()),
-            conf_state: Some(ConfState {
-                voters: ids.iter().map(|id| id.get()).collect(),
-                ..ConfState::default()
-            }),
-            ..MetaUpdate::default()
-        },
-    })
 }
 
 fn create_log(
@@ -612,18 +544,5 @@ fn dir_error(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Dir {
         path: path.to_path_buf(),
         source,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_etcds() {
-        // The ids of etcd's defaults, which every tutorial shows.
-        let member = member_id(&["http://localhost:2380".to_owned()], "etcd-cluster");
-        assert_eq!(member.to_string(), "8e9e05c52164694d");
-        assert_eq!(cluster_id(&[member]).to_string(), "cdf818194e3a8c32");
     }
 }

@@ -8,8 +8,11 @@
 
 pub mod alarms;
 pub mod apply;
+pub mod bolt;
 pub mod checkpoint;
 pub mod error;
+pub mod etcd;
+pub mod founding;
 pub mod leases;
 pub mod members;
 pub mod membership;

@@ -23,6 +23,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use ferrite_api::types::Revision;
 
+use super::bucket_key::BucketKey;
 use super::index::KeyIndex;
 use super::pins::Pin;
 use super::range::KeyRange;
@@ -219,43 +220,4 @@ fn survives(index: &KeyIndex, revision: Revision, record: &Bytes, at: i64) -> Re
     Ok(index
         .get(&key, at)
         .is_some_and(|meta| meta.modified == revision))
-}
-
-/// The key of a row in etcd's bucket `key`: main as 8 bytes big-endian, `_`, sub likewise, then `t`
-/// if it is a tombstone.
-struct BucketKey {
-    bytes: [u8; 18],
-    len: usize,
-}
-
-impl BucketKey {
-    fn new(revision: Revision, tombstone: bool) -> Self {
-        let mut bytes = [0; 18];
-        bytes[..8].copy_from_slice(&revision.main.to_be_bytes());
-        bytes[8] = b'_';
-        bytes[9..17].copy_from_slice(&revision.sub.to_be_bytes());
-        bytes[17] = b't';
-        let len = if tombstone { 18 } else { 17 };
-        Self { bytes, len }
-    }
-
-    fn as_slice(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_etcds() {
-        let put = BucketKey::new(Revision::new(0x0102, 3), false);
-        assert_eq!(put.as_slice(), b"\0\0\0\0\0\0\x01\x02_\0\0\0\0\0\0\0\x03");
-        let tombstone = BucketKey::new(Revision::new(2, 0), true);
-        assert_eq!(
-            tombstone.as_slice(),
-            b"\0\0\0\0\0\0\0\x02_\0\0\0\0\0\0\0\0t"
-        );
-    }
 }

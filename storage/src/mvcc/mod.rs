@@ -19,6 +19,7 @@
 //! * Every row that the index names is in `recent` or in the page file, unless a compaction above
 //!   the reader's revision removed it.
 
+pub(crate) mod bucket_key;
 pub mod hash;
 pub mod index;
 pub mod list;

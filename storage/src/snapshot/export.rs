@@ -4,36 +4,30 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use ferrite_api::types::Revision;
 
 use super::format::{Header, Totals, Writer};
+use super::rows::Rows;
 use super::{Error, Limits};
 use crate::leases;
-use crate::mvcc::index::KeyIndex;
-use crate::mvcc::pins::Pin;
-use crate::mvcc::recent::{RecentRows, Row};
-use crate::mvcc::record_head;
-use crate::mvcc::view::View;
-use crate::page::{self, ConfState, Meta, RowId, Table, TableWrite};
+use crate::page::{ConfState, Table, TableWrite};
 use crate::state::State;
 
 /// The tables that no entry changes yet. They are not in memory.
-const ONLY_STORED: [Table; 3] = [Table::Auth, Table::AuthUsers, Table::AuthRoles];
+pub(crate) const ONLY_STORED: [Table; 3] = [Table::Auth, Table::AuthUsers, Table::AuthRoles];
 
 impl State {
     /// Captures the state as of the last applied entry, to be sent to another member. Reads nothing
     /// from the disk, and copies nothing but what the small tables hold.
     pub fn export(&self) -> Export {
         self.expect_conf_state();
-        let view = self.view();
-        let meta = view.page.meta();
+        let rows = Rows::of(self);
         let header = Header {
             cluster_id: self.cluster_id().get(),
             index: self.applied().get(),
             term: self.applied_term().get(),
-            revision: view.revision,
-            compacted: view.compacted,
-            storage_version: meta.storage_version.clone(),
+            revision: rows.revision(),
+            compacted: rows.compacted(),
+            storage_version: rows.meta().storage_version.clone(),
             ..Header::default()
         };
         let leases: Vec<_> = self.leases().iter().collect();
@@ -41,16 +35,11 @@ impl State {
         Export {
             header: header.with_conf_state(self.conf_state().clone()),
             small: Box::new(self.cluster_rows().into_iter().chain(leases)),
-            pin: view.pins.pin(view.compacted),
-            removing: self.removed_through() < view.compacted,
-            meta,
-            expected: None,
-            next: Revision::default(),
-            totals: Totals::default(),
+            small_rows: 0,
+            rows,
             writer: Writer::default(),
             phase: Phase::Begin,
             limits: Limits::default(),
-            view,
         }
     }
 }
@@ -61,24 +50,13 @@ pub struct Export {
     header: Header,
     /// The small tables as they are in memory.
     small: Box<dyn Iterator<Item = TableWrite> + Send>,
-    view: View,
-    pin: Pin,
-    /// Whether rows that the last compaction dooms may still be there.
-    removing: bool,
-    /// Of the page file when the state was captured.
-    meta: Meta,
-    /// What there is to be sent, if that is known.
-    expected: Option<Counted>,
-    /// The first row that was not looked at.
-    next: Revision,
-    totals: Totals,
+    /// Those of them that were sent.
+    small_rows: u64,
+    rows: Rows,
     writer: Writer,
     phase: Phase,
     limits: Limits,
 }
-
-/// Rows, and the sum of their digests.
-type Counted = (u64, u64);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -94,7 +72,6 @@ impl fmt::Debug for Export {
         f.debug_struct("Export")
             .field("header", &self.header)
             .field("phase", &self.phase)
-            .field("next", &self.next)
             .finish_non_exhaustive()
     }
 }
@@ -122,7 +99,7 @@ impl Export {
 
     /// About how many bytes will be sent.
     pub fn size_hint(&self) -> u64 {
-        self.meta.live_bytes + self.view.recent.bytes() as u64
+        self.rows.meta().live_bytes + self.rows.bytes_beside()
     }
 
     /// The next piece of the stream: at least one byte, less than [`Limits::piece_bytes`] and a row.
@@ -143,10 +120,10 @@ impl Export {
     }
 
     fn fill(&mut self) -> Result<(), Error> {
-        while !self.is_full() {
+        while !is_full(&self.writer, &self.limits) {
             match self.phase {
                 Phase::Begin => {
-                    self.expected = self.count()?;
+                    self.rows.begin()?;
                     self.writer.header(&self.header);
                     self.only_stored()?;
                     self.phase = Phase::SmallRows;
@@ -155,11 +132,24 @@ impl Export {
                     Some(write) => self.small_row(&write),
                     None => self.phase = Phase::Rows,
                 },
-                Phase::Rows if self.next.main <= self.view.revision => self.rows()?,
                 Phase::Rows => {
-                    self.check_totals()?;
-                    self.writer.end(&self.totals);
-                    self.phase = Phase::Done;
+                    let (writer, limits) = (&mut self.writer, &self.limits);
+                    let more = self.rows.step(limits, &mut |id, digest, record| {
+                        writer.row(id, digest, record);
+                        match is_full(writer, limits) {
+                            true => ControlFlow::Break(()),
+                            false => ControlFlow::Continue(()),
+                        }
+                    })?;
+                    if !more {
+                        let (rows, digest) = self.rows.found();
+                        self.writer.end(&Totals {
+                            rows,
+                            small_rows: self.small_rows,
+                            digest,
+                        });
+                        self.phase = Phase::Done;
+                    }
                 }
                 Phase::Done | Phase::Failed => return Ok(()),
             }
@@ -167,19 +157,15 @@ impl Export {
         Ok(())
     }
 
-    fn is_full(&self) -> bool {
-        self.writer.piece.len() >= self.limits.piece_bytes
-    }
-
     fn small_row(&mut self, write: &TableWrite) {
         if let TableWrite::Put { table, key, value } = write {
             self.writer.small_row(*table, key, value);
-            self.totals.small_rows += 1;
+            self.small_rows += 1;
         }
     }
 
     fn only_stored(&mut self) -> Result<(), Error> {
-        let reader = self.view.page.reader()?;
+        let reader = self.rows.page().reader()?;
         for table in ONLY_STORED {
             for (key, value) in reader.table(table)? {
                 self.small_row(&TableWrite::put(table, key, value));
@@ -187,137 +173,10 @@ impl Export {
         }
         Ok(())
     }
-
-    fn rows(&mut self) -> Result<(), Error> {
-        // Checkpoints go on meanwhile: what they have stored need not be kept in memory.
-        let stored = self.view.page.meta().revision;
-        if stored >= self.view.revision {
-            self.view.recent = RecentRows::default();
-        }
-        // Nor need the old nodes of the index, where it is not asked any more.
-        if !self.removing || self.next.main > self.view.compacted {
-            self.view.index = KeyIndex::default();
-        }
-        let stored = stored.min(self.view.revision);
-        if self.next.main > stored {
-            return self.recent_rows();
-        }
-        self.stored_rows(stored)?;
-        // Only now: had rows been missing from what was read, this would know.
-        match self.pin.holds() {
-            true => Ok(()),
-            false => Err(Error::Overtaken {
-                index: self.header.index,
-                compacted: self.header.compacted,
-            }),
-        }
-    }
-
-    fn stored_rows(&mut self, stored: i64) -> Result<(), Error> {
-        let (mut rows, mut bytes) = (0, 0);
-        let mut failure = None;
-        let reader = self.view.page.reader()?;
-        let from = self.next;
-        // Past everything, unless the visitor says otherwise.
-        self.next = Revision::new(stored + 1, 0);
-        reader.scan_with_digests(from, &mut |id, digest, record| {
-            if id.revision.main > stored {
-                return ControlFlow::Break(());
-            }
-            if let Err(error) = self.row(id, digest, &record) {
-                failure = Some(error);
-                return ControlFlow::Break(());
-            }
-            rows += 1;
-            bytes += record.len();
-            if rows < self.limits.step_rows && bytes < self.limits.step_bytes && !self.is_full() {
-                return ControlFlow::Continue(());
-            }
-            self.next = Revision::new(id.revision.main, id.revision.sub + 1);
-            ControlFlow::Break(())
-        })?;
-        failure.map_or(Ok(()), Err)
-    }
-
-    fn recent_rows(&mut self) -> Result<(), Error> {
-        let (recent, from) = (self.view.recent.clone(), self.next);
-        let rows = recent
-            .between(from.main - 1, self.view.revision)
-            .skip_while(|row| row.revision < from);
-        for row in rows {
-            if self.is_full() {
-                self.next = row.revision;
-                return Ok(());
-            }
-            let id = id_of(row);
-            self.row(id, page::record_digest(id, &row.record)?, &row.record)?;
-        }
-        self.next = Revision::new(self.view.revision + 1, 0);
-        Ok(())
-    }
-
-    fn row(&mut self, id: RowId, digest: u64, record: &Bytes) -> Result<(), Error> {
-        if self.removing && self.is_doomed(id, record)? {
-            return Ok(());
-        }
-        self.writer.row(id, digest, record);
-        self.totals.rows += 1;
-        self.totals.digest = self.totals.digest.wrapping_add(digest);
-        Ok(())
-    }
-
-    /// Whether the last compaction removes the row. Some such rows are gone and some are not, and
-    /// not even the older ones first, since they are removed while this reads: with a put whose
-    /// deletion is gone, the key would live again.
-    fn is_doomed(&self, id: RowId, record: &Bytes) -> Result<bool, Error> {
-        let compacted = self.view.compacted;
-        if id.revision.main > compacted {
-            return Ok(false);
-        }
-        if id.tombstone {
-            return Ok(id.revision.main < compacted);
-        }
-        let head = record_head(id.revision, record)?;
-        let newest = self.view.index.get(&head.key, compacted);
-        Ok(newest.is_none_or(|newest| newest.modified != id.revision))
-    }
-
-    /// The rows as the page file counts them, and those beside it. Not known while a compaction
-    /// removes some.
-    fn count(&self) -> Result<Option<Counted>, Error> {
-        if self.removing {
-            return Ok(None);
-        }
-        let (mut rows, mut digest) = (self.meta.rows, self.meta.digest);
-        let (stored, upto) = (self.meta.revision, self.view.revision);
-        for row in self.view.recent.between(stored, upto) {
-            rows += 1;
-            digest = digest.wrapping_add(page::record_digest(id_of(row), &row.record)?);
-        }
-        Ok(Some((rows, digest)))
-    }
-
-    /// A row that is lost without a trace is not to be lost on other members, too.
-    fn check_totals(&self) -> Result<(), Error> {
-        let sent = (self.totals.rows, self.totals.digest);
-        match self.expected {
-            Some(expected) if expected != sent => {
-                let what = format!(
-                    "{} rows of digest {:016x} were read for a snapshot, {} of {:016x} are counted",
-                    sent.0, sent.1, expected.0, expected.1
-                );
-                Err(crate::Error::Corrupt { what }.into())
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
-fn id_of(row: &Row) -> RowId {
-    RowId {
-        revision: row.revision,
-        tombstone: row.tombstone,
-    }
+fn is_full(writer: &Writer, limits: &Limits) -> bool {
+    writer.piece.len() >= limits.piece_bytes
 }
 
 #[cfg(test)]
@@ -326,6 +185,7 @@ mod tests {
     use std::sync::Arc;
 
     use ferrite_api::pb::mvccpb::KeyValue;
+    use ferrite_api::types::Revision;
     use ferrite_disk::Disk;
     use ferrite_disk::sim::SimDisk;
     use prost::Message;
@@ -378,7 +238,7 @@ mod tests {
     #[test]
     fn a_row_that_is_lost_is_noticed() {
         let mut export = state(&SimDisk::new(1)).export();
-        export.next = Revision::new(4, 0);
+        export.rows.next = Revision::new(4, 0);
         let error = failure(export);
         let text = "corrupt store: 98 rows of digest ";
         assert!(error.starts_with(text), "{error}");

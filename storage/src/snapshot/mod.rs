@@ -36,10 +36,13 @@ mod export;
 mod format;
 mod import;
 mod install;
+mod rows;
 
 pub use export::Export;
+pub(crate) use export::ONLY_STORED;
 pub use import::{Import, Received};
 pub use install::{Settled, awaits_decision, commit, discard, settle};
+pub(crate) use rows::Rows;
 
 use crate::page;
 
@@ -90,7 +93,7 @@ pub enum Error {
 }
 
 impl Error {
-    fn stream(what: impl Into<String>) -> Self {
+    pub(crate) fn stream(what: impl Into<String>) -> Self {
         Self::Stream { what: what.into() }
     }
 }

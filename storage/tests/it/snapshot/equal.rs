@@ -6,7 +6,7 @@ use super::*;
 use ferrite_storage::snapshot::{self, Limits};
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Apply(Box<InternalRaftRequest>),
     /// Relative to the current revision.
     Compact(i64),
@@ -26,7 +26,7 @@ fn apply(request: InternalRaftRequest) -> Step {
     Step::Apply(Box::new(request))
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let lease = || prop_oneof![3 => Just(0i64), 1 => -1i64..3];
     let len = prop_oneof![6 => 0usize..20, 2 => 1300usize..4000, 1 => 30_000usize..60_000];
     prop_oneof![
