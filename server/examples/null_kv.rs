@@ -25,6 +25,7 @@ use ferrite_api::pb::etcdserverpb::kv_server;
 use ferrite_server::error::Error;
 use ferrite_server::grpc::{self, Clusters, Kv, Leases};
 use ferrite_server::handle::range_stream::Messages;
+use ferrite_server::handle::snapshot::Snapshot;
 use ferrite_server::handle::{List, WatchStream};
 use ferrite_server::metrics::{self, Metrics};
 use ferrite_server::serve::{Listener, Options, Serves, serve};
@@ -185,6 +186,9 @@ impl Kv for Null {
     }
 
     async fn member_list(&self, _: pb::MemberListRequest) -> Result<pb::MemberListResponse, Error> {
+        Err(unused())
+    }
+    async fn snapshot(&self) -> Result<Snapshot, Error> {
         Err(unused())
     }
     fn watch(&self) -> Result<WatchStream, Error> {

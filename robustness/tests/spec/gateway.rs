@@ -321,12 +321,28 @@ async fn g7_3_what_is_not_built_answers_as_over_grpc() {
     let text = "etcdserver: Auth/AuthStatus is not built yet";
     let answer = post(&member, "/v3/auth/status", "{}").await;
     fails(&answer, 501, Code::Unimplemented, text);
+}
+
+#[tokio::test]
+async fn g7_3_a_snapshot_is_a_line_for_each_piece() {
+    let member = Member::start().await;
     let mut stream = open(&member, "/v3/maintenance/snapshot", &[], "{}").await;
-    assert_eq!(stream.status, 501);
-    let text = "etcdserver: Maintenance/Snapshot is not built yet";
-    let line = json!({"error": {"code": 12, "message": text}});
-    assert_eq!(stream.line().await, line);
-    assert_eq!(stream.chunk().await, None);
+    assert_eq!(stream.status, 200);
+    let mut text = String::new();
+    while let Some(chunk) = stream.chunk().await {
+        text += &chunk;
+    }
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let [first, .., checksum] = &lines[..] else {
+        panic!("{text}");
+    };
+    assert_eq!(first["result"]["version"], "3.7.0");
+    assert!(first["result"]["remaining_bytes"].is_string());
+    // 32 bytes in base64.
+    assert_eq!(checksum["result"]["blob"].as_str().unwrap().len(), 44);
 }
 
 #[tokio::test]

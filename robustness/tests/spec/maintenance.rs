@@ -8,7 +8,9 @@ use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::etcdserverpb::alarm_request::AlarmAction;
 use ferrite_api::pb::etcdserverpb::cluster_client::ClusterClient;
 use ferrite_api::pb::etcdserverpb::maintenance_client::MaintenanceClient;
+use ferrite_disk::{Disk, RealDisk};
 use ferrite_server::config::AutoCompaction;
+use ferrite_storage::etcd;
 use tokio::time::timeout;
 use tonic::Code;
 use tonic::transport::Channel;
@@ -96,6 +98,44 @@ async fn s2_headers_of_cluster_and_maintenance_answers() {
     let request = pb::HashKvRequest { revision: 2 };
     let hash = maintenance.hash_kv(request).await.unwrap();
     full(hash.into_inner().header, 3);
+}
+
+#[tokio::test]
+async fn s8_snapshot() {
+    let member = Member::start().await;
+    for number in 0..40 {
+        member.put(&format!("k{number}"), &"v".repeat(5000)).await;
+    }
+    member.delete("k0", "").await;
+    let mut maintenance = member.maintenance();
+    let answers = maintenance.snapshot(pb::SnapshotRequest {}).await.unwrap();
+    let (mut answers, mut file) = (answers.into_inner(), Vec::new());
+    let mut sizes = Vec::new();
+    while let Some(answer) = answers.message().await.unwrap() {
+        assert_eq!((answer.header, answer.version.as_str()), (None, "3.7.0"));
+        assert!(answer.blob.len() <= 32 << 10);
+        file.extend_from_slice(&answer.blob);
+        sizes.push((answer.blob.len() as u64, answer.remaining_bytes));
+    }
+    // The checksum comes after what was announced.
+    assert_eq!(sizes.pop(), Some((32, 0)));
+    let mut left = file.len() as u64 - 32;
+    assert!(left > 200_000 && left.is_multiple_of(512), "{left}");
+    for (blob, remaining) in sizes {
+        left -= blob;
+        assert_eq!(remaining, left);
+    }
+    assert_eq!(left, 0);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("snapshot");
+    std::fs::write(&path, &file).unwrap();
+    let file = RealDisk.open(&path).unwrap();
+    etcd::verify_checksum(file.as_ref(), &mut |_, _| {}).unwrap();
+    let status = etcd::Database::open(file)
+        .unwrap()
+        .status(&mut |_, _| {})
+        .unwrap();
+    assert_eq!((status.revision, status.total_key), (42, 39));
 }
 
 #[tokio::test]

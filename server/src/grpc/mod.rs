@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::handle::range_stream::Messages;
+use crate::handle::snapshot::Snapshot;
 use crate::handle::{Handle, List, WatchStream};
 use crate::metrics::{Method, Metrics};
 
@@ -41,6 +42,7 @@ mod range_reply;
 mod range_stream;
 mod reflection;
 mod reply;
+mod snapshot;
 mod status;
 mod stream;
 mod unary;
@@ -121,6 +123,8 @@ pub trait Kv: Leases + Clusters + Clone + Send + Sync + 'static {
         &self,
         request: pb::HashKvRequest,
     ) -> impl Future<Output = Result<pb::HashKvResponse, Error>> + Send;
+    /// Maintenance.Snapshot.
+    fn snapshot(&self) -> impl Future<Output = Result<Snapshot, Error>> + Send;
     /// Watch.Watch.
     ///
     /// # Errors
@@ -188,6 +192,9 @@ impl Kv for Handle {
         request: pb::HashKvRequest,
     ) -> impl Future<Output = Result<pb::HashKvResponse, Error>> + Send {
         Handle::hash_kv(self, request)
+    }
+    fn snapshot(&self) -> impl Future<Output = Result<Snapshot, Error>> + Send {
+        Handle::snapshot(self)
     }
     fn watch(&self) -> Result<WatchStream, Error> {
         Ok(Handle::watch(self))
@@ -326,6 +333,9 @@ impl<K: Kv> Server<K> {
             Route::Built(Method::KvRangeStream) => Begun::Boxed(Box::pin(
                 self.clone()
                     .stream::<range_stream::RangeStream, B>(call, body),
+            )),
+            Route::Built(Method::MaintenanceSnapshot) => Begun::Boxed(Box::pin(
+                self.clone().stream::<snapshot::Snapshot, B>(call, body),
             )),
             Route::Built(Method::HealthWatch) => Begun::Boxed(Box::pin(
                 self.clone().stream::<health::Watch, B>(call, body),

@@ -14,6 +14,7 @@ mod maintenance;
 mod questions;
 pub mod range_stream;
 mod readers;
+pub mod snapshot;
 #[cfg(test)]
 pub(crate) mod tests;
 mod watch;

@@ -40,6 +40,7 @@ use ferrite_disk::wal::Position;
 use ferrite_raft::{Append, Driver, EntryKind, Ticket};
 use ferrite_storage::apply::outcome::Response;
 use ferrite_storage::checkpoint::{CompactionHash, Done, Hashed, Job, Policy, Reason};
+use ferrite_storage::etcd::Backup;
 use ferrite_storage::membership::MembershipChange;
 use ferrite_storage::mvcc::pins::Pin;
 use ferrite_storage::mvcc::view::View;
@@ -160,6 +161,11 @@ pub enum Input<T> {
         /// Who waits.
         waiter: T,
     },
+    /// A client wants a snapshot of the state as it is now.
+    Backup {
+        /// Who waits.
+        waiter: T,
+    },
     /// A leader wants to send a snapshot. Answered with [`Reply::Done`] if its content is wanted.
     SnapshotOffered {
         /// What consensus says of it.
@@ -202,6 +208,8 @@ pub enum Reply {
     View(Arc<View>),
     /// The keys attached to a lease, in byte order; `None` if there is no such lease.
     LeaseKeys(Option<Vec<Bytes>>),
+    /// The state, for a client.
+    Backup(Box<Backup>),
     /// What was asked for has happened.
     Done,
     /// The content of the snapshot is not needed.
@@ -457,6 +465,10 @@ impl<T> Member<T> {
                 self.answer_compactions();
             }
             Input::LeaseKeys { id, waiter } => self.lease_keys(id, waiter),
+            Input::Backup { waiter } => {
+                let backup = Box::new(self.state.backup());
+                self.replies.push((waiter, Reply::Backup(backup)));
+            }
             Input::SnapshotOffered { message, waiter } => self.snapshot_offered(&message, waiter),
             Input::SnapshotReceived { snapshot, waiter } => {
                 self.snapshot_received(snapshot, waiter);

@@ -15,6 +15,7 @@ use ferrite_api::pb::mvccpb::KeyValue;
 use ferrite_server::error::Error;
 use ferrite_server::grpc::{self, Clusters, Kv, Leases};
 use ferrite_server::handle::range_stream::{Messages, Piece};
+use ferrite_server::handle::snapshot::Snapshot;
 use ferrite_server::handle::{List, WatchStream};
 use ferrite_server::metrics::{self, Metrics};
 use ferrite_server::serve::{Address, Listener, Options, Serves, Serving, serve};
@@ -290,6 +291,10 @@ impl Kv for Fake {
             header: Some(header()),
             members,
         })
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, Error> {
+        Err(Error::status(tonic::Code::Unimplemented, "no snapshots"))
     }
 
     fn watch(&self) -> Result<WatchStream, Error> {

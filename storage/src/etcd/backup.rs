@@ -124,6 +124,12 @@ impl Backup {
         Ok(bytes)
     }
 
+    /// Gives up what it holds of the state's moment and does not need any more, if the page file has it by
+    /// now. [`Backup::next_piece`] does it, too.
+    pub fn let_go(&mut self) {
+        self.rows.let_go();
+    }
+
     /// The next piece of the file: at least one byte, about [`Limits::piece_bytes`]. `None` after the
     /// last. Reads the page file for some milliseconds, in short transactions.
     ///

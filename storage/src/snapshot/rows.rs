@@ -112,16 +112,7 @@ impl Rows {
             self.check_found()?;
             return Ok(false);
         }
-        // Checkpoints go on meanwhile: what they have stored need not be kept in memory.
-        let stored = self.view.page.meta().revision;
-        if stored >= self.view.revision {
-            self.view.recent = RecentRows::default();
-        }
-        // Nor need the old nodes of the index, where it is not asked any more.
-        if !self.removing || self.next.main > self.view.compacted {
-            self.view.index = KeyIndex::default();
-        }
-        let stored = stored.min(self.view.revision);
+        let stored = self.let_go();
         if self.next.main > stored {
             self.recent_rows(visit)?;
             return Ok(true);
@@ -135,6 +126,20 @@ impl Rows {
                 compacted: self.compacted,
             }),
         }
+    }
+
+    /// Gives up what the page file has by now. Returns up to which revision it has the rows.
+    pub(crate) fn let_go(&mut self) -> i64 {
+        // Checkpoints go on meanwhile: what they have stored need not be kept in memory.
+        let stored = self.view.page.meta().revision;
+        if stored >= self.view.revision {
+            self.view.recent = RecentRows::default();
+        }
+        // Nor need the old nodes of the index, where it is not asked any more.
+        if !self.removing || self.next.main > self.view.compacted {
+            self.view.index = KeyIndex::default();
+        }
+        stored.min(self.view.revision)
     }
 
     fn stored_rows(

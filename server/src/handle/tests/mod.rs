@@ -3,6 +3,7 @@
 
 mod list;
 mod range_stream;
+mod snapshot;
 
 use std::path::Path;
 use std::sync::Arc;
