@@ -2,7 +2,10 @@
 //! What the texts of JSON errors are is the decoder's affair; all others are written out.
 
 use ferrite_api::pb::mvccpb::KeyValue;
+use ferrite_server::config::Url;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::Code;
 
 use crate::json_client::{Answer, b64, masked, open, post, send};
@@ -94,6 +97,23 @@ async fn g7_without_the_gateway_its_paths_are_not_there() {
             (404, "404 page not found\n")
         );
     }
+}
+
+#[tokio::test]
+async fn g7_listeners_for_http_have_the_gateway_and_those_for_grpc_have_not() {
+    let any = Url::parse("http://127.0.0.1:0").unwrap();
+    let member = Member::start_with(|config| config.listen_client_http_urls = vec![any]).await;
+    assert_ne!(member.address(), member.http_address());
+    member.put("a", "1").await;
+    let found = post(&member, "/v3/kv/range", r#"{"key":"YQ=="}"#).await;
+    assert_eq!(answer(&found)["count"], "1");
+    let mut grpc = TcpStream::connect(member.address()).await.unwrap();
+    let request = "POST /v3/kv/range HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}";
+    grpc.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // Closed, or reset with what it has not read.
+    let _ = grpc.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP/1"), "{answer:?}");
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ impl Drop for Stream {
 }
 
 async fn connect(member: &Member) -> (SendRequest<Body>, AbortHandle) {
-    let socket = TcpStream::connect(member.address()).await.unwrap();
+    let socket = TcpStream::connect(member.http_address()).await.unwrap();
     let (sender, connection) = handshake(TokioIo::new(socket)).await.unwrap();
     let connection = tokio::spawn(async move {
         // The tests see what the server does to it.

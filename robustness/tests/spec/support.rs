@@ -63,6 +63,12 @@ impl Member {
         self.server.client_addresses()[0].to_string()
     }
 
+    /// Host and port of the clients' side that speaks HTTP, also where it is not the one for gRPC.
+    pub(crate) fn http_address(&self) -> String {
+        let addresses = self.server.client_addresses();
+        addresses.last().unwrap().to_string()
+    }
+
     /// What `/metrics` says, line by line.
     pub(crate) async fn metrics(&self) -> Vec<String> {
         let mut stream = tokio::net::TcpStream::connect(self.address())
