@@ -396,6 +396,7 @@ impl<K: Kv> Port<K> {
         if request.headers().contains_key(http::header::UPGRADE) {
             socket.write_through();
             request.extensions_mut().insert(Upgrading {
+                draining: self.draining.clone(),
                 killing: self.killing.clone(),
                 counted: self.connections.token(),
             });
@@ -412,14 +413,22 @@ impl<K: Kv> Port<K> {
 /// With a request that may take its connection over: what the connection then still belongs to.
 #[derive(Clone, Debug)]
 pub(crate) struct Upgrading {
+    draining: CancellationToken,
     killing: CancellationToken,
     counted: TaskTrackerToken,
 }
 
 impl Upgrading {
+    /// Cancelled when the port takes no further requests.
+    pub(crate) fn draining(&self) -> CancellationToken {
+        self.draining.clone()
+    }
+
     /// Serves the connection as one of the port: the port waits for it, and ends it in the end.
     pub(crate) async fn run(self, serving: impl Future<Output = ()>) {
-        let Self { killing, counted } = self;
+        let Self {
+            killing, counted, ..
+        } = self;
         tokio::select! {
             () = serving => {}
             () = killing.cancelled() => {}

@@ -191,12 +191,15 @@ async fn g7_4_streams_end_when_the_server_stops() {
     let mut socket = member.websocket("/v3/watch", &[]).await;
     socket.send(WATCH_A).await;
     assert_eq!(socket.next().await.unwrap()["result"]["created"], true);
+    // Asks for nothing, and nobody waits for that.
+    let mut idle = member.websocket("/v3/kv/put", &[]).await;
     let stopped = json!({"error": {"code": 14, "message": "etcdserver: server stopped"}});
     let seen = async {
         assert_eq!(watch.line().await, stopped);
         assert_eq!(watch.chunk().await, None);
         assert_eq!(socket.next().await.unwrap(), stopped);
         assert_eq!(socket.next().await, None);
+        assert_eq!(idle.next().await, None);
     };
     let (_, _) = tokio::join!(member.stop(), seen);
 }

@@ -195,6 +195,7 @@ impl Text {
 mod tests {
     use ferrite_api::pb::etcdserverpb as pb;
     use ferrite_api::pb::mvccpb::KeyValue;
+    use http_body_util::{BodyExt, StreamBody};
     use proptest::prelude::*;
     use prost::Message;
 
@@ -236,6 +237,60 @@ mod tests {
         let encoded = status.encode_to_vec();
         let name = "etcdserverpb.StatusResponse";
         assert_eq!(in_pieces(name, &encoded, &[3, 1]), whole(name, &encoded));
+    }
+
+    /// A call that answers with these frames.
+    fn call(frames: Vec<Frame<Bytes>>) -> http::Response<grpc::Body> {
+        let frames = frames.into_iter().map(Ok::<_, axum::Error>);
+        let body = StreamBody::new(tokio_stream::iter(frames));
+        http::Response::new(axum::body::Body::new(body).into())
+    }
+
+    fn with_end(mut frames: Vec<Frame<Bytes>>, status: &Status) -> Vec<Frame<Bytes>> {
+        let mut trailers = http::HeaderMap::new();
+        status.add_header(&mut trailers).unwrap();
+        frames.push(Frame::trailers(trailers));
+        frames
+    }
+
+    /// A message of this many pairs, as two frames.
+    fn frames(pairs: usize) -> Vec<Frame<Bytes>> {
+        let kv = KeyValue {
+            value: vec![7; 1000].into(),
+            ..Default::default()
+        };
+        let message = pb::RangeResponse {
+            kvs: vec![kv; pairs],
+            ..Default::default()
+        };
+        let message = message.encode_to_vec();
+        let mut framed = BytesMut::from(&[0][..]);
+        framed.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
+        framed.extend_from_slice(&message);
+        let begin = framed.split_to(framed.len() / 2);
+        [begin, framed]
+            .map(|part| Frame::data(part.freeze()))
+            .into()
+    }
+
+    #[tokio::test]
+    async fn a_failure_on_the_way_has_a_status_or_breaks_the_answer_off() {
+        let kind = routes::message("etcdserverpb.RangeResponse");
+        let error = Status::data_loss("a row is damaged");
+        for (pairs, large) in [(10, false), (2000, true)] {
+            let whole = with_end(frames(pairs), &Status::new(Code::Ok, ""));
+            let response = reply::one(&kind, call(whole)).await;
+            assert_eq!(response.status(), 200);
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(json["kvs"].as_array().unwrap().len(), pairs);
+
+            let broken = with_end(frames(pairs), &error);
+            let response = reply::one(&kind, call(broken)).await;
+            assert_eq!(response.status(), if large { 200 } else { 500 });
+            let body = response.into_body().collect().await;
+            assert_eq!(body.is_err(), large);
+        }
     }
 
     #[test]

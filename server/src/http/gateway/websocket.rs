@@ -22,6 +22,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::{Gateway, Rest};
 use crate::serve::Upgrading;
@@ -68,7 +69,10 @@ pub(super) async fn accept(gateway: Gateway, mut parts: Parts) -> Response {
         .protocols([BEARER])
         .max_message_size(gateway.max_json)
         .max_frame_size(gateway.max_json)
-        .on_upgrade(|socket| upgrading.run(serve(gateway, parts, socket)))
+        .on_upgrade(|socket| {
+            let draining = upgrading.draining();
+            upgrading.run(serve(gateway, parts, socket, draining))
+        })
 }
 
 /// The token that a page sends in place of the header that browsers do not let it set: in a cookie, or
@@ -91,7 +95,7 @@ fn token(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// Carries messages between a socket and its call until one of them ends.
-async fn serve(gateway: Gateway, parts: Parts, mut socket: WebSocket) {
+async fn serve(gateway: Gateway, parts: Parts, mut socket: WebSocket, draining: CancellationToken) {
     let (requests, body) = mpsc::channel(QUEUE);
     let (lines, mut answer) = mpsc::channel(QUEUE);
     let call = async move {
@@ -100,18 +104,22 @@ async fn serve(gateway: Gateway, parts: Parts, mut socket: WebSocket) {
         send_lines(response.into_body(), &lines).await;
     };
     tokio::pin!(call);
-    let mut called = false;
+    let mut ended = false;
+    let mut asked = false;
     loop {
         tokio::select! {
-            () = &mut call, if !called => called = true,
+            () = &mut call, if !ended => ended = true,
+            // Who has asked for nothing yet is not waited for.
+            () = draining.cancelled(), if !asked => break,
             line = answer.recv() => {
                 let Some(line) = line else { break };
                 if socket.send(Message::Text(line)).await.is_err() {
                     return;
                 }
             }
-            message = receive(&mut socket, &requests) => if message.is_none() {
-                return;
+            message = receive(&mut socket, &requests) => match message {
+                Some(()) => asked = true,
+                None => return,
             },
         }
     }
