@@ -72,7 +72,6 @@ enum Rest {
 impl Gateway {
     /// A gateway to these services.
     pub fn new<K: grpc::Kv>(services: grpc::Server<K>) -> Self {
-        routes::prepare();
         let max_json = services.max_message_bytes().saturating_mul(JSON_FACTOR);
         Self {
             call: Arc::new(move |request| {

@@ -82,6 +82,7 @@ pub(super) struct Rpc {
     pub(super) response: MessageDescriptor,
 }
 
+/// Made for the first request: some megabytes that a server which nobody asks in JSON does not need.
 static RPCS: LazyLock<HashMap<&str, Rpc>> = LazyLock::new(|| {
     let pool = DescriptorPool::decode(DESCRIPTORS).expect("the build has encoded it");
     let rpcs = PATHS.iter().map(|(path, method)| {
@@ -104,11 +105,6 @@ static RPCS: LazyLock<HashMap<&str, Rpc>> = LazyLock::new(|| {
 /// The RPC of a path; `None` if there is none.
 pub(super) fn find(path: &str) -> Option<&'static Rpc> {
     RPCS.get(path.strip_prefix(PREFIX)?)
-}
-
-/// Reads the descriptors, so that the first request need not.
-pub(super) fn prepare() {
-    LazyLock::force(&RPCS);
 }
 
 /// A message by its full name.
