@@ -6,6 +6,7 @@
 //! * [`process`], [`ledger`], [`leases`], [`kill_loop`]: a real server, killed under load, and what
 //!   must be left.
 //! * [`fleet`]: clusters of real processes under load, and what is done to them.
+//! * [`differential`]: the same random requests to Ferrite and to a real etcd.
 //! * [`cluster`]: whole clusters in one thread and virtual time, under faults from a seed.
 //! * [`kube`], [`history`]: a control plane's load on a real server, and the proof that what its clients
 //!   and watchers saw is linearizable and complete.
@@ -13,6 +14,7 @@
 //! The tests in `tests/it` put these together.
 
 pub mod cluster;
+pub mod differential;
 pub mod fleet;
 pub mod history;
 pub mod kill_loop;

@@ -106,7 +106,8 @@ impl MembershipChange {
             },
             None => return Err(DecodeError("a kind that this build does not know".into())),
         };
-        if action.id() == MemberId::new(0) {
+        // Other changes of it are about nobody, and are refused when they are applied.
+        if matches!(&action, MembershipAction::Add { member } if member.id == 0) {
             return Err(DecodeError("member 0".into()));
         }
         Ok(Self {
@@ -185,10 +186,10 @@ mod tests {
 
     #[test]
     fn what_is_no_change_is_refused() {
-        let remove_0 = MembershipChange {
+        let add_0 = MembershipChange {
             request: RequestId::new(1),
-            action: MembershipAction::Remove {
-                id: MemberId::new(0),
+            action: MembershipAction::Add {
+                member: Member::default(),
             },
         };
         let mut long = changes().remove(3);
@@ -200,7 +201,7 @@ mod tests {
             (Bytes::from_static(b"\x08\x01"), "a kind that"),
             (Bytes::from_static(b"\x08\x01\x52\x00"), "a kind that"),
             (Bytes::from_static(b"\xff"), ""),
-            (remove_0.encode(), "member 0"),
+            (add_0.encode(), "member 0"),
             (long.encode(), "bytes, 65536 are the most"),
         ] {
             let error = MembershipChange::decode(&bytes).unwrap_err().to_string();

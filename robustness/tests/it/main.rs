@@ -6,6 +6,7 @@ mod alone;
 mod arrows;
 mod cluster;
 mod crash_points;
+mod differential;
 mod faults;
 mod fleet;
 mod heal;

@@ -35,11 +35,17 @@ impl<T> Member<T> {
         if let MembershipAction::Promote { id } = action {
             self.caught_up(*id)?;
         }
+        let members = self.state.members();
+        let voters = members.voters().count();
+        // etcd panics without the strict check: nobody would be left.
+        let removes_last = matches!(action, MembershipAction::Remove { id }
+            if voters == 1 && members.voters().any(|member| member.id == id.get()));
+        if removes_last {
+            return Err(ferrite_api::Error::MemberNotEnoughStarted);
+        }
         if !self.options.strict_reconfig_check {
             return Ok(());
         }
-        let members = self.state.members();
-        let voters = members.voters().count();
         let started = members.voters().filter(|member| is_started(member));
         match action {
             MembershipAction::Add { member } => {
@@ -159,23 +165,24 @@ impl<T> Member<T> {
         }
     }
 
-    /// What the change is for raft. An update is none, but travels as one.
+    /// What the change is for raft. An update is none, but travels as one; nor is what the state will
+    /// refuse, because it is about nobody. Raft must not, for then it would not be in the log, and its
+    /// proposer would wait.
     fn raft_change(&self, action: &MembershipAction) -> Change {
         let is_learner = |member: &Info| {
             let raft = member.raft_attributes.as_ref();
             raft.is_some_and(|raft| raft.is_learner)
         };
+        let none = Change::AddVoter(self.state.member_id().get());
+        let is_member = |id: MemberId| self.state.members().get(id).is_some();
         match action {
             MembershipAction::Add { member } if is_learner(member) => Change::AddLearner(member.id),
             MembershipAction::Add { member } => Change::AddVoter(member.id),
-            MembershipAction::Promote { id } => Change::AddVoter(id.get()),
-            MembershipAction::Remove { id } => Change::Remove(id.get()),
-            MembershipAction::Update { id, .. } => {
-                match self.state.members().get(*id).is_some_and(is_learner) {
-                    true => Change::AddLearner(id.get()),
-                    false => Change::AddVoter(id.get()),
-                }
-            }
+            MembershipAction::Promote { id } if is_member(*id) => Change::AddVoter(id.get()),
+            MembershipAction::Remove { id } if is_member(*id) => Change::Remove(id.get()),
+            MembershipAction::Promote { .. }
+            | MembershipAction::Remove { .. }
+            | MembershipAction::Update { .. } => none,
         }
     }
 

@@ -1,0 +1,60 @@
+//! The differential test in small. With `ETCD_BINARY` set to a real etcd, against that; without, against
+//! itself: then it shows that the test has no difference of its own making.
+
+use std::path::PathBuf;
+
+use ferrite_robustness::differential::step::Step;
+use ferrite_robustness::differential::{Binaries, replay, run, shrink};
+use ferrite_robustness::process::Process;
+
+fn binaries() -> Binaries {
+    let ours = Process::built_beside_tests().unwrap();
+    let etcd = std::env::var_os("ETCD_BINARY").map(PathBuf::from);
+    Binaries {
+        etcd: etcd.unwrap_or_else(|| ours.clone()),
+        ours,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_requests_are_answered_alike() {
+    let outcome = run(&binaries(), 7, 600).await.unwrap();
+    if let Err(difference) = outcome {
+        let last = difference.steps.last().unwrap();
+        panic!(
+            "step {}: {last}\nours: {}\netcd: {}",
+            difference.steps.len(),
+            difference.ours,
+            difference.etcd
+        );
+    }
+}
+
+/// What is shown is as little as there is to show.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_difference_is_shrunk_to_what_causes_it() {
+    let ours = Process::built_beside_tests().unwrap();
+    let get = |path: &str| Step::Get {
+        path: path.to_owned(),
+    };
+    let binaries = Binaries {
+        etcd: ours.clone(),
+        ours,
+    };
+    let steps = vec![
+        get("/version"),
+        get("/livez"),
+        get("/metrics"),
+        get("/version"),
+    ];
+    let found = replay(&binaries, &steps).await.unwrap();
+    let found = found.expect("two processes have not the same metrics");
+    assert_eq!(found.steps.len(), 3);
+    let mut reports = 0;
+    let smallest = shrink::shrink(&binaries, found, &mut |_| reports += 1)
+        .await
+        .unwrap();
+    assert_eq!(smallest.steps.len(), 1);
+    assert!(matches!(&smallest.steps[0], Step::Get { path } if path == "/metrics"));
+    assert!(reports > 0);
+}
