@@ -15,12 +15,30 @@ pub(crate) struct Program {
     /// Accepted by every command.
     pub(crate) flags: &'static [Flag],
     pub(crate) commands: &'static [Command],
-    /// Commands of etcd's that this program does not have.
-    pub(crate) not_built: &'static [&'static str],
+    /// Groups of commands: name and description.
+    pub(crate) groups: &'static [(&'static str, &'static str)],
+}
+
+impl Program {
+    /// The words that may come next, with what they mean: at the beginning, or within a group.
+    pub(crate) fn words(&self, group: Option<&str>) -> Vec<(&'static str, &'static str)> {
+        let commands = self.commands.iter();
+        let commands = commands.filter_map(|command| match (group, command.name.split_once(' ')) {
+            (None, None) => Some((command.name, command.short)),
+            (Some(group), Some((of, name))) if of == group => Some((name, command.short)),
+            _ => None,
+        });
+        let groups = self.groups.iter().copied().filter(|_| group.is_none());
+        let mut words: Vec<_> = commands.chain(groups).collect();
+        words.push(("help", "Help about any command"));
+        words.sort_unstable();
+        words
+    }
 }
 
 /// A command.
 pub(crate) struct Command {
+    /// One word, or the name of a group and one more.
     pub(crate) name: &'static str,
     /// What follows the name in the usage line.
     pub(crate) arguments: &'static str,
@@ -113,13 +131,13 @@ pub(crate) fn execute(program: &'static Program, args: &[OsString]) -> Result<()
         Parsed::Run(matches) => (matches.command.run)(&matches),
         Parsed::Help(command) => {
             let text = match command {
-                None => usage(program, None),
-                Some(command) => {
+                Scope::Words(group) => words_usage(program, group),
+                Scope::Command(command) => {
                     let about = match command.long {
                         "" => command.short,
                         long => long,
                     };
-                    format!("{about}\n\n{}", usage(program, Some(command)))
+                    format!("{about}\n\n{}", usage(program, command))
                 }
             };
             Ok(std::io::stdout().write_all(text.as_bytes())?)
@@ -130,18 +148,42 @@ pub(crate) fn execute(program: &'static Program, args: &[OsString]) -> Result<()
 /// What a command line asks for.
 enum Parsed {
     Run(Matches),
-    Help(Option<&'static Command>),
+    Help(Scope),
+}
+
+/// How far the words of a command line have led.
+#[derive(Clone, Copy)]
+enum Scope {
+    /// To the beginning, or to a group.
+    Words(Option<&'static str>),
+    Command(&'static Command),
+}
+
+impl Scope {
+    fn command(self) -> Option<&'static Command> {
+        match self {
+            Self::Words(_) => None,
+            Self::Command(command) => Some(command),
+        }
+    }
+
+    fn usage(self, program: &'static Program) -> String {
+        match self {
+            Self::Words(group) => words_usage(program, group),
+            Self::Command(command) => usage(program, command),
+        }
+    }
 }
 
 fn parse(program: &'static Program, args: &[OsString]) -> Result<Parsed, Failure> {
-    let mut command: Option<&'static Command> = None;
+    let mut scope = Scope::Words(None);
     let (mut asks_help, mut flags_end) = (false, false);
     let (mut values, mut arguments) = (Vec::new(), Vec::new());
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         let wrong = |message: String| Failure::CommandLine {
             message,
-            usage: usage(program, command),
+            usage: scope.usage(program),
         };
         let flag = match arg.as_bytes() {
             _ if flags_end => None,
@@ -153,10 +195,10 @@ fn parse(program: &'static Program, args: &[OsString]) -> Result<Parsed, Failure
                 asks_help = true;
                 continue;
             }
-            [b'-', _, ..] => Some(read_flag(program, command, arg).map_err(wrong)?),
+            [b'-', _, ..] => Some(read_flag(program, scope.command(), arg).map_err(wrong)?),
             _ => None,
         };
-        match (flag, command) {
+        match (flag, scope) {
             (Some((flag, value)), _) => {
                 let value = match value {
                     Some(value) => value,
@@ -169,16 +211,19 @@ fn parse(program: &'static Program, args: &[OsString]) -> Result<Parsed, Failure
                 check_value(flag, &value).map_err(wrong)?;
                 values.push((flag, value));
             }
-            (None, None) => command = find(program, arg, &mut asks_help)?,
-            (None, Some(_)) => arguments.push(arg.clone()),
+            (None, Scope::Words(group)) => match find(program, group, arg)? {
+                Some(found) => scope = found,
+                None => asks_help = true,
+            },
+            (None, Scope::Command(_)) => arguments.push(arg.clone()),
         }
     }
-    let Some(command) = command.filter(|_| !asks_help) else {
-        return Ok(Parsed::Help(command));
+    let Some(command) = scope.command().filter(|_| !asks_help) else {
+        return Ok(Parsed::Help(scope));
     };
     let wrong = |message: String| Failure::CommandLine {
         message,
-        usage: usage(program, Some(command)),
+        usage: usage(program, command),
     };
     let given = arguments.len();
     match command.count {
@@ -208,44 +253,41 @@ fn parse(program: &'static Program, args: &[OsString]) -> Result<Parsed, Failure
     }))
 }
 
-/// The command of that name, or the only one whose name begins so; `None` for `help`.
+/// The command or group of that name, or the only one whose name begins so; `None` for `help`.
 fn find(
     program: &'static Program,
+    group: Option<&'static str>,
     name: &OsStr,
-    asks_help: &mut bool,
-) -> Result<Option<&'static Command>, Failure> {
+) -> Result<Option<Scope>, Failure> {
     let name = name.to_string_lossy();
-    if name == "help" {
-        *asks_help = true;
-        return Ok(None);
-    }
-    let exact = program.commands.iter().find(|c| c.name == name);
-    let built = program.commands.iter().map(|command| command.name);
-    let mut like = built
-        .chain(program.not_built.iter().copied())
-        .chain(["help"])
-        .filter(|command| command.starts_with(&*name));
+    let words = program.words(group);
+    let mut like = words.iter().filter(|(word, _)| word.starts_with(&*name));
     let only = like
         .next()
         .filter(|_| !name.is_empty() && like.next().is_none());
-    match (exact, only) {
-        (Some(command), _) => Ok(Some(command)),
-        (None, Some("help")) => {
-            *asks_help = true;
-            Ok(None)
-        }
-        (None, Some(only)) => match program.commands.iter().find(|c| c.name == only) {
-            Some(command) => Ok(Some(command)),
-            None => Err(Failure::new(format!(
-                "\"{} {only}\" is not built into this {} yet",
-                program.name, program.name
-            ))),
-        },
-        (None, None) => Err(Failure::CommandLine {
-            message: format!("unknown command {name:?} for \"{}\"", program.name),
-            usage: format!("Run '{} --help' for usage.", program.name),
-        }),
+    let exact = words.iter().find(|(word, _)| *word == name);
+    let Some((word, _)) = exact.or(only) else {
+        let parent = match group {
+            None => program.name.to_owned(),
+            Some(group) => format!("{} {group}", program.name),
+        };
+        return Err(Failure::CommandLine {
+            message: format!("unknown command {name:?} for \"{parent}\""),
+            usage: format!("Run '{parent} --help' for usage."),
+        });
+    };
+    if *word == "help" {
+        return Ok(None);
     }
+    let full = match group {
+        None => (*word).to_owned(),
+        Some(group) => format!("{group} {word}"),
+    };
+    let command = program.commands.iter().find(|command| command.name == full);
+    Ok(Some(match command {
+        Some(command) => Scope::Command(command),
+        None => Scope::Words(Some(word)),
+    }))
 }
 
 /// The flag that `arg` names, and its value if that is part of `arg`.
@@ -333,39 +375,32 @@ fn parse_time(text: &str) -> Option<Duration> {
         .filter(|_| !text.is_empty())
 }
 
-/// The usage of a command, or of the program.
-pub(crate) fn usage(program: &Program, command: Option<&Command>) -> String {
-    let mut text = String::from("Usage:");
-    match command {
-        None => {
-            text += &format!("\n  {} [command]\n\nAvailable Commands:", program.name);
-            let help = ("help", "Help about any command");
-            let mut commands: Vec<(&str, &str)> = program
-                .commands
-                .iter()
-                .map(|command| (command.name, command.short))
-                .chain([help])
-                .collect();
-            commands.sort_unstable();
-            for (name, short) in commands {
-                text += &format!("\n  {name:11} {short}");
-            }
-            text += &flags("Flags:", program.flags, Some(program.name));
-            text += &format!(
-                "\n\nUse \"{} [command] --help\" for more information about a command.",
-                program.name
-            );
-        }
-        Some(command) => {
-            let arguments = match command.arguments {
-                "" => String::new(),
-                arguments => format!(" {arguments}"),
-            };
-            text += &format!("\n  {} {}{arguments} [flags]", program.name, command.name);
-            text += &flags("Flags:", command.flags, Some(command.name));
-            text += &flags("Global Flags:", program.flags, None);
-        }
+/// The usage of the program, or of a group.
+fn words_usage(program: &Program, group: Option<&str>) -> String {
+    let name = match group {
+        None => program.name.to_owned(),
+        Some(group) => format!("{} {group}", program.name),
+    };
+    let mut text = format!("Usage:\n  {name} [command]\n\nAvailable Commands:");
+    for (word, short) in program.words(group) {
+        text += &format!("\n  {word:11} {short}");
     }
+    text += &flags("Flags:", program.flags, Some(&name));
+    text + &format!("\n\nUse \"{name} [command] --help\" for more information about a command.\n")
+}
+
+/// The usage of a command.
+pub(crate) fn usage(program: &Program, command: &Command) -> String {
+    let arguments = match command.arguments {
+        "" => String::new(),
+        arguments => format!(" {arguments}"),
+    };
+    let mut text = format!(
+        "Usage:\n  {} {}{arguments} [flags]",
+        program.name, command.name
+    );
+    text += &flags("Flags:", command.flags, Some(command.name));
+    text += &flags("Global Flags:", program.flags, None);
     text + "\n"
 }
 

@@ -81,7 +81,7 @@ impl LoneFile {
     }
 }
 
-fn stat(path: &Path) -> Result<(), Failure> {
+pub(crate) fn stat(path: &Path) -> Result<(), Failure> {
     match std::fs::metadata(path) {
         Ok(_) => Ok(()),
         Err(error) => {
@@ -92,6 +92,20 @@ fn stat(path: &Path) -> Result<(), Failure> {
             };
             Err(Failure::new(format!("stat {}: {why}", path.display())))
         }
+    }
+}
+
+/// Keeps an etcd from using its database file, if that can be done: an etcd has it locked. Others may
+/// not be writable, and are not in use then.
+pub(crate) fn unused(db: &Path, matches: &Matches) -> Result<Option<Box<dyn DiskLock>>, Failure> {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    match disk.lock(db) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            let member = db.parent().and_then(Path::parent);
+            let data_dir = member.and_then(Path::parent).unwrap_or(db);
+            lock(&disk, data_dir, db, matches).map(Some)
+        }
+        lock => Ok(lock.ok()),
     }
 }
 

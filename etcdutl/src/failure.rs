@@ -11,6 +11,8 @@ pub(crate) enum Exit {
     Error = 1,
     /// An output format that is not supported.
     BadFeature = 4,
+    /// Arguments or flags that do not go together.
+    BadArgs = 128,
 }
 
 /// Why a command failed.

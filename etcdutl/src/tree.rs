@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 use crate::cli::{Command, Flag, Kind, Program};
-use crate::commands::{check, completion, defrag, dump_db, dump_log, hashkv, version};
+use crate::commands::{
+    check, completion, defrag, dump_db, dump_log, hashkv, migrate, snapshot_restore,
+    snapshot_status, version,
+};
+use crate::new_cluster::{
+    CLUSTER_FLAG, DATA_DIR_FLAG, NAME_FLAG, PEER_URLS_FLAG, TOKEN_FLAG, WAL_DIR_FLAG,
+};
 
 /// How long to wait for the lock of a data directory, if `--timeout` does not say.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
@@ -99,6 +105,83 @@ pub(crate) static ROOT: Program = Program {
             run: hashkv::run,
         },
         Command {
+            name: "migrate",
+            arguments: "",
+            count: (0, 0),
+            short: "Makes a member of a new cluster from the data directory of an etcd",
+            long: MIGRATE,
+            flags: &[
+                Flag::new(
+                    "from-etcd",
+                    Kind::Text(""),
+                    "Required. The data directory of an etcd that does not run",
+                ),
+                Flag::new(
+                    "from-wal-dir",
+                    Kind::Text(""),
+                    "The directory of that etcd's log, if it is not in its data directory",
+                ),
+                DATA_DIR_FLAG,
+                WAL_DIR_FLAG,
+                NAME_FLAG,
+                CLUSTER_FLAG,
+                TOKEN_FLAG,
+                PEER_URLS_FLAG,
+                Flag::new(
+                    "target-version",
+                    Kind::Text(""),
+                    "Not built yet: to change the storage version of a data directory",
+                ),
+            ],
+            run: migrate::run,
+        },
+        Command {
+            name: "snapshot restore",
+            arguments: "<filename> --data-dir {output dir} [options]",
+            count: (0, usize::MAX),
+            short: "Restores an etcd member snapshot to an etcd directory",
+            long: "",
+            flags: &[
+                DATA_DIR_FLAG,
+                WAL_DIR_FLAG,
+                NAME_FLAG,
+                CLUSTER_FLAG,
+                TOKEN_FLAG,
+                PEER_URLS_FLAG,
+                Flag::new(
+                    "skip-hash-check",
+                    Kind::Switch,
+                    "Ignore snapshot integrity hash value (required if copied from data directory)",
+                ),
+                Flag::new(
+                    "initial-memory-map-size",
+                    Kind::Number(0),
+                    "Without effect: nothing is mapped",
+                ),
+                Flag::new(
+                    "bump-revision",
+                    Kind::Number(0),
+                    "How much to increase the latest revision after restore",
+                ),
+                Flag::new(
+                    "mark-compacted",
+                    Kind::Switch,
+                    "Mark the latest revision after restore as the point of scheduled compaction \
+                     (required if --bump-revision > 0, disallowed otherwise)",
+                ),
+            ],
+            run: snapshot_restore::run,
+        },
+        Command {
+            name: "snapshot status",
+            arguments: "<filename>",
+            count: (0, usize::MAX),
+            short: "Gets backend snapshot status of a given file",
+            long: "",
+            flags: &[],
+            run: snapshot_status::run,
+        },
+        Command {
             name: "version",
             arguments: "",
             count: (0, usize::MAX),
@@ -108,7 +191,7 @@ pub(crate) static ROOT: Program = Program {
             run: version::run,
         },
     ],
-    not_built: &["migrate", "snapshot"],
+    groups: &[("snapshot", "Manages etcd node snapshots")],
 };
 
 const DATA_DIR: Flag = Flag {
@@ -137,3 +220,11 @@ is 1. The formats simple and json are supported.";
 const DUMP_LOG: &str = "\
 Shows the entries of the log, one a line: term, index, type, content. Entries up to the truncation
 mark are in the page file. Passwords are not shown.";
+
+const MIGRATE: &str = "\
+Makes a member of a new cluster from the data directory of an etcd that does not run, of version 3.4 to
+3.7.
+
+Keys, revisions, history, leases, users, roles and alarms are those of the old member, with what its log
+has beyond its database. The old directory is not changed. The members of a new cluster are all made from
+copies of the same directory: that of the old member which had got furthest.";

@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod differential;
 pub mod fleet;
 pub mod history;
+pub mod interchange;
 pub mod kill_loop;
 pub mod kube;
 pub mod leases;

@@ -64,16 +64,21 @@ impl State {
     /// [`Error::Page`] and [`Error::Corrupt`] name what is damaged; [`Error::Unsupported`] when the
     /// store needs something that this build does not serve (authentication).
     pub fn restore(page: Arc<PageFile>) -> Result<Self, Error> {
-        let meta = page.meta();
-        let reader = page.reader()?;
-        if reader
-            .table(Table::Auth)?
+        let auth = page.reader()?.table(Table::Auth)?;
+        if auth
             .iter()
             .any(|(key, value)| key == AUTH_ENABLED && value[..] == [1])
         {
             let what = "authentication is enabled, which this build does not serve yet".to_owned();
             return Err(Error::Unsupported { what });
         }
+        Self::restore_with_auth(page)
+    }
+
+    /// As [`State::restore`], also if authentication is enabled: for whoever serves nobody.
+    pub(crate) fn restore_with_auth(page: Arc<PageFile>) -> Result<Self, Error> {
+        let meta = page.meta();
+        let reader = page.reader()?;
         let removed = reader.table(Table::MembersRemoved)?;
         let members = Members::load(&reader.table(Table::Members)?, &removed)?;
         let alarms = Alarms::load(&reader.table(Table::Alarms)?)?;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use crate::cli::{Command, Flag, Matches};
+use crate::cli::{Flag, Matches};
 use crate::failure::Failure;
 use crate::tree::ROOT;
 
@@ -24,18 +24,43 @@ pub(crate) fn run(matches: &Matches) -> Result<(), Failure> {
     Ok(std::io::stdout().write_all(script.as_bytes())?)
 }
 
-/// Name and description of every command.
-fn commands() -> Vec<(&'static str, &'static str)> {
-    let help = ("help", "Help about any command");
-    let commands = ROOT
-        .commands
-        .iter()
-        .map(|command| (command.name, command.short));
-    commands.chain([help]).collect()
+/// What can follow a command: words for a group, and flags.
+struct Entry {
+    name: &'static str,
+    words: Vec<&'static str>,
+    flags: Vec<&'static Flag>,
 }
 
-fn flags(command: &'static Command) -> impl Iterator<Item = &'static Flag> {
-    command.flags.iter().chain(ROOT.flags)
+/// Every command and every group.
+fn entries() -> Vec<Entry> {
+    let commands = ROOT.commands.iter();
+    let lone = commands.filter(|command| !command.name.contains(' '));
+    let lone = lone.map(|command| Entry {
+        name: command.name,
+        words: Vec::new(),
+        flags: command.flags.iter().chain(ROOT.flags).collect(),
+    });
+    let groups = ROOT.groups.iter().map(|(name, _)| {
+        let commands = ROOT.commands.iter();
+        let within = commands.filter(|command| {
+            let group = command.name.split_once(' ');
+            group.is_some_and(|(group, _)| group == *name)
+        });
+        let mut flags: Vec<&Flag> = within.flat_map(|command| command.flags).collect();
+        flags.extend(ROOT.flags);
+        let words = ROOT.words(Some(name)).into_iter();
+        Entry {
+            name,
+            words: words.map(|(word, _)| word).collect(),
+            flags,
+        }
+    });
+    lone.chain(groups).collect()
+}
+
+/// Name and description of what can come first.
+fn commands() -> Vec<(&'static str, &'static str)> {
+    ROOT.words(None)
 }
 
 fn words(words: impl Iterator<Item = String>) -> String {
@@ -45,9 +70,15 @@ fn words(words: impl Iterator<Item = String>) -> String {
 fn bash() -> String {
     let name = ROOT.name;
     let mut cases = String::new();
-    for command in ROOT.commands {
-        let flags = words(flags(command).map(|flag| format!("--{}", flag.name)));
-        let _ = writeln!(cases, "    {}) words=\"{flags} --help\" ;;", command.name);
+    for Entry {
+        name,
+        words: within,
+        flags,
+    } in entries()
+    {
+        let flags = flags.iter().map(|flag| format!("--{}", flag.name));
+        let all = words(within.into_iter().map(str::to_owned).chain(flags));
+        let _ = writeln!(cases, "    {name}) words=\"{all} --help\" ;;");
     }
     let all = words(commands().into_iter().map(|(name, _)| name.to_owned()));
     format!(
@@ -75,15 +106,23 @@ fn zsh() -> String {
         let _ = writeln!(described, "    '{command}:{}'", plain(short));
     }
     let mut cases = String::new();
-    for command in ROOT.commands {
-        let flags = words(flags(command).map(|flag| {
+    for Entry {
+        name,
+        words: within,
+        flags,
+    } in entries()
+    {
+        let flags = words(flags.iter().map(|flag| {
             let usage = plain(flag.usage).replace(['[', ']'], "");
             format!("'--{}[{usage}]'", flag.name)
         }));
+        let first = match within.is_empty() {
+            true => String::new(),
+            false => format!("'2:command:({})' ", within.join(" ")),
+        };
         let _ = writeln!(
             cases,
-            "    {}) _arguments {flags} '*:file:_files' ;;",
-            command.name
+            "    {name}) _arguments {flags} {first}'*:file:_files' ;;"
         );
     }
     format!(
@@ -115,15 +154,14 @@ fn fish() -> String {
             plain(short)
         );
     }
-    for command in ROOT.commands {
-        for flag in flags(command) {
-            let _ = writeln!(
-                script,
-                "complete -c {name} -n '__fish_seen_subcommand_from {}' -l {} -d '{}'",
-                command.name,
-                flag.name,
-                plain(flag.usage)
-            );
+    for entry in entries() {
+        let seen = format!("-n '__fish_seen_subcommand_from {}'", entry.name);
+        for word in entry.words {
+            let _ = writeln!(script, "complete -c {name} {seen} -a {word}");
+        }
+        for flag in entry.flags {
+            let (flag, usage) = (flag.name, plain(flag.usage));
+            let _ = writeln!(script, "complete -c {name} {seen} -l {flag} -d '{usage}'");
         }
     }
     script
@@ -135,14 +173,14 @@ fn powershell() -> String {
     let quoted = |word: &str| format!("'{word}'");
     let all = list(commands().iter().map(|(name, _)| quoted(name)).collect());
     let mut cases = String::new();
-    for command in ROOT.commands {
-        let flags = flags(command).map(|flag| quoted(&format!("--{}", flag.name)));
-        let _ = writeln!(
-            cases,
-            "    '{}' {{ $words = @({}) }}",
-            command.name,
-            list(flags.collect())
-        );
+    for entry in entries() {
+        let flags = entry
+            .flags
+            .iter()
+            .map(|flag| quoted(&format!("--{}", flag.name)));
+        let words = entry.words.iter().map(|word| quoted(word)).chain(flags);
+        let words = list(words.collect());
+        let _ = writeln!(cases, "    '{}' {{ $words = @({words}) }}", entry.name);
     }
     format!(
         "# powershell completion for {name}

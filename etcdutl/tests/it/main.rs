@@ -6,5 +6,6 @@ mod check;
 mod defrag;
 mod dump;
 mod hashkv;
+mod snapshot;
 mod support;
 mod usage;

@@ -27,7 +27,7 @@ mod load;
 mod note;
 mod raw;
 mod resolve;
-pub mod urls;
+pub use ferrite_api::urls;
 mod value;
 
 #[cfg(test)]

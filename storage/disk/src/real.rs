@@ -100,6 +100,13 @@ impl Disk for RealDisk {
     }
 }
 
+impl RealDisk {
+    /// Opens a file that is only read, and need not be writable. Writes to it fail.
+    pub fn open_read_only(path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(RealFile(File::open(path)?)))
+    }
+}
+
 /// The parent of a bare file name is the empty path, which the operating system does not know.
 fn directory(dir: &Path) -> &Path {
     if dir.as_os_str().is_empty() {

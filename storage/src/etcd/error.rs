@@ -30,6 +30,12 @@ pub enum Error {
         /// What its content gives.
         found: [u8; 32],
     },
+    /// The log.
+    #[error("log: {what}")]
+    Wal {
+        /// What is wrong with it.
+        what: String,
+    },
     /// The page file that is made of it.
     #[error(transparent)]
     Storage(#[from] crate::Error),

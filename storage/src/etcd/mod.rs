@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   State ── backup() ──▶ Backup ── pieces ──▶ a bbolt file, then its SHA-256
-//!   a snapshot, or the file of a data directory ──▶ Database ── restore() ──▶ page file
+//!   a snapshot ──▶ Database ── restore() ──▶ page file
+//!   a data directory ──▶ Database, its log ── migrate() ──▶ page file
 //! ```
 //!
 //! The pages are [`bolt`](crate::bolt)'s business; which buckets there are and what is in them is
@@ -13,9 +14,12 @@ mod backup;
 mod database;
 mod error;
 mod layout;
+mod migrate;
 mod restore;
+mod wal;
 
 pub use backup::{Backup, CHECKSUM_BYTES};
 pub use database::{Database, Meta, Progress, Status, has_checksum, verify_checksum};
 pub use error::Error;
+pub use migrate::{Migrated, migrate};
 pub use restore::{Bump, restore};

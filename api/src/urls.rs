@@ -75,7 +75,7 @@ impl Url {
             format!("{host}{path}")
         } else {
             check_host(host).map_err(|reason| go_error(&reason))?;
-            if split_host_port(host).is_err() {
+            if split_host_port(host).is_none() {
                 return Err(format!(
                     "URL address does not have the form \"host:port\": {text}"
                 ));
@@ -126,14 +126,12 @@ impl Url {
         if self.scheme.is_unix() {
             return None;
         }
-        split_host_port(&self.address)
-            .ok()
-            .and_then(|(_, port)| port.parse().ok())
+        split_host_port(&self.address).and_then(|(_, port)| port.parse().ok())
     }
 
     /// The same URL with another host; unix URLs stay as they are.
     #[must_use]
-    pub(super) fn with_host(&self, host: IpAddr) -> Url {
+    pub fn with_host(&self, host: IpAddr) -> Url {
         if self.scheme.is_unix() {
             return self.clone();
         }
@@ -155,7 +153,10 @@ impl Url {
     }
 
     /// etcd binds to addresses and `localhost` only, never to what a name resolves to.
-    pub(super) fn check_bindable(&self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// etcd's text.
+    pub fn check_bindable(&self) -> Result<(), String> {
         let host = self.host();
         if self.scheme.is_unix() || host == "localhost" || host.parse::<IpAddr>().is_ok() {
             return Ok(());
@@ -164,7 +165,10 @@ impl Url {
     }
 
     /// An advertised URL needs a host.
-    pub(super) fn check_host(&self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// etcd's text.
+    pub fn check_host(&self) -> Result<(), String> {
         if self.scheme.is_unix() || !self.host().is_empty() {
             return Ok(());
         }
@@ -228,20 +232,20 @@ fn check_host(host: &str) -> Result<(), String> {
     }
 }
 
-/// Go's `net.SplitHostPort`, without its error texts.
-pub(crate) fn split_host_port(address: &str) -> Result<(&str, &str), ()> {
+/// Go's `net.SplitHostPort`; `None` where that has an error.
+pub fn split_host_port(address: &str) -> Option<(&str, &str)> {
     let (host, behind) = match address.strip_prefix('[') {
-        Some(inside) => inside.split_once(']').ok_or(())?,
+        Some(inside) => inside.split_once(']')?,
         None => {
-            let colon = address.find(':').ok_or(())?;
+            let colon = address.find(':')?;
             address.split_at(colon)
         }
     };
-    let port = behind.strip_prefix(':').ok_or(())?;
+    let port = behind.strip_prefix(':')?;
     if port.contains(':') || host.contains(['[', ']']) || port.contains(['[', ']']) {
-        return Err(());
+        return None;
     }
-    Ok((host, port))
+    Some((host, port))
 }
 
 /// A comma-separated list, sorted by text, without duplicates.
