@@ -37,7 +37,7 @@ impl DataDir {
         stat(&db)?;
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let lock = lock(&disk, &path, &member.join("lock"), matches)?;
-        refuse_bbolt(&disk, &db)?;
+        refuse_bbolt(&db)?;
         Ok(Self {
             wal: matches.path("wal-dir").unwrap_or(member.join("wal")),
             path,
@@ -73,7 +73,7 @@ impl LoneFile {
             }
             None => None,
         };
-        refuse_bbolt(&disk, path)?;
+        refuse_bbolt(path)?;
         Ok(Self {
             disk: Arc::new(OverlayDisk::new(disk)),
             _lock: lock,
@@ -136,14 +136,19 @@ fn lock(
 }
 
 /// Refuses a page file that etcd has written.
-fn refuse_bbolt(disk: &Arc<dyn Disk>, path: &Path) -> Result<(), Failure> {
-    let mut head = [0; BBOLT_AT + BBOLT.len()];
-    let read = disk.open(path).and_then(|file| file.read_at(&mut head, 0));
-    if read.is_ok() && head.ends_with(&BBOLT) {
-        return Err(Failure::new(format!(
+fn refuse_bbolt(path: &Path) -> Result<(), Failure> {
+    match is_bbolt(path) {
+        true => Err(Failure::new(format!(
             "{} was written by etcd, not by Ferrite",
             path.display()
-        )));
+        ))),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// Whether a file is a snapshot, or a database of etcd's.
+pub(crate) fn is_bbolt(path: &Path) -> bool {
+    let mut head = [0; BBOLT_AT + BBOLT.len()];
+    let read = RealDisk::open_read_only(path).and_then(|file| file.read_at(&mut head, 0));
+    read.is_ok() && head.ends_with(&BBOLT)
 }

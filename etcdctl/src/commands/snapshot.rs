@@ -139,7 +139,13 @@ impl PartFile {
             ))
         })?;
         self.kept = true;
-        Ok(())
+        // The name is to be durable, too.
+        let directory = match target.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        let synced = File::open(directory).and_then(|directory| directory.sync_all());
+        synced.map_err(|error| interrupted(format!("could not fsync snapshot: {error}")))
     }
 }
 

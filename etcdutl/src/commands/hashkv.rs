@@ -1,16 +1,19 @@
-//! `hashkv`: the hash of the key space in a page file, as the members compare it.
+//! `hashkv`: the hash of the key space in a page file, a snapshot or a database of etcd's, as the members
+//! compare it.
 
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use ferrite_api::Error as ApiError;
+use ferrite_disk::RealDisk;
+use ferrite_storage::etcd::Database;
 use ferrite_storage::mvcc::hash::{HashError, Hashing, KeyValueHash};
 use ferrite_storage::page::{Options, PageFile};
 use ferrite_storage::state::State;
 
 use crate::cli::Matches;
-use crate::data_dir::LoneFile;
+use crate::data_dir::{LoneFile, is_bbolt, stat, unused};
 use crate::failure::{Exit, Failure};
 use crate::render::{Format, table};
 
@@ -27,6 +30,10 @@ struct Json {
 pub(crate) fn run(matches: &Matches) -> Result<(), Failure> {
     let format = Format::of(matches)?;
     let path = Path::new(&matches.arguments[0]);
+    stat(path)?;
+    if is_bbolt(path) {
+        return print(format, of_etcds_file(path, matches)?);
+    }
     let file = LoneFile::open(path, matches)?;
     let page = PageFile::open(&file.disk, path, Options::default()).map_err(Failure::new)?;
     let state = State::restore(Arc::new(page)).map_err(Failure::new)?;
@@ -39,6 +46,16 @@ pub(crate) fn run(matches: &Matches) -> Result<(), Failure> {
             HashError::Overtaken => Failure::new("a compaction has overtaken the hash"),
         })?;
     print(format, hash)
+}
+
+/// The hash of a snapshot, or of the database of an etcd that does not run.
+fn of_etcds_file(path: &Path, matches: &Matches) -> Result<KeyValueHash, Failure> {
+    let _lock = unused(path, matches)?;
+    let file = RealDisk::open_read_only(path)
+        .map_err(|error| Failure::new(format!("open {}: {error}", path.display())))?;
+    let database = Database::open(file).map_err(Failure::new)?;
+    let hash = database.hash_kv(matches.number("rev", 0));
+    hash.map_err(Failure::new)
 }
 
 /// The text of an error without the `etcdserver: ` that clients see in front.

@@ -133,6 +133,22 @@ async fn a_snapshot_becomes_a_member_with_the_same_history() {
 }
 
 #[tokio::test]
+async fn a_snapshot_has_the_hash_of_its_member() {
+    let saved = Saved::new().await;
+    let path = saved.path("snapshot");
+    let hash = |flags: &[&str]| {
+        let ran = etcdutl(&[&["hashkv", path.to_str().unwrap()], flags].concat());
+        (ran.code, ran.out + &ran.err)
+    };
+    let line = format!("{}, {REVISION}, {}\n", saved.hash, REVISION - 1);
+    assert_eq!(hash(&[]), (0, line));
+    for (revision, text) in [("1", "has been compacted"), ("23", "is a future revision")] {
+        let error = format!("Error: mvcc: required revision {text}\n");
+        assert_eq!(hash(&["--rev", revision]), (1, error));
+    }
+}
+
+#[tokio::test]
 async fn a_raised_revision_is_compacted() {
     let saved = Saved::new().await;
     let ran = saved.restore(

@@ -1,6 +1,6 @@
 //! etcd's database file: a snapshot, or the one in a data directory.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 use super::layout::{self, KEY, META};
 use super::{CHECKSUM_BYTES, Error};
 use crate::bolt::{self, BoltFile, Bucket, Entry};
-use crate::mvcc::bucket_key;
+use crate::mvcc::bucket_key::{self, BucketKey};
+use crate::mvcc::hash::KeyValueHash;
 use crate::mvcc::record_head;
 
 /// Bytes that are read at once for the checksum.
@@ -54,6 +55,20 @@ pub struct Status {
     pub total_size: u64,
     /// The storage version, if it is said.
     pub version: String,
+}
+
+/// Why there is no hash.
+#[derive(Debug, thiserror::Error)]
+pub enum HashKvError {
+    /// The revision is below the last compaction.
+    #[error("mvcc: required revision has been compacted")]
+    Compacted,
+    /// The revision is above the newest.
+    #[error("mvcc: required revision is a future revision")]
+    Future,
+    /// The file.
+    #[error(transparent)]
+    File(#[from] Error),
 }
 
 /// A row of the key space.
@@ -177,6 +192,57 @@ impl Database {
         }
         status.total_key = keys.len() as u64;
         Ok(status)
+    }
+
+    /// The hash of the key space at a revision (0: the newest), as members compare it. Remembers every
+    /// key that exists.
+    ///
+    /// # Errors
+    /// The file is damaged; there is no hash at this revision.
+    pub fn hash_kv(&self, revision: i64) -> Result<KeyValueHash, HashKvError> {
+        let meta = self.meta()?;
+        let compacted = meta.scheduled_compact.max(meta.finished_compact);
+        let mut newest = compacted.max(1);
+        let at = if revision == 0 { i64::MAX } else { revision };
+        // What a compaction to this revision would leave, without tombstones.
+        let mut living: HashMap<Box<[u8]>, Revision> = HashMap::new();
+        for row in self.rows()? {
+            let row = row?;
+            newest = newest.max(row.revision.main);
+            if row.revision.main > at {
+                continue;
+            }
+            let head = record_head(row.revision, &row.record).map_err(Error::from)?;
+            match row.tombstone {
+                true => living.remove(&head.key[..]),
+                false => living.insert(Box::from(&head.key[..]), row.revision),
+            };
+        }
+        let at = at.min(newest);
+        if revision > newest {
+            return Err(HashKvError::Future);
+        }
+        if at < compacted {
+            return Err(HashKvError::Compacted);
+        }
+        let kept: HashSet<Revision> = living.into_values().collect();
+        let mut hash = crc32c::crc32c(KEY.as_bytes());
+        for row in self.rows()? {
+            let row = row?;
+            let main = row.revision.main;
+            let old = main <= compacted && !kept.is_empty() && !kept.contains(&row.revision);
+            if main > at || old || main == compacted && row.tombstone {
+                continue;
+            }
+            let key = BucketKey::new(row.revision, row.tombstone);
+            hash = crc32c::crc32c_append(hash, key.as_slice());
+            hash = crc32c::crc32c_append(hash, &row.record);
+        }
+        Ok(KeyValueHash {
+            hash,
+            compact_revision: compacted,
+            revision: at,
+        })
     }
 
     /// The rows of the key space, in order.

@@ -19,7 +19,7 @@ mod restore;
 mod wal;
 
 pub use backup::{Backup, CHECKSUM_BYTES};
-pub use database::{Database, Meta, Progress, Status, has_checksum, verify_checksum};
+pub use database::{Database, HashKvError, Meta, Progress, Status, has_checksum, verify_checksum};
 pub use error::Error;
 pub use migrate::{Migrated, migrate};
 pub use restore::{Bump, restore};

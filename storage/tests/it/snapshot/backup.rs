@@ -78,6 +78,25 @@ fn assert_taken_over(new: &State, old: &State) {
     assert_same_data(new, old);
 }
 
+/// The file has the hashes of the state.
+fn assert_same_hashes(file: &[u8], state: &State) {
+    let disk = disk_with(file);
+    let database = database(&disk).unwrap();
+    let view = state.view();
+    for revision in view.compacted.max(1)..=view.revision {
+        let hash = Hashing::at(view.clone(), revision).unwrap().run().unwrap();
+        assert_eq!(database.hash_kv(revision).unwrap(), hash);
+        if revision == view.revision {
+            assert_eq!(database.hash_kv(0).unwrap(), hash);
+        }
+    }
+    let refused = |revision: i64| database.hash_kv(revision).unwrap_err().to_string();
+    assert!(refused(view.revision + 1).contains("is a future revision"));
+    if view.compacted > 1 {
+        assert!(refused(view.compacted - 1).contains("has been compacted"));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
@@ -126,6 +145,7 @@ proptest! {
         for (index, file) in files {
             let mut plain = member.replayed(index);
             let mut state = restored(&file, 0).unwrap();
+            assert_same_hashes(&file, &plain.state);
             assert_taken_over(&state, &plain.state);
             settle(&mut plain.state);
             settle(&mut state);
