@@ -1,7 +1,7 @@
 //! Asking a server: over gRPC with messages that are only known by their descriptors, and over HTTP.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::{Buf, BufMut, Bytes};
@@ -59,7 +59,7 @@ impl Caller {
     pub async fn ask(&self, step: &Step) -> anyhow::Result<Answer> {
         match step {
             Step::Call { path, request } => self.call(path, request).await,
-            Step::Watch { requests } => self.watch(requests).await?.gather(QUIET).await,
+            Step::Watch { .. } => bail!("watches are compared while they go on"),
             Step::Json { path, body } => {
                 let body = Bytes::from(body.clone());
                 self.http("POST", path, body).await
@@ -161,30 +161,34 @@ pub(super) struct Watching {
 }
 
 impl Watching {
-    /// Takes what comes, until everything is created and nothing has come for `quiet`.
+    /// Waits until all watchers are created.
     ///
     /// # Errors
     /// The server does not answer.
+    pub(super) async fn created(&mut self) -> anyhow::Result<()> {
+        while self.expected > 0 {
+            let next = self.answers.message();
+            let message = timeout(PATIENCE, next).await;
+            let message = message.context("not all watchers are created")?;
+            self.take(message?)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what comes, until nothing has come for `quiet`.
+    ///
+    /// # Errors
+    /// The stream has ended.
     pub(super) async fn gather(&mut self, quiet: Duration) -> anyhow::Result<Answer> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let message = match timeout(quiet, self.answers.message()).await {
-                Ok(Ok(Some(message))) => message,
-                Ok(Ok(None)) => bail!("the stream has ended"),
-                Ok(Err(status)) => bail!("the stream has failed: {status}"),
-                Err(_) if self.expected == 0 => break,
-                Err(_) => {
-                    let late = Instant::now() > deadline;
-                    ensure!(!late, "{} watchers are not created", self.expected);
-                    continue;
-                }
-            };
-            self.take(DynamicMessage::decode(method(WATCH).output(), message)?);
+        while let Ok(message) = timeout(quiet, self.answers.message()).await {
+            self.take(message?)?;
         }
         Ok(Answer::Watch(self.watched.values().cloned().collect()))
     }
 
-    fn take(&mut self, mut message: DynamicMessage) {
+    fn take(&mut self, message: Option<Bytes>) -> anyhow::Result<()> {
+        let message = message.context("the stream has ended")?;
+        let mut message = DynamicMessage::decode(method(WATCH).output(), message)?;
         let id = number(&message, "watch_id");
         let events = take_events(&mut message);
         let created = flag(&message, "created");
@@ -195,6 +199,7 @@ impl Watching {
             watched.notes.push(message);
         }
         watched.events.extend(events);
+        Ok(())
     }
 }
 

@@ -72,6 +72,15 @@ const CALLS: [(u32, &str, &str); 27] = [
     ),
 ];
 
+/// Calls that watchers see.
+const CHANGES: [&str; 5] = [
+    "KV/Put",
+    "KV/Put",
+    "KV/DeleteRange",
+    "KV/Txn",
+    "Lease/LeaseRevoke",
+];
+
 /// HTTP requests.
 const PATHS: [&str; 12] = [
     "/version",
@@ -174,7 +183,23 @@ impl Generator {
             while !requests[0].has_field_by_name("create_request") {
                 requests[0] = self.message(&input, 0);
             }
-            return Step::Watch { requests };
+            // What a watcher gets that is behind, until it is cancelled, is chance.
+            let behind = requests.iter().any(|request| {
+                let create = request.get_field_by_name("create_request");
+                let start = create.as_deref().and_then(Value::as_message);
+                start.is_some_and(|create| create.has_field_by_name("start_revision"))
+            });
+            if behind {
+                requests.retain(|request| !request.has_field_by_name("cancel_request"));
+            }
+            let calls = (0..self.rng.random_range(0..5)).map(|_| {
+                let path = self.pick(&CHANGES);
+                let path = format!("/etcdserverpb.{path}");
+                let request = self.message(&method(&path).input(), 0);
+                Step::Call { path, request }
+            });
+            let calls = calls.collect();
+            return Step::Watch { requests, calls };
         }
         let mut request = self.message(&input, 0);
         if path == STREAM {

@@ -80,8 +80,8 @@ impl Pair {
 
     /// Asks both at once.
     async fn ask(&mut self, step: &Step) -> anyhow::Result<(Answer, Answer)> {
-        if let Step::Watch { requests } = step {
-            return self.watch(step, requests).await;
+        if let Step::Watch { requests, calls } = step {
+            return self.watch(step, requests, calls).await;
         }
         let (ours, etcd) = tokio::join!(self.ours.ask(step), self.etcd.ask(step));
         let ours = ours.with_context(|| format!("ours: {}", last_words(&self.processes[0])))?;
@@ -94,9 +94,20 @@ impl Pair {
         &mut self,
         step: &Step,
         requests: &[DynamicMessage],
+        calls: &[Step],
     ) -> anyhow::Result<(Answer, Answer)> {
         let (ours, etcd) = tokio::join!(self.ours.watch(requests), self.etcd.watch(requests));
         let (mut ours, mut etcd) = (ours.context("ours")?, etcd.context("etcd")?);
+        let created = tokio::join!(ours.created(), etcd.created());
+        (created.0.context("ours")?, created.1.context("etcd")?);
+        for call in calls {
+            let answers = tokio::join!(self.ours.ask(call), self.etcd.ask(call));
+            let (mine, theirs) = (answers.0.context("ours")?, answers.1.context("etcd")?);
+            let (mine, theirs) = (scrub::answer(call, mine), scrub::answer(call, theirs));
+            if mine != theirs {
+                return Ok((mine, theirs));
+            }
+        }
         let mut quiet = QUIET;
         loop {
             let (mine, theirs) = tokio::join!(ours.gather(quiet), etcd.gather(quiet));

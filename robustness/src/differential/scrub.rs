@@ -53,7 +53,12 @@ pub(super) fn answer(step: &Step, answer: Answer) -> Answer {
                         json(&mut parsed, path);
                         parsed.to_string()
                     }
-                    Err(_) => body,
+                    // Checks: etcd has them in a hash map.
+                    Err(_) => {
+                        let mut lines: Vec<&str> = body.lines().collect();
+                        lines.sort_unstable();
+                        lines.join("\n")
+                    }
                 },
             }
         }

@@ -18,6 +18,8 @@ pub enum Step {
     Watch {
         /// What is sent, in this order.
         requests: Vec<DynamicMessage>,
+        /// Calls to be made when the watchers are there.
+        calls: Vec<Step>,
     },
     /// The same call through the JSON gateway.
     Json {
@@ -71,11 +73,12 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Call { path, request } => write!(f, "{path} {{{request}}}"),
-            Self::Watch { requests } => {
+            Self::Watch { requests, calls } => {
                 write!(f, "watch")?;
-                requests
-                    .iter()
-                    .try_for_each(|request| write!(f, " {{{request}}}"))
+                let mut requests = requests.iter();
+                requests.try_for_each(|request| write!(f, " {{{request}}}"))?;
+                let mut calls = calls.iter();
+                calls.try_for_each(|call| write!(f, ", then {call}"))
             }
             Self::Json { path, body } => write!(f, "POST {path} {body}"),
             Self::Get { path } => write!(f, "GET {path}"),
