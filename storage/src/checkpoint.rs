@@ -74,8 +74,8 @@ pub(crate) struct Progress {
 pub(crate) struct Compaction {
     target: i64,
     phase: Phase,
-    /// How many times more an aged checkpoint lets long readers below the target hold it up.
-    patience: u32,
+    /// How many times an aged checkpoint has let long readers below the target hold it up.
+    waited: u32,
     hash: Hash,
 }
 
@@ -94,6 +94,10 @@ enum Hash {
 /// for ten lists of a gigabyte at once. What it costs is room in the file for the rows meanwhile.
 const PATIENCE: u32 = 12;
 
+/// The same for readers that are [pinned for long](crate::mvcc::pins::Pins::pin_long), backups: half an
+/// hour, in which they get through hundreds of gigabytes, or through fewer over a slow line.
+const LONG_PATIENCE: u32 = 360;
+
 #[derive(Debug)]
 enum Phase {
     /// The doomed rows are not known yet.
@@ -111,7 +115,7 @@ impl Compaction {
         Self {
             target,
             phase: Phase::Collect,
-            patience: PATIENCE,
+            waited: 0,
             hash: previous.map_or(Hash::Settled, |previous| Hash::Due { previous }),
         }
     }
@@ -277,18 +281,21 @@ impl State {
         let mut remove = Vec::new();
         let mut finishes = None;
         let oldest_pin = self.store().pins().oldest();
+        let oldest_long_pin = self.store().pins().oldest_long();
         if let Some(Compaction {
             target,
             phase,
-            patience,
+            waited,
             hash,
         }) = &mut self.checkpoint.compaction
         {
             let target = *target;
             let hashing = *hash != Hash::Settled;
-            let awaited = oldest_pin.is_some_and(|pin| pin < target) && *patience > 0;
+            let below = |oldest: Option<i64>| oldest.is_some_and(|pin| pin < target);
+            let awaited = below(oldest_pin) && *waited < PATIENCE
+                || below(oldest_long_pin) && *waited < LONG_PATIENCE;
             if awaited && !hashing && reason == Reason::Aged {
-                *patience -= 1;
+                *waited += 1;
             }
             match phase {
                 Phase::Collect => {

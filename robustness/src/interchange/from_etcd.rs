@@ -60,8 +60,10 @@ pub async fn run_through(
     ));
     // These are in its log when it is killed; a part of them is in its file.
     let more = put(&etcd, "later", 500, 0).await?;
+    set_alarm(&etcd, AlarmAction::Activate).await?;
     let revisions: Vec<i64> = revisions.into_iter().chain([more]).collect();
     let now = look(&etcd, &revisions).await?;
+    ensure!(now.alarms.len() == 1, "an alarm was raised");
     etcd.kill()?;
 
     let source = [
@@ -98,7 +100,7 @@ pub async fn run_through(
     compare(&ferrite, &revisions, &now).await?;
     tell("migrated after a stop in order: all equal");
 
-    disarm(&ferrite).await?;
+    set_alarm(&ferrite, AlarmAction::Deactivate).await?;
     let more = put(&ferrite, "back", 1000, 0).await?;
     let revisions: Vec<i64> = revisions.into_iter().chain([more]).collect();
     let now = look(&ferrite, &revisions).await?;
@@ -223,21 +225,15 @@ async fn put(member: &Process, prefix: &str, keys: usize, lease: i64) -> anyhow:
     Ok(revision)
 }
 
-/// Ends alarms, so that there can be writes.
-async fn disarm(member: &Process) -> anyhow::Result<()> {
+/// Raises an alarm, or ends it, so that there can be writes.
+async fn set_alarm(member: &Process, action: AlarmAction) -> anyhow::Result<()> {
     let mut client = MaintenanceClient::new(channel(member).await?);
-    let alarms = client
-        .alarm(pb::AlarmRequest::default())
-        .await?
-        .into_inner();
-    for alarm in alarms.alarms {
-        let request = pb::AlarmRequest {
-            action: AlarmAction::Deactivate.into(),
-            member_id: alarm.member_id,
-            alarm: alarm.alarm,
-        };
-        client.alarm(request).await?;
-    }
+    let request = pb::AlarmRequest {
+        action: action.into(),
+        member_id: 99,
+        alarm: pb::AlarmType::Nospace.into(),
+    };
+    client.alarm(request).await?;
     Ok(())
 }
 

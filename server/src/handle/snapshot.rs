@@ -2,7 +2,7 @@
 //!
 //! The file is made while it is sent, from what a moment in the member's life has pinned, in pieces of
 //! which two are read ahead of the client. Whoever does not read costs these, and holds a compaction
-//! back for as long as its patience lasts.
+//! back for as long as its patience lasts: a minute, and half an hour for who does.
 
 use bytes::Bytes;
 use ferrite_storage::etcd::{Backup, CHECKSUM_BYTES};
@@ -126,9 +126,9 @@ impl Source for Reading {
         self.backup.let_go();
     }
 
-    /// Keeps its pin: there is no later moment at which the file could go on.
+    /// Keeps a pin: there is no later moment at which the file could go on.
     fn rest(&mut self) {
-        self.backup.let_go();
+        self.backup.rest();
     }
 
     fn len(piece: &Piece) -> usize {

@@ -130,12 +130,20 @@ impl Backup {
         self.rows.let_go();
     }
 
+    /// The client does not take anything: until the next piece is asked for, compactions wait no longer for
+    /// this than for other readers.
+    pub fn rest(&mut self) {
+        self.rows.let_go();
+        self.rows.hold(false);
+    }
+
     /// The next piece of the file: at least one byte, about [`Limits::piece_bytes`]. `None` after the
     /// last. Reads the page file for some milliseconds, in short transactions.
     ///
     /// # Errors
     /// [`Error::Overtaken`], [`Error::Storage`]. It is over then.
     pub fn next_piece(&mut self) -> Result<Option<Bytes>, Error> {
+        self.rows.hold(true);
         match self.piece() {
             Ok(piece) if piece.is_empty() => Ok(None),
             Ok(piece) => {

@@ -21,6 +21,8 @@ pub struct Pins {
 #[derive(Debug)]
 struct Held {
     readers: BTreeMap<i64, usize>,
+    /// Those of them that are given more time.
+    long: BTreeMap<i64, usize>,
     /// The last compaction that began to remove rows.
     removing: i64,
 }
@@ -29,6 +31,7 @@ impl Default for Held {
     fn default() -> Self {
         Self {
             readers: BTreeMap::new(),
+            long: BTreeMap::new(),
             removing: i64::MIN,
         }
     }
@@ -41,6 +44,20 @@ impl Pins {
         Pin {
             pins: self.clone(),
             revision,
+            long: false,
+        }
+    }
+
+    /// As [`Pins::pin`], for a reader that gets on but has much to read: compactions wait longer.
+    pub fn pin_long(&self, revision: i64) -> Pin {
+        let mut held = self.held.lock();
+        *held.readers.entry(revision).or_insert(0) += 1;
+        *held.long.entry(revision).or_insert(0) += 1;
+        drop(held);
+        Pin {
+            pins: self.clone(),
+            revision,
+            long: true,
         }
     }
 
@@ -51,6 +68,12 @@ impl Pins {
             .readers
             .first_key_value()
             .map(|(revision, _)| *revision)
+    }
+
+    /// The lowest revision that is [pinned for long](Pins::pin_long).
+    pub fn oldest_long(&self) -> Option<i64> {
+        let held = self.held.lock();
+        held.long.first_key_value().map(|(revision, _)| *revision)
     }
 
     /// A compaction to `target` begins to remove rows: pins below it hold no longer.
@@ -65,9 +88,15 @@ impl Pins {
 pub struct Pin {
     pins: Pins,
     revision: i64,
+    long: bool,
 }
 
 impl Pin {
+    /// Whether compactions wait longer for it.
+    pub fn is_long(&self) -> bool {
+        self.long
+    }
+
     /// Whether everything that was read until now was there: no compaction above the pinned
     /// revision has begun to remove rows.
     pub fn holds(&self) -> bool {
@@ -78,11 +107,19 @@ impl Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         let mut held = self.pins.held.lock();
-        if let Some(count) = held.readers.get_mut(&self.revision) {
-            *count -= 1;
-            if *count == 0 {
-                held.readers.remove(&self.revision);
-            }
+        let Held { readers, long, .. } = &mut *held;
+        release(readers, self.revision);
+        if self.long {
+            release(long, self.revision);
+        }
+    }
+}
+
+fn release(readers: &mut BTreeMap<i64, usize>, revision: i64) {
+    if let Some(count) = readers.get_mut(&revision) {
+        *count -= 1;
+        if *count == 0 {
+            readers.remove(&revision);
         }
     }
 }
@@ -105,6 +142,18 @@ mod tests {
         assert_eq!(pins.oldest(), Some(5));
         drop(a);
         assert_eq!(pins.oldest(), None);
+    }
+
+    #[test]
+    fn long_pins_are_pins() {
+        let pins = Pins::default();
+        let (short, long) = (pins.pin(3), pins.pin_long(5));
+        assert_eq!((pins.oldest(), pins.oldest_long()), (Some(3), Some(5)));
+        assert!(long.is_long() && !short.is_long());
+        drop(short);
+        assert_eq!(pins.oldest(), Some(5));
+        drop(long);
+        assert_eq!((pins.oldest(), pins.oldest_long()), (None, None));
     }
 
     #[test]

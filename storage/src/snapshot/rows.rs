@@ -128,6 +128,17 @@ impl Rows {
         }
     }
 
+    /// Whether compactions are to wait longer for this than for others.
+    pub(crate) fn hold(&mut self, long: bool) {
+        if self.pin.is_long() != long {
+            // The new one before the old one goes.
+            self.pin = match long {
+                true => self.view.pins.pin_long(self.compacted),
+                false => self.view.pins.pin(self.compacted),
+            };
+        }
+    }
+
     /// Gives up what the page file has by now. Returns up to which revision it has the rows.
     pub(crate) fn let_go(&mut self) -> i64 {
         // Checkpoints go on meanwhile: what they have stored need not be kept in memory.

@@ -166,6 +166,48 @@ proptest! {
     }
 }
 
+/// A compaction waits for a backup that gets on for longer than for others, but not for one that rests.
+#[test]
+fn a_compaction_waits_for_a_backup() {
+    for rests in [false, true] {
+        let mut member = Harness::new();
+        for main in 0..50 {
+            member.apply(put("k", value(100, main), 0)).unwrap();
+        }
+        member.checkpoint(1);
+        let limits = Limits {
+            piece_bytes: 1,
+            step_rows: 1,
+            ..Limits::default()
+        };
+        let mut backup = member.state.backup().with_limits(limits);
+        backup.next_piece().unwrap().unwrap();
+        member.apply(compact(40)).unwrap();
+        let mut checkpoints = 0;
+        if rests {
+            backup.rest();
+        }
+        while member.state.removed_through() < 40 {
+            // Something changes, or there would be no checkpoint.
+            member.apply(put("other", value(1, 1), 0)).unwrap();
+            member.checkpoint(1000);
+            checkpoints += 1;
+        }
+        match rests {
+            true => assert!(checkpoints < 20, "{checkpoints}"),
+            false => assert!(checkpoints > 300, "{checkpoints}"),
+        }
+        // Small buckets come first.
+        let end = loop {
+            match backup.next_piece() {
+                Ok(piece) => assert!(piece.is_some(), "rows are missing"),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(end, snapshot::Error::Overtaken { .. }), "{end}");
+    }
+}
+
 #[test]
 fn a_revision_can_be_raised_so_that_everything_before_is_compacted() {
     let mut member = small();
