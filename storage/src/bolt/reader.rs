@@ -152,7 +152,9 @@ impl BoltFile {
         }
         let mut head = [0; HEADER_BYTES];
         self.file.read_at(&mut head, id * page_bytes)?;
-        let header = Header::read(&head).unwrap_or_else(|| unreachable!("it has that length"));
+        let Some(header) = Header::read(&head) else {
+            return wrong("has no header".to_owned());
+        };
         if header.id != id {
             return wrong(format!("says that it is page {}", header.id));
         }
