@@ -2,25 +2,27 @@
 //! [`ferrite_robustness::differential`].
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use ferrite_robustness::differential::commands::{self, Unequal};
 use ferrite_robustness::differential::{Binaries, Difference, run, shrink};
 
-const USAGE: &str =
-    "differential --ours PATH --etcd PATH [--seed N | --seeds A..B] [--steps N] [--no-shrink]";
+const USAGE: &str = "differential --ours PATH --etcd PATH [--seed N | --seeds A..B] [--steps N] [--no-shrink] | --etcdctl PATH";
 
 struct Args {
     binaries: Binaries,
     seeds: Range<u64>,
     steps: usize,
     shrink: bool,
+    /// etcd's `etcdctl`, whose commands are compared instead.
+    etcdctl: Option<PathBuf>,
 }
 
 fn args() -> anyhow::Result<Args> {
-    let (mut ours, mut etcd) = (None, None);
+    let (mut ours, mut etcd, mut etcdctl) = (None, None, None);
     let (mut seeds, mut steps, mut shrink) = (0..10, 1000, true);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -28,6 +30,7 @@ fn args() -> anyhow::Result<Args> {
         match arg.as_str() {
             "--ours" => ours = Some(PathBuf::from(value()?)),
             "--etcd" => etcd = Some(PathBuf::from(value()?)),
+            "--etcdctl" => etcdctl = Some(PathBuf::from(value()?)),
             "--seed" => {
                 let seed: u64 = value()?.parse().context("--seed")?;
                 seeds = seed..seed + 1;
@@ -50,6 +53,7 @@ fn args() -> anyhow::Result<Args> {
         seeds,
         steps,
         shrink,
+        etcdctl,
     })
 }
 
@@ -62,7 +66,11 @@ async fn main() -> ExitCode {
             return ExitCode::from(4);
         }
     };
-    match compare(&args).await {
+    let equal = match &args.etcdctl {
+        Some(etcdctl) => compare_commands(&args.binaries, etcdctl).await,
+        None => compare(&args).await,
+    };
+    match equal {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -97,6 +105,21 @@ async fn compare(args: &Args) -> anyhow::Result<bool> {
         begun.elapsed().as_secs_f64()
     );
     Ok(true)
+}
+
+/// Whether `etcdctl` cannot tell the servers apart.
+async fn compare_commands(binaries: &Binaries, etcdctl: &Path) -> anyhow::Result<bool> {
+    let (count, unequal) = commands::compare(binaries, etcdctl).await?;
+    for Unequal {
+        command,
+        ours,
+        etcd,
+    } in &unequal
+    {
+        println!("etcdctl {command}\n--- ours\n{ours}\n--- etcd\n{etcd}\n");
+    }
+    println!("{count} commands, {} answered otherwise", unequal.len());
+    Ok(unequal.is_empty())
 }
 
 fn print(seed: u64, difference: &Difference) {

@@ -12,10 +12,12 @@
 //! * [`call`]: how a server is asked.
 //! * [`scrub`]: what may differ, by name.
 //! * [`shrink`]: fewer steps.
+//! * [`commands`]: the same for the command lines of etcd's own `etcdctl`.
 //!
 //! No etcd comes with this repository: the binary is given by its path (`differential --help`).
 
 pub mod call;
+pub mod commands;
 pub mod generate;
 pub mod scrub;
 pub mod shrink;
@@ -99,7 +101,8 @@ impl Pair {
         let (ours, etcd) = tokio::join!(self.ours.watch(requests), self.etcd.watch(requests));
         let (mut ours, mut etcd) = (ours.context("ours")?, etcd.context("etcd")?);
         let created = tokio::join!(ours.created(), etcd.created());
-        (created.0.context("ours")?, created.1.context("etcd")?);
+        created.0.context("ours")?;
+        created.1.context("etcd")?;
         for call in calls {
             let answers = tokio::join!(self.ours.ask(call), self.etcd.ask(call));
             let (mine, theirs) = (answers.0.context("ours")?, answers.1.context("etcd")?);

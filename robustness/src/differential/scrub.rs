@@ -98,9 +98,12 @@ fn message(of: &mut DynamicMessage, path: &str) {
     for field in fields {
         match of.get_field_mut(&field) {
             Value::Message(inner) => message(inner, path),
-            // Keys of a lease: etcd has them in a hash map.
-            Value::List(list) if field.name() == "keys" => {
-                list.sort_unstable_by_key(|key| key.as_bytes().cloned());
+            // Keys of a lease, and alarms: etcd has them in a hash map.
+            Value::List(list) if ["keys", "alarms"].contains(&field.name()) => {
+                list.iter_mut()
+                    .filter_map(Value::as_message_mut)
+                    .for_each(|inner| message(inner, path));
+                list.sort_unstable_by_key(|item| format!("{item:?}"));
             }
             Value::List(list) => {
                 let messages = list.iter_mut().filter_map(Value::as_message_mut);
@@ -117,10 +120,12 @@ fn json(value: &mut Json, path: &str) {
             for name in IDENTITY.iter().chain(of_path(path)) {
                 fields.remove(*name);
             }
-            if let Some(Json::Array(keys)) = fields.get_mut("keys") {
-                keys.sort_unstable_by_key(ToString::to_string);
-            }
             fields.values_mut().for_each(|inner| json(inner, path));
+            for name in ["keys", "alarms"] {
+                if let Some(Json::Array(list)) = fields.get_mut(name) {
+                    list.sort_unstable_by_key(ToString::to_string);
+                }
+            }
             // The decoder's own words (spec wire.md 7.1: not stable).
             let is_syntax =
                 |text: &Json| text.as_str().is_some_and(|text| text.starts_with("proto:"));
