@@ -1,6 +1,7 @@
 //! How one call is made: deadline, metadata, attempts.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
@@ -15,6 +16,8 @@ use tonic_prost::ProstCodec;
 
 use crate::balancer::Picked;
 use crate::connection::{Connection, is_not_processed};
+use crate::namespace::Namespace;
+use crate::ordering::Order;
 use crate::rpc::Rpc;
 use crate::{Client, Error, retry};
 
@@ -33,10 +36,24 @@ const STREAM_ENDED: &str = "the server ended the stream";
 const REQUESTS_AHEAD: usize = 1;
 
 /// What a handle adds to each of its calls.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Scope {
     pub(crate) limit: Limit,
-    pub(crate) require_leader: bool,
+    pub(crate) leader: Leader,
+    pub(crate) namespace: Namespace,
+    pub(crate) order: Option<Arc<Order>>,
+}
+
+/// What calls want of the member that answers them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Leader {
+    /// Streams look for a member that knows a leader; other calls do not ask.
+    #[default]
+    Sought,
+    /// No leader is an error.
+    Required,
+    /// Nothing.
+    Indifferent,
 }
 
 /// How long calls may take.
@@ -253,7 +270,7 @@ impl Client {
             "client-api-version",
             MetadataValue::from_static(API_VERSION),
         );
-        if self.scope.require_leader {
+        if self.scope.leader == Leader::Required {
             metadata.insert("hasleader", MetadataValue::from_static("true"));
         }
         if let Some(deadline) = deadline {
@@ -280,6 +297,15 @@ impl Client {
             return self.late(None);
         }
         Error::from(status)
+    }
+
+    /// The same client, whose time for all of its calls together begins now.
+    pub(crate) fn with_one_deadline(&self) -> Client {
+        let mut client = self.clone();
+        if let Some(deadline) = self.scope.limit.deadline() {
+            client.scope.limit = Limit::At(deadline);
+        }
+        client
     }
 
     pub(crate) fn late(&self, last: Option<Error>) -> Error {

@@ -51,6 +51,9 @@ pub struct Config {
     pub reconnect_backoff: Duration,
     /// Longest pause between two connection attempts to one endpoint. Default 120 s.
     pub max_reconnect_backoff: Duration,
+    /// How often the endpoints are brought up to date with the members of the cluster, as by
+    /// [`Client::sync`](crate::Client::sync). Default `None`: never.
+    pub auto_sync: Option<Duration>,
 }
 
 impl Config {
@@ -68,6 +71,7 @@ impl Config {
             retry_interval: retry::INTERVAL,
             reconnect_backoff: Duration::from_secs(1),
             max_reconnect_backoff: Duration::from_secs(120),
+            auto_sync: None,
         }
     }
 
@@ -119,6 +123,13 @@ impl Config {
     pub fn reconnect_backoff(mut self, first: Duration, max: Duration) -> Self {
         self.reconnect_backoff = first;
         self.max_reconnect_backoff = max;
+        self
+    }
+
+    /// Sets [`Config::auto_sync`]; zero is never.
+    #[must_use]
+    pub fn auto_sync(mut self, interval: Duration) -> Self {
+        self.auto_sync = (!interval.is_zero()).then_some(interval);
         self
     }
 

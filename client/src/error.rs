@@ -3,6 +3,7 @@
 use ferrite_api::Error as EtcdError;
 use tonic::{Code, Status};
 
+use crate::cache::CacheError;
 use crate::concurrency::RecipeError;
 
 /// A failed call, or a configuration that cannot work.
@@ -20,21 +21,25 @@ pub enum Error {
     #[error("{}", status_text(.0))]
     Status(Status),
     /// The caller's time was up. `source()` is the last failure before that: of an attempt, or
-    /// of connecting to the endpoint where that failed last.
+    /// of connecting, for each endpoint that is not connected.
     #[error("context deadline exceeded")]
     DeadlineExceeded {
         /// What went wrong before the time was up, if anything did.
         #[source]
         last: Option<Box<Error>>,
     },
-    /// Connecting to an endpoint failed. Appears as the source of [`Error::DeadlineExceeded`].
-    #[error("connection error: {endpoint}: {reason}")]
+    /// Endpoints are not connected. Appears as the source of [`Error::DeadlineExceeded`].
+    #[error("connection error: {}", list(.endpoints))]
     Connect {
-        /// The endpoint as configured.
-        endpoint: String,
-        /// The operating system's or the protocol's reason.
-        reason: String,
+        /// Why, for each of them. Never empty.
+        endpoints: Vec<EndpointError>,
     },
+    /// No member that answered was as new as what this client had read before: see
+    /// [`Client::with_ordering`](crate::Client::with_ordering).
+    #[error(
+        "etcdclient: no cluster members have a revision higher than the previously received revision"
+    )]
+    NoGreaterRevision,
     /// A lease was not renewed for its time to live: it may have expired, and it may not.
     /// `source()` is why the last attempt failed, if it is known.
     #[error("lease keep alive: no answer within the time to live of the lease")]
@@ -46,6 +51,9 @@ pub enum Error {
     /// The server refused a watch, or ended it, for this reason.
     #[error("{0}")]
     WatchRefused(String),
+    /// A cache refused: see [`crate::Cache`].
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// A lock or an election refused: see [`crate::concurrency`].
     #[error(transparent)]
     Recipe(#[from] RecipeError),
@@ -71,6 +79,21 @@ pub enum Error {
     InvalidConfig(String),
 }
 
+/// Why one endpoint is not connected.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{endpoint}: {reason}")]
+pub struct EndpointError {
+    /// The endpoint as configured.
+    pub endpoint: String,
+    /// The operating system's or the protocol's reason for the last failure.
+    pub reason: String,
+}
+
+fn list(endpoints: &[EndpointError]) -> String {
+    let texts: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
 impl Error {
     /// The etcd error this is, if it is one.
     pub fn etcd(&self) -> Option<EtcdError> {
@@ -89,7 +112,9 @@ impl Error {
             Error::DeadlineExceeded { .. } => Some(Code::DeadlineExceeded),
             Error::Connect { .. } => Some(Code::Unavailable),
             Error::KeepAliveLost { .. }
+            | Error::NoGreaterRevision
             | Error::WatchRefused(_)
+            | Error::Cache(_)
             | Error::Recipe(_)
             | Error::NoEndpoints
             | Error::InvalidEndpoint { .. }
@@ -122,7 +147,9 @@ impl Error {
             Error::DeadlineExceeded { .. } => true,
             Error::Connect { .. }
             | Error::KeepAliveLost { .. }
+            | Error::NoGreaterRevision
             | Error::WatchRefused(_)
+            | Error::Cache(_)
             | Error::Recipe(_)
             | Error::NoEndpoints
             | Error::InvalidEndpoint { .. }

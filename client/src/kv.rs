@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::types::LeaseId;
+use pb::request_op::Request;
 
-use crate::call::Answers;
 use crate::range::Span;
 use crate::{Client, Error, Txn, rpc};
 
@@ -32,37 +32,12 @@ impl Client {
         key: impl Into<Bytes>,
         options: GetOptions,
     ) -> Result<pb::RangeResponse, Error> {
-        self.unary(rpc::RANGE, options.into_request(key)).await
-    }
-
-    /// Reads a range in pieces (`KV.RangeStream`, new in 3.7), all at one revision: neither side
-    /// ever holds the whole answer.
-    ///
-    /// Sorting and revision filters are refused. A server without the call answers
-    /// `Unimplemented` on the first [`RangeStream::next`] or here: page with [`Client::get`] then.
-    /// Never repeated by the client.
-    ///
-    /// ```no_run
-    /// # use ferrite_client::{Client, Error, GetOptions};
-    /// # async fn example(client: Client) -> Result<(), Error> {
-    /// let mut stream = client.range_stream("", GetOptions::new().prefix()).await?;
-    /// while let Some(piece) = stream.next().await? {
-    ///     for kv in piece.kvs {
-    ///         println!("{:?}", kv.key);
-    ///     }
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn range_stream(
-        &self,
-        key: impl Into<Bytes>,
-        options: GetOptions,
-    ) -> Result<RangeStream, Error> {
-        let answers = self
-            .server_stream(rpc::RANGE_STREAM, options.into_request(key))
-            .await?;
-        Ok(RangeStream { answers })
+        let mut request = options.into_request(key);
+        self.scope.namespace.enter_get(&mut request)?;
+        let revision_of = |response: &pb::RangeResponse| revision(response.header.as_ref());
+        let mut response = self.in_order(rpc::RANGE, request, revision_of).await?;
+        self.scope.namespace.leave_get(&mut response);
+        Ok(response)
     }
 
     /// Writes a key.
@@ -76,7 +51,12 @@ impl Client {
         value: impl Into<Bytes>,
         options: PutOptions,
     ) -> Result<pb::PutResponse, Error> {
-        self.unary(rpc::PUT, options.into_request(key, value)).await
+        let mut request = options.into_request(key, value);
+        self.scope.namespace.enter_put(&mut request)?;
+        let mut response = self.unary(rpc::PUT, request).await?;
+        self.note_revision(revision(response.header.as_ref()));
+        self.scope.namespace.leave_put(&mut response);
+        Ok(response)
     }
 
     /// Deletes a key or, with the options, a range of keys.
@@ -89,8 +69,12 @@ impl Client {
         key: impl Into<Bytes>,
         options: DeleteOptions,
     ) -> Result<pb::DeleteRangeResponse, Error> {
-        self.unary(rpc::DELETE_RANGE, options.into_request(key))
-            .await
+        let mut request = options.into_request(key);
+        self.scope.namespace.enter_delete(&mut request)?;
+        let mut response = self.unary(rpc::DELETE_RANGE, request).await?;
+        self.note_revision(revision(response.header.as_ref()));
+        self.scope.namespace.leave_delete(&mut response);
+        Ok(response)
     }
 
     /// Runs a transaction: see [`Txn`].
@@ -100,7 +84,18 @@ impl Client {
     /// Never repeated when its outcome is unknown, even if it only reads: see
     /// [`Error::may_have_been_applied`].
     pub async fn txn(&self, txn: Txn) -> Result<pb::TxnResponse, Error> {
-        self.unary(rpc::TXN, txn.into_request()).await
+        let mut request = txn.into_request();
+        self.scope.namespace.enter_txn(&mut request)?;
+        let revision_of = |response: &pb::TxnResponse| revision(response.header.as_ref());
+        let mut response = if is_read_only(&request) {
+            self.in_order(rpc::TXN, request, revision_of).await?
+        } else {
+            let response = self.unary(rpc::TXN, request).await?;
+            self.note_revision(revision_of(&response));
+            response
+        };
+        self.scope.namespace.leave_txn(&mut response);
+        Ok(response)
     }
 
     /// Gives up the history before `revision`: older versions of keys can no longer be read.
@@ -120,6 +115,20 @@ impl Client {
         };
         self.unary(rpc::COMPACT, request).await
     }
+}
+
+pub(crate) fn revision(header: Option<&pb::ResponseHeader>) -> i64 {
+    header.map_or(0, |header| header.revision)
+}
+
+/// Whether no branch of a transaction can change anything: then it can be done twice.
+fn is_read_only(request: &pb::TxnRequest) -> bool {
+    let mut ops = request.success.iter().chain(&request.failure);
+    ops.all(|op| match &op.request {
+        Some(Request::RequestRange(_)) | None => true,
+        Some(Request::RequestTxn(request)) => is_read_only(request),
+        Some(Request::RequestPut(_) | Request::RequestDeleteRange(_)) => false,
+    })
 }
 
 /// What [`Client::get`] returns of which keys. Default: the one key, as of now, linearizable.
@@ -362,47 +371,6 @@ impl CompactOptions {
     pub fn physical(mut self) -> Self {
         self.physical = true;
         self
-    }
-}
-
-/// A range that arrives in pieces: see [`Client::range_stream`].
-#[derive(Debug)]
-pub struct RangeStream {
-    answers: Answers<pb::RangeStreamResponse>,
-}
-
-impl RangeStream {
-    /// The next piece: disjoint pairs in key order. Only the last one carries `header`, `more`
-    /// and `count`. `None` at the end.
-    ///
-    /// Cancel safety: no piece is lost when the future is dropped.
-    ///
-    /// # Errors
-    ///
-    /// End the stream; the pieces before were valid.
-    /// [`EtcdError::Compacted`](crate::EtcdError::Compacted) when the revision that is being read
-    /// was compacted meanwhile.
-    pub async fn next(&mut self) -> Result<Option<pb::RangeResponse>, Error> {
-        let answer = self.answers.next().await?;
-        Ok(answer.map(|answer| answer.range_response.unwrap_or_default()))
-    }
-
-    /// All pieces as the one answer that [`Client::get`] gives.
-    ///
-    /// # Errors
-    ///
-    /// As [`RangeStream::next`]; what arrived before is dropped.
-    pub async fn collect(mut self) -> Result<pb::RangeResponse, Error> {
-        let mut whole = pb::RangeResponse::default();
-        while let Some(piece) = self.next().await? {
-            whole.kvs.extend(piece.kvs);
-            whole.header = piece.header.or(whole.header);
-            whole.more |= piece.more;
-            if piece.count != 0 {
-                whole.count = piece.count;
-            }
-        }
-        Ok(whole)
     }
 }
 

@@ -43,12 +43,14 @@
 //! Reading order: [`kv`] and `call` (one call), `balancer` (where it goes), [`watch`] and [`lease`]
 //! (a machine that decides, a stream that carries), [`concurrency`].
 //!
-//! Left out for now: TLS, authentication, endpoint sync.
+//! Left out for now: TLS, authentication.
 
+pub mod cache;
 pub mod cluster;
 pub mod concurrency;
 pub mod kv;
 pub mod lease;
+pub mod leasing;
 pub mod maintenance;
 pub mod range;
 pub mod txn;
@@ -60,32 +62,40 @@ mod config;
 mod connection;
 mod endpoint;
 mod error;
+mod local;
+mod mirror;
+mod namespace;
+mod ordering;
+mod range_stream;
 mod retry;
 mod rpc;
+mod sync;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use cache::{Cache, CacheError, CacheOptions, CacheWatcher};
 pub use cluster::Cluster;
 pub use config::Config;
-pub use error::Error;
+pub use error::{EndpointError, Error};
 /// The errors of the etcd API, as [`Error::Etcd`] carries them.
 pub use ferrite_api::Error as EtcdError;
 /// The messages of the API, as calls return them.
 pub use ferrite_api::pb;
 pub use ferrite_api::types::{LeaseId, MemberId};
-pub use kv::{
-    CompactOptions, DeleteOptions, GetOptions, PutOptions, RangeStream, SortOrder, SortTarget,
-};
+pub use kv::{CompactOptions, DeleteOptions, GetOptions, PutOptions, SortOrder, SortTarget};
 pub use lease::{KeepAlive, Leases};
-pub use maintenance::{DowngradeAction, Maintenance, Snapshot};
+pub use leasing::Leasing;
+pub use maintenance::{DowngradeAction, Maintenance, SaveError, Snapshot};
+pub use mirror::Mirror;
 pub use range::prefix_end;
+pub use range_stream::RangeStream;
 pub use retry::Policy;
 pub use txn::{Compare, CompareOp, Txn, TxnOp};
 pub use watch::{WatchOptions, Watcher};
 
 use balancer::Balancer;
-use call::{Limit, Scope};
+use call::{Leader, Limit, Scope};
 use concurrency::{ElectionService, LockService};
 
 /// A handle on a cluster: the key-value calls, and the way to the other groups of calls.
@@ -104,13 +114,17 @@ pub(crate) struct Shared {
     pub(crate) balancer: Balancer,
     pub(crate) watches: watch::Streams,
     pub(crate) keeper: lease::Keeper,
+    _auto_sync: Option<sync::AutoSync>,
 }
 
 impl Shared {
     fn new(config: Config) -> Result<Arc<Shared>, Error> {
         let targets = config.check()?;
         let balancer = Balancer::start(targets, &config);
-        Ok(Arc::new(Shared {
+        Ok(Arc::new_cyclic(|shared| Shared {
+            _auto_sync: config
+                .auto_sync
+                .map(|interval| sync::AutoSync::start(shared.clone(), interval)),
             config,
             balancer,
             watches: watch::Streams::default(),
@@ -136,9 +150,10 @@ impl Client {
         })
     }
 
-    /// The endpoints the client was given, in their configured spelling.
-    pub fn endpoints(&self) -> &[String] {
-        &self.shared.config.endpoints
+    /// Why endpoints are not connected: the last failure of each that is not. Errors of calls that
+    /// waited in vain carry the same as their source.
+    pub fn connection_errors(&self) -> Vec<EndpointError> {
+        self.shared.balancer.errors()
     }
 
     /// The same client, each of whose calls fails with [`Error::DeadlineExceeded`] when it took
@@ -161,11 +176,24 @@ impl Client {
     }
 
     /// The same client, whose calls are refused by a member that knows no leader
-    /// ([`EtcdError::NoLeader`]) instead of waiting there. Sends metadata `hasleader: true`.
+    /// ([`EtcdError::NoLeader`]) instead of waiting there; watches end with that error. Sends
+    /// metadata `hasleader: true`.
+    ///
+    /// By default watches ask for a leader, too, but go on with another member when theirs has
+    /// none.
     #[must_use]
     pub fn with_require_leader(&self) -> Client {
         let mut client = self.clone();
-        client.scope.require_leader = true;
+        client.scope.leader = Leader::Required;
+        client
+    }
+
+    /// The same client, whose watches stay with a member that has lost its leader: they may be
+    /// silent for as long as it is cut off. The default of etcd's Go client.
+    #[must_use]
+    pub fn without_require_leader(&self) -> Client {
+        let mut client = self.clone();
+        client.scope.leader = Leader::Indifferent;
         client
     }
 
@@ -199,9 +227,10 @@ impl Client {
     pub(crate) fn pinned_to(&self, endpoint: &str) -> Result<Client, Error> {
         let mut config = self.shared.config.clone();
         config.endpoints = vec![endpoint.to_owned()];
+        config.auto_sync = None;
         Ok(Client {
             shared: Shared::new(config)?,
-            scope: self.scope,
+            scope: self.scope.clone(),
         })
     }
 }

@@ -28,6 +28,15 @@ pub fn prefix_end(prefix: &[u8]) -> Bytes {
     ZERO
 }
 
+/// Whether a range, as requests spell it, has a key.
+pub(crate) fn contains(key: &[u8], end: &[u8], candidate: &[u8]) -> bool {
+    match end {
+        [] => candidate == key,
+        [0] => candidate >= key,
+        end => candidate >= key && candidate < end,
+    }
+}
+
 /// Which keys a request is about, relative to its first key.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Span {

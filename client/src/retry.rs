@@ -55,7 +55,9 @@ impl Policy {
             Error::DeadlineExceeded { .. }
             | Error::Connect { .. }
             | Error::KeepAliveLost { .. }
+            | Error::NoGreaterRevision
             | Error::WatchRefused(_)
+            | Error::Cache(_)
             | Error::Recipe(_)
             | Error::NoEndpoints
             | Error::InvalidEndpoint { .. }

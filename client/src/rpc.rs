@@ -14,6 +14,15 @@ pub(crate) struct Rpc<Request, Response> {
     types: PhantomData<fn(Request) -> Response>,
 }
 
+// Derived, they would ask the same of the messages.
+impl<Request, Response> Clone for Rpc<Request, Response> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Request, Response> Copy for Rpc<Request, Response> {}
+
 impl<Request, Response> Rpc<Request, Response> {
     const fn new(path: &'static str, policy: Policy) -> Self {
         Self {
@@ -65,7 +74,8 @@ rpcs! {
     MOVE_LEADER: "/etcdserverpb.Maintenance/MoveLeader", pb::MoveLeaderRequest => pb::MoveLeaderResponse, Repeatable;
     DEFRAGMENT: "/etcdserverpb.Maintenance/Defragment", pb::DefragmentRequest => pb::DefragmentResponse, NonRepeatable;
     DOWNGRADE: "/etcdserverpb.Maintenance/Downgrade", pb::DowngradeRequest => pb::DowngradeResponse, NonRepeatable;
-    SNAPSHOT: "/etcdserverpb.Maintenance/Snapshot", pb::SnapshotRequest => pb::SnapshotResponse, Never;
+    // A stream, begun again until its first piece has come.
+    SNAPSHOT: "/etcdserverpb.Maintenance/Snapshot", pb::SnapshotRequest => pb::SnapshotResponse, Repeatable;
 
     LOCK: "/v3lockpb.Lock/Lock", lockpb::LockRequest => lockpb::LockResponse, NonRepeatable;
     UNLOCK: "/v3lockpb.Lock/Unlock", lockpb::UnlockRequest => lockpb::UnlockResponse, NonRepeatable;
@@ -122,18 +132,13 @@ mod tests {
                 "Hash",
                 "HashKV",
                 "MoveLeader",
+                "Snapshot",
                 "Leader"
             ]
         );
         assert_eq!(
             of(Never),
-            [
-                "RangeStream",
-                "Watch",
-                "LeaseKeepAlive",
-                "Snapshot",
-                "Observe"
-            ]
+            ["RangeStream", "Watch", "LeaseKeepAlive", "Observe"]
         );
     }
 }

@@ -60,6 +60,28 @@ impl Txn {
     pub(crate) fn into_request(self) -> pb::TxnRequest {
         self.request
     }
+
+    /// What the transaction may write, whichever way it goes: keys and ranges as requests spell
+    /// them.
+    pub(crate) fn writes(&self) -> Vec<(Bytes, Bytes)> {
+        fn collect(request: &pb::TxnRequest, writes: &mut Vec<(Bytes, Bytes)>) {
+            for op in request.success.iter().chain(&request.failure) {
+                match &op.request {
+                    Some(Request::RequestPut(put)) => writes.push((put.key.clone(), Bytes::new())),
+                    Some(Request::RequestDeleteRange(delete)) => {
+                        writes.push((delete.key.clone(), delete.range_end.clone()));
+                    }
+                    Some(Request::RequestTxn(inner)) => collect(inner, writes),
+                    Some(Request::RequestRange(_)) | None => {}
+                }
+            }
+        }
+        let mut writes = Vec::new();
+        collect(&self.request, &mut writes);
+        writes.sort();
+        writes.dedup();
+        writes
+    }
 }
 
 /// One operation of a transaction.

@@ -52,6 +52,12 @@ struct Script {
     alarms: Vec<pb::AlarmMember>,
     /// The database of `Maintenance.Snapshot`.
     snapshot: Vec<u8>,
+    /// What `MemberList` says, if it is not this member alone.
+    members: Option<Vec<pb::Member>>,
+    /// Serializable reads show this revision, if there is one.
+    stuck_at: Option<i64>,
+    /// Whether this is a server of before 3.7.
+    lacks_range_stream: bool,
 }
 
 /// What the services share.
@@ -182,6 +188,23 @@ impl Fake {
     /// What `Maintenance.Snapshot` sends.
     pub fn set_snapshot(&self, bytes: impl Into<Vec<u8>>) {
         self.service.script().snapshot = bytes.into();
+    }
+
+    /// What `MemberList` says.
+    pub fn set_members(&self, members: impl Into<Vec<pb::Member>>) {
+        self.service.script().members = Some(members.into());
+    }
+
+    /// Serializable reads show the state of now from now on: a member that is cut off. `false` is
+    /// the end of it.
+    pub fn fall_behind(&self, behind: bool) {
+        let now = self.service.store().revision();
+        self.service.script().stuck_at = behind.then_some(now);
+    }
+
+    /// Is a server that does not know `RangeStream`.
+    pub fn lack_range_stream(&self) {
+        self.service.script().lacks_range_stream = true;
     }
 
     /// Ends every open stream with this error.

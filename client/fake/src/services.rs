@@ -43,9 +43,14 @@ impl Kv for Service {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
         self.on("Range", &request)?;
+        let mut request = request.into_inner();
+        let stuck_at = self.script().stuck_at.filter(|_| request.serializable);
         let store = self.store();
-        let mut response = store.range(request.get_ref())?;
-        response.header = self.header(store.revision());
+        if let (Some(revision), 0) = (stuck_at, request.revision) {
+            request.revision = revision;
+        }
+        let mut response = store.range(&request)?;
+        response.header = self.header(stuck_at.unwrap_or(store.revision()));
         Ok(Response::new(response))
     }
 
@@ -55,6 +60,9 @@ impl Kv for Service {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
         self.on("RangeStream", &request)?;
+        if self.script().lacks_range_stream {
+            return Err(Status::unimplemented("unknown method RangeStream"));
+        }
         let store = self.store();
         let mut whole = store.range(request.get_ref())?;
         whole.header = self.header(store.revision());
@@ -138,15 +146,18 @@ impl Cluster for Service {
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
         self.on("MemberList", &request)?;
-        Ok(Response::new(pb::MemberListResponse {
-            header: self.header(0),
-            members: vec![pb::Member {
+        let alone = || {
+            vec![pb::Member {
                 id: self.member_id,
                 name: "default".into(),
                 peer_ur_ls: vec!["http://peer:2380".into()],
                 client_ur_ls: vec![format!("http://{}", self.address)],
                 is_learner: false,
-            }],
+            }]
+        };
+        Ok(Response::new(pb::MemberListResponse {
+            header: self.header(0),
+            members: self.script().members.clone().unwrap_or_else(alone),
         }))
     }
 

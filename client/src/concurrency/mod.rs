@@ -121,7 +121,8 @@ async fn wait_for_older(client: &Client, prefix: &Bytes, revision: i64) -> Resul
     }
 }
 
-async fn wait_for_deletion(client: &Client, key: Bytes, from: i64) -> Result<(), Error> {
+/// Waits until a key is deleted at revision `from` or later.
+pub(crate) async fn wait_for_deletion(client: &Client, key: Bytes, from: i64) -> Result<(), Error> {
     let options = WatchOptions::new().start_revision(from).without_puts();
     let mut watcher = client.watch(key, options).await?;
     loop {
@@ -138,7 +139,10 @@ async fn wait_for_deletion(client: &Client, key: Bytes, from: i64) -> Result<(),
 }
 
 /// The answer to the read at `index` of a transaction.
-fn range_at(response: &pb::TxnResponse, index: usize) -> Result<&pb::RangeResponse, Error> {
+pub(crate) fn range_at(
+    response: &pb::TxnResponse,
+    index: usize,
+) -> Result<&pb::RangeResponse, Error> {
     match response.responses.get(index).map(|op| &op.response) {
         Some(Some(Response::ResponseRange(range))) => Ok(range),
         _ => Err(malformed()),
@@ -146,7 +150,7 @@ fn range_at(response: &pb::TxnResponse, index: usize) -> Result<&pb::RangeRespon
 }
 
 /// A server that answers something else than it was asked.
-fn malformed() -> Error {
+pub(crate) fn malformed() -> Error {
     Error::from(Status::internal("malformed answer to a transaction"))
 }
 

@@ -51,6 +51,8 @@ struct Lease {
     sent: Option<Instant>,
     /// Until when the lease counts as alive.
     deadline: Instant,
+    /// Whether a server has confirmed that it is.
+    renewed: bool,
 }
 
 #[derive(Debug)]
@@ -88,6 +90,7 @@ impl Machine {
             due: now,
             sent: None,
             deadline: now + FIRST_ANSWER,
+            renewed: false,
         };
         let lease = self.leases.entry(lease).or_insert_with(fresh);
         lease.listeners.insert(key);
@@ -115,6 +118,12 @@ impl Machine {
     /// Whether there is nothing to keep alive.
     pub(super) fn is_idle(&self) -> bool {
         self.leases.is_empty()
+    }
+
+    /// Until when no server can have ended the lease; `None` if that is not known.
+    pub(super) fn valid_until(&self, lease: i64) -> Option<Instant> {
+        let lease = self.leases.get(&lease)?;
+        lease.renewed.then_some(lease.deadline)
     }
 
     /// Takes what is next for a listener.
@@ -165,6 +174,7 @@ impl Machine {
         lease.interval = ttl / 3;
         lease.due = now + lease.interval;
         lease.deadline = sent + ttl;
+        lease.renewed = true;
         for &key in &lease.listeners {
             let listener = self.listeners.get_mut(&key);
             let listener = listener.expect("a listener that is removed leaves its lease");

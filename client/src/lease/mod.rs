@@ -97,7 +97,9 @@ impl Leases {
         keys: bool,
     ) -> Result<pb::LeaseTimeToLiveResponse, Error> {
         let request = pb::LeaseTimeToLiveRequest { id: id.get(), keys };
-        self.client.unary(rpc::LEASE_TIME_TO_LIVE, request).await
+        let mut response = self.client.unary(rpc::LEASE_TIME_TO_LIVE, request).await?;
+        self.client.scope.namespace.leave_keys(&mut response.keys);
+        Ok(response)
     }
 
     /// All leases, as the answering member knows them; possibly stale.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Status;
 
 use super::machine::{Key, Machine, Next};
-use crate::call::TwoWay;
+use crate::call::{Leader, TwoWay};
 use crate::{Client, Error, rpc};
 
 type Stream = TwoWay<pb::LeaseKeepAliveRequest, pb::LeaseKeepAliveResponse>;
@@ -49,7 +49,14 @@ impl Keeper {
         // A member without a leader cannot renew anything: never wait there.
         let strict = client.with_require_leader();
         let open = move || strict.two_way_stream(rpc::LEASE_KEEP_ALIVE);
-        self.listen_on(open, lease, client.scope.require_leader)
+        let required = client.scope.leader == Leader::Required;
+        self.listen_on(open, lease, required)
+    }
+
+    /// Whether no server can have ended the lease yet.
+    pub(crate) fn is_valid(&self, lease: LeaseId) -> bool {
+        let until = self.hub.state.lock().machine.valid_until(lease.get());
+        until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Renews over the streams that `open` gives.

@@ -66,6 +66,8 @@ pub(super) struct Machine {
     progress_wanted: bool,
     backoff: Duration,
     inbox_limit_bytes: usize,
+    /// Whether a member without a leader ends the watches. Otherwise it is left for another one.
+    leader_required: bool,
     /// Watches whose readers have something to look at.
     woken: BTreeSet<Key>,
 }
@@ -120,8 +122,8 @@ pub(super) enum Broken {
     Halted,
 }
 
-impl Default for Machine {
-    fn default() -> Self {
+impl Machine {
+    pub(super) fn new(leader_required: bool) -> Machine {
         Machine {
             watches: BTreeMap::new(),
             next_key: 0,
@@ -133,12 +135,11 @@ impl Default for Machine {
             progress_wanted: false,
             backoff: FIRST_BACKOFF,
             inbox_limit_bytes: INBOX_BYTES,
+            leader_required,
             woken: BTreeSet::new(),
         }
     }
-}
 
-impl Machine {
     /// A new watch; `request` names no id.
     pub(super) fn create(&mut self, request: pb::WatchCreateRequest, created_notify: bool) -> Key {
         assert_eq!(request.watch_id, 0, "ids are the server's to choose");
@@ -404,7 +405,7 @@ impl Machine {
         self.ids.clear();
         self.cancels.clear();
         self.cancelled.clear();
-        let halted = !is_passing(error, endpoints);
+        let halted = !is_passing(error, endpoints, self.leader_required);
         for (&key, watch) in &mut self.watches {
             match watch.stage {
                 Stage::Ended(_) => continue,
@@ -485,9 +486,9 @@ fn refusal(reason: &str) -> Error {
 }
 
 /// Whether another stream may do better.
-fn is_passing(error: &Error, endpoints: usize) -> bool {
+fn is_passing(error: &Error, endpoints: usize, leader_required: bool) -> bool {
     match error.etcd() {
-        Some(EtcdError::NoLeader) => false,
+        Some(EtcdError::NoLeader) => !leader_required,
         // A server that stops says so in the words for a client that has gone.
         Some(EtcdError::WatchCanceled) => true,
         Some(EtcdError::NotSupportedForLearner) => endpoints > 1,

@@ -1,8 +1,8 @@
 //! Watching keys: every change from a revision on, once and in order, whatever happens to
 //! connections and members meanwhile.
 //!
-//! All watches of a client share one gRPC stream (two, if some of them
-//! [require a leader](Client::with_require_leader)). [`machine`] decides, [`stream`] carries.
+//! All watches of a client share one gRPC stream (one for each of the three wishes for a leader:
+//! [`Client::with_require_leader`]). [`machine`] decides, [`stream`] carries.
 //!
 //! What is promised to a [`Watcher`]:
 //!
@@ -26,6 +26,7 @@ use ferrite_api::pb::etcdserverpb as pb;
 use pb::watch_create_request::FilterType;
 
 use crate::call::until;
+use crate::namespace::Namespace;
 use crate::range::Span;
 use crate::{Client, Error};
 
@@ -37,8 +38,9 @@ impl Client {
     /// Returns when the server has accepted the watch, so a change made after that is seen. The
     /// client's time limits bound this wait; they do not end the watch later.
     ///
-    /// Watch with [`Client::with_require_leader`] unless silence is fine: a member that has lost
-    /// its cluster otherwise keeps the watch open and has nothing to say.
+    /// A member that loses its cluster is left for another one: it would keep the watch open and
+    /// have nothing to say. [`Client::with_require_leader`] makes an error of it,
+    /// [`Client::without_require_leader`] stays with the member.
     ///
     /// ```no_run
     /// # use ferrite_client::{Client, Error, EtcdError, GetOptions, WatchOptions};
@@ -47,7 +49,6 @@ impl Client {
     /// let listed = client.get("jobs/", GetOptions::new().prefix()).await?;
     /// let next = listed.header.unwrap_or_default().revision + 1;
     /// let mut watcher = client
-    ///     .with_require_leader()
     ///     .watch("jobs/", WatchOptions::new().prefix().start_revision(next))
     ///     .await?;
     /// loop {
@@ -71,12 +72,24 @@ impl Client {
         key: impl Into<Bytes>,
         options: WatchOptions,
     ) -> Result<Watcher, Error> {
+        self.watch_on(&self.shared.watches, key, options).await
+    }
+
+    /// As [`Client::watch`], over one of these streams.
+    pub(crate) async fn watch_on(
+        &self,
+        streams: &Streams,
+        key: impl Into<Bytes>,
+        options: WatchOptions,
+    ) -> Result<Watcher, Error> {
         let created_notify = options.created_notify;
         let deadline = self.scope.limit.deadline();
-        let request = options.into_request(key);
-        let mut reader = Streams::of(self).open(self, request, created_notify);
+        let namespace = self.scope.namespace.clone();
+        let mut request = options.into_request(key);
+        namespace.enter_watch(&mut request)?;
+        let mut reader = streams.of(self).open(self, request, created_notify);
         match until(deadline, reader.decided()).await {
-            Some(Ok(())) => Ok(Watcher { reader }),
+            Some(Ok(())) => Ok(Watcher { reader, namespace }),
             Some(Err(error)) => Err(error),
             None => Err(self.late(None)),
         }
@@ -87,7 +100,7 @@ impl Client {
     ///
     /// There may be no answer: servers keep silent while one of the watches is not up to date.
     pub fn request_watch_progress(&self) {
-        Streams::of(self).request_progress();
+        self.shared.watches.request_progress(self);
     }
 }
 
@@ -177,7 +190,12 @@ impl WatchOptions {
         self
     }
 
-    fn into_request(self, key: impl Into<Bytes>) -> pb::WatchCreateRequest {
+    /// Whether responses without events are wanted.
+    pub(crate) fn wants_notes(&self) -> bool {
+        self.created_notify || self.request.progress_notify
+    }
+
+    pub(crate) fn into_request(self, key: impl Into<Bytes>) -> pb::WatchCreateRequest {
         let (key, range_end) = self.span.resolve(key.into());
         pb::WatchCreateRequest {
             key,
@@ -191,6 +209,7 @@ impl WatchOptions {
 #[derive(Debug)]
 pub struct Watcher {
     reader: stream::Reader,
+    namespace: Namespace,
 }
 
 impl Watcher {
@@ -205,7 +224,9 @@ impl Watcher {
     /// are compacted, [`Watcher::ended_by`] names the revision.
     /// [`EtcdError::NoLeader`](crate::EtcdError::NoLeader): a leader was required and is lost.
     pub async fn next(&mut self) -> Result<pb::WatchResponse, Error> {
-        self.reader.next().await
+        let mut response = self.reader.next().await?;
+        self.namespace.leave_events(&mut response.events);
+        Ok(response)
     }
 
     /// The response with which the server ended the watch, once [`Watcher::next`] has failed:

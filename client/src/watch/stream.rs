@@ -9,37 +9,55 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::machine::{Broken, Key, Machine, Next};
+use crate::call::Leader;
 use crate::{Client, Error, rpc};
 
-/// The streams of a client: one for each set of metadata that watches are opened with.
-#[derive(Debug, Default)]
+/// The streams of a client: one for each set of metadata and rules that watches are opened with.
+#[derive(Debug)]
 pub(crate) struct Streams {
-    plain: Arc<Hub>,
-    require_leader: Arc<Hub>,
+    leader_sought: Arc<Hub>,
+    leader_required: Arc<Hub>,
+    indifferent: Arc<Hub>,
 }
 
-impl Streams {
-    /// The stream that watches of this client belong to.
-    pub(super) fn of(client: &Client) -> &Arc<Hub> {
-        let streams = &client.shared.watches;
-        if client.scope.require_leader {
-            &streams.require_leader
-        } else {
-            &streams.plain
+impl Default for Streams {
+    fn default() -> Self {
+        let hub = |leader| Arc::new(Hub::new(leader));
+        Streams {
+            leader_sought: hub(Leader::Sought),
+            leader_required: hub(Leader::Required),
+            indifferent: hub(Leader::Indifferent),
         }
     }
 }
 
+impl Streams {
+    /// The stream that watches of this client belong to.
+    pub(super) fn of(&self, client: &Client) -> &Arc<Hub> {
+        match client.scope.leader {
+            Leader::Sought => &self.leader_sought,
+            Leader::Required => &self.leader_required,
+            Leader::Indifferent => &self.indifferent,
+        }
+    }
+
+    /// Asks the server how far it is.
+    pub(crate) fn request_progress(&self, client: &Client) {
+        self.of(client).request_progress();
+    }
+}
+
 /// One stream: the machine, and who waits for it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Hub {
+    leader: Leader,
     /// Held for a few instructions only, never over an await.
     state: Mutex<State>,
     /// The machine may have a request, or may be idle. Only the task waits.
     changed: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     machine: Machine,
     /// One for the reader of each watch.
@@ -49,6 +67,19 @@ struct State {
 }
 
 impl Hub {
+    fn new(leader: Leader) -> Hub {
+        let machine = Machine::new(leader == Leader::Required);
+        Hub {
+            leader,
+            state: Mutex::new(State {
+                machine,
+                readers: BTreeMap::new(),
+                running: false,
+            }),
+            changed: Notify::new(),
+        }
+    }
+
     /// Opens a watch, and the stream if there is none.
     pub(super) fn open(
         self: &Arc<Self>,
@@ -61,7 +92,12 @@ impl Hub {
         let key = state.machine.create(request, created_notify);
         state.readers.insert(key, notify.clone());
         if !std::mem::replace(&mut state.running, true) {
-            tokio::spawn(run(self.clone(), client.clone()));
+            let mut client = client.clone();
+            if self.leader == Leader::Sought {
+                // Asked for here, and not an end when there is none: the machine knows.
+                client.scope.leader = Leader::Required;
+            }
+            tokio::spawn(run(self.clone(), client));
         }
         drop(state);
         self.changed.notify_one();
@@ -72,7 +108,7 @@ impl Hub {
         }
     }
 
-    pub(super) fn request_progress(&self) {
+    fn request_progress(&self) {
         self.state.lock().machine.request_progress();
         self.changed.notify_one();
     }

@@ -111,18 +111,6 @@ async fn a_streamed_range_collects_to_the_unary_answer() {
 }
 
 #[tokio::test]
-async fn a_server_without_the_stream_says_so_in_a_typed_error() {
-    let fake = Fake::start(1);
-    let client = client_of(&fake).await;
-    fake.fail_with([Status::unimplemented("unknown method RangeStream")]);
-    let error = match client.range_stream("k", GetOptions::new()).await {
-        Ok(mut stream) => stream.next().await.expect_err("refused"),
-        Err(error) => error,
-    };
-    assert_eq!(error.code(), Some(tonic::Code::Unimplemented));
-}
-
-#[tokio::test]
 async fn etcd_errors_are_typed_and_others_keep_their_status() {
     let fake = Fake::start(1);
     let client = client_of(&fake).await;

@@ -30,13 +30,14 @@ const CALLS: [&str; 21] = [
     "LeaseTimeToLive",
     "LeaseLeases",
 ];
-const REPEATABLE: [&str; 10] = [
+const REPEATABLE: [&str; 11] = [
     "Range",
     "MemberList",
     "Alarm",
     "Status",
     "HashKV",
     "MoveLeader",
+    "Snapshot",
     "LeaseGrant",
     "LeaseRevoke",
     "LeaseTimeToLive",
@@ -147,7 +148,7 @@ async fn refusals_are_final() {
         || EtcdError::NoSpace.into(),
         || EtcdError::NotSupportedForLearner.into(),
         || Status::internal("?"),
-        || Status::unimplemented("?"),
+        || Status::out_of_range("?"),
         || Status::resource_exhausted("?"),
     ] {
         let none: [&str; 0] = [];

@@ -10,13 +10,7 @@ use ferrite_client::{
 use ferrite_fake::Fake;
 use tonic::Status;
 
-async fn client_of(fakes: &[&Fake]) -> Client {
-    let pause = Duration::from_millis(10);
-    let config = Config::new(fakes.iter().map(|fake| fake.endpoint()));
-    Client::connect(config.reconnect_backoff(pause, pause))
-        .await
-        .expect("a valid configuration")
-}
+use crate::client_of;
 
 async fn put(client: &Client, key: &str, value: &str) -> i64 {
     let response = client.put(key.to_owned(), value.to_owned(), PutOptions::new());
@@ -92,10 +86,14 @@ async fn options_shape_what_arrives() {
 async fn watches_share_one_stream_for_each_wish_for_a_leader() {
     let fake = Fake::start(1);
     let client = client_of(&[&fake]).await;
-    let strict = client.with_require_leader();
+    let handles = [
+        client.clone(),
+        client.with_require_leader(),
+        client.without_require_leader(),
+    ];
     let mut watchers = Vec::new();
-    for index in 0..4 {
-        let client = if index % 2 == 0 { &client } else { &strict };
+    for index in 0..6 {
+        let client = &handles[index % 3];
         let watcher = client.watch("k", WatchOptions::new()).await;
         watchers.push(watcher.expect("accepted"));
     }
@@ -107,7 +105,7 @@ async fn watches_share_one_stream_for_each_wish_for_a_leader() {
     let streams: Vec<_> = seen.iter().filter(|seen| seen.method == "Watch").collect();
     let strict = |metadata: &tonic::metadata::MetadataMap| metadata.get("hasleader").is_some();
     let wishes: Vec<bool> = streams.iter().map(|seen| strict(&seen.metadata)).collect();
-    assert_eq!(wishes, [false, true]);
+    assert_eq!(wishes, [true, true, false]);
 }
 
 #[tokio::test]
@@ -154,6 +152,19 @@ async fn another_member_goes_on_when_one_is_lost() {
     for watcher in &mut watchers {
         assert_eq!(next(watcher).await, ["k=2"]);
     }
+}
+
+#[tokio::test]
+async fn a_member_that_loses_its_leader_is_left_for_another_one() {
+    let first = Fake::start(1);
+    let second = first.join(2);
+    let client = client_of(&[&first]).await;
+    let mut watcher = client.watch("k", WatchOptions::new()).await.expect("open");
+    client.set_endpoints([second.endpoint()]).expect("valid");
+    first.break_streams(EtcdError::NoLeader.into());
+    put(&client, "k", "1").await;
+    assert_eq!(next(&mut watcher).await, ["k=1"]);
+    second.wait_for("Watch", 1);
 }
 
 #[tokio::test]

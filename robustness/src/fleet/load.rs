@@ -318,7 +318,7 @@ impl Shared {
             returned,
             error,
             again,
-            endpoint: match client.endpoints() {
+            endpoint: match client.endpoints().as_slice() {
                 [endpoint] => Some(endpoint.clone()),
                 _ => None,
             },

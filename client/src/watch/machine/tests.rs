@@ -104,7 +104,7 @@ fn error_of(machine: &mut Machine, key: Key) -> String {
 
 #[test]
 fn creations_go_out_one_at_a_time() {
-    let mut machine = Machine::default();
+    let mut machine = Machine::new(true);
     let a = machine.create(create("a", 0), false);
     let b = machine.create(create("b", 5), false);
     assert_eq!(sent(&mut machine), ["+a@0"]);
@@ -123,7 +123,7 @@ fn creations_go_out_one_at_a_time() {
 
 #[test]
 fn a_new_stream_goes_on_where_each_reader_is() {
-    let mut machine = Machine::default();
+    let mut machine = Machine::new(true);
     let a = machine.create(create("a", 0), false);
     let b = machine.create(create("b", 5), false);
     let c = machine.create(create("c", 100), false);
@@ -153,7 +153,7 @@ fn a_new_stream_goes_on_where_each_reader_is() {
 
 #[test]
 fn from_now_on_is_decided_by_the_first_creation() {
-    let mut machine = Machine::default();
+    let mut machine = Machine::new(true);
     machine.create(create("a", 0), false);
     assert_eq!(sent(&mut machine), ["+a@0"]);
     machine.broken(&unavailable(), 1);
@@ -169,7 +169,7 @@ fn from_now_on_is_decided_by_the_first_creation() {
 
 #[test]
 fn fragments_are_merged_and_a_cut_one_comes_again() {
-    let mut machine = Machine::default();
+    let mut machine = Machine::new(true);
     let a = machine.create(create("a", 3), false);
     machine.next_request().expect("a creation");
     machine.received(created(0, 9));
@@ -195,7 +195,7 @@ fn fragments_are_merged_and_a_cut_one_comes_again() {
 
 #[test]
 fn created_is_told_once_and_only_on_demand() {
-    let mut machine = Machine::default();
+    let mut machine = Machine::new(true);
     let told = machine.create(create("a", 0), true);
     let silent = machine.create(create("b", 0), false);
     for round in 0..2 {
@@ -215,7 +215,7 @@ fn created_is_told_once_and_only_on_demand() {
 
 #[test]
 fn a_refused_creation_ends_that_watch_alone() {
-    let mut machine = Machine::default();
+    let mut machine = Machine::new(true);
     let reasons = [
         (
             "rpc error: code = PermissionDenied desc = etcdserver: permission denied",
@@ -245,7 +245,7 @@ fn a_refused_creation_ends_that_watch_alone() {
 
 #[test]
 fn compaction_ends_the_watch_with_its_revision() {
-    let mut machine = Machine::default();
+    let mut machine = Machine::new(true);
     let a = machine.create(create("a", 3), false);
     machine.next_request().expect("a creation");
     machine.received(created(0, 90));
@@ -283,7 +283,7 @@ fn a_cancel_by_the_server_is_an_error() {
             "etcdserver: permission denied",
         ),
     ] {
-        let mut machine = Machine::default();
+        let mut machine = Machine::new(true);
         let a = machine.create(create("a", 0), false);
         machine.next_request().expect("a creation");
         machine.received(created(0, 9));
@@ -299,7 +299,7 @@ fn a_cancel_by_the_server_is_an_error() {
 
 #[test]
 fn a_reader_that_goes_cancels_its_watch_whenever_that_is() {
-    let mut machine = Machine::default();
+    let mut machine = Machine::new(true);
     let queued = machine.create(create("a", 0), false);
     machine.remove(queued);
     assert_eq!(sent(&mut machine), [""; 0]);
@@ -323,7 +323,7 @@ fn a_reader_that_goes_cancels_its_watch_whenever_that_is() {
 
 #[test]
 fn answers_for_an_unknown_watch_are_cancelled_once() {
-    let mut machine = Machine::default();
+    let mut machine = Machine::new(true);
     machine.received(events(7, &[10]));
     machine.received(events(7, &[11]));
     assert_eq!(sent(&mut machine), ["-7"]);
@@ -331,7 +331,7 @@ fn answers_for_an_unknown_watch_are_cancelled_once() {
 
 #[test]
 fn progress_is_asked_for_after_all_creations_and_told_to_active_watches() {
-    let mut machine = Machine::default();
+    let mut machine = Machine::new(true);
     machine.request_progress();
     assert_eq!(sent(&mut machine), [""; 0]);
     let a = machine.create(create("a", 0), false);
@@ -354,7 +354,7 @@ fn progress_is_asked_for_after_all_creations_and_told_to_active_watches() {
 fn a_lagging_reader_pauses_its_watch_and_catches_up() {
     let mut machine = Machine {
         inbox_limit_bytes: 1000,
-        ..Machine::default()
+        ..Machine::new(true)
     };
     let slow = machine.create(create("a", 1), false);
     let quick = machine.create(create("b", 1), false);
@@ -390,7 +390,7 @@ fn only_passing_failures_are_survived() {
         (Error::from(Status::unimplemented("?")), 3, false),
         (Error::from(Status::resource_exhausted("?")), 3, false),
     ] {
-        let mut machine = Machine::default();
+        let mut machine = Machine::new(true);
         let a = machine.create(create("a", 0), false);
         let survived = machine.broken(&error, endpoints) != Broken::Halted;
         assert_eq!(survived, expected, "{error}");
@@ -402,8 +402,20 @@ fn only_passing_failures_are_survived() {
 }
 
 #[test]
+fn a_member_without_a_leader_is_left_for_another_one() {
+    let mut machine = Machine::new(false);
+    let a = machine.create(create("a", 5), false);
+    assert_eq!(sent(&mut machine), ["+a@5"]);
+    machine.received(created(0, 9));
+    let broken = machine.broken(&Error::Etcd(EtcdError::NoLeader), 1);
+    assert_ne!(broken, Broken::Halted);
+    assert_eq!(sent(&mut machine), ["+a@5"]);
+    assert!(machine.decision(a).expect("accepted before").is_ok());
+}
+
+#[test]
 fn the_pause_grows_until_something_works() {
-    let mut machine = Machine::default();
+    let mut machine = Machine::new(true);
     machine.create(create("a", 0), false);
     let pause = |machine: &mut Machine| match machine.broken(&unavailable(), 1) {
         Broken::Reopen(pause) => pause,
@@ -509,7 +521,7 @@ impl World {
         World {
             machine: Machine {
                 inbox_limit_bytes: 600,
-                ..Machine::default()
+                ..Machine::new(true)
             },
             observers: BTreeMap::new(),
             history: Vec::new(),

@@ -7,7 +7,11 @@ use ferrite_api::types::MemberId;
 use pb::alarm_request::AlarmAction;
 
 use crate::call::Answers;
-use crate::{Client, Error, rpc};
+use crate::{Client, Error, retry, rpc};
+
+mod save;
+
+pub use save::SaveError;
 
 pub use pb::downgrade_request::DowngradeAction;
 
@@ -27,7 +31,7 @@ impl Maintenance {
     /// ```no_run
     /// # async fn example(client: ferrite_client::Client) -> Result<(), ferrite_client::Error> {
     /// for endpoint in client.endpoints() {
-    ///     let status = client.maintenance().status(endpoint).await?;
+    ///     let status = client.maintenance().status(&endpoint).await?;
     ///     println!("{endpoint}: {} bytes", status.db_size);
     /// }
     /// # Ok(())
@@ -127,25 +131,32 @@ impl Maintenance {
         self.client.unary(rpc::DOWNGRADE, request).await
     }
 
-    /// A copy of a member's database as of now, in etcd's own file format.
+    /// A copy of a member's database as of now, in etcd's own file format. [`Snapshot::save`] puts
+    /// it in a file, [`Snapshot::next`] gives it piece by piece.
     ///
     /// Any connected member may answer: use a client of one endpoint to choose.
     ///
-    /// ```no_run
-    /// # async fn example(client: ferrite_client::Client) -> Result<(), Box<dyn std::error::Error>> {
-    /// use std::io::Write;
+    /// # Errors
     ///
-    /// let mut file = std::fs::File::create("backup.db")?;
-    /// let mut snapshot = client.maintenance().snapshot().await?;
-    /// while let Some(blob) = snapshot.next().await? {
-    ///     file.write_all(&blob)?;
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// Asked again while members are unavailable, until the first piece has come.
     pub async fn snapshot(&self) -> Result<Snapshot, Error> {
-        let mut answers = self
-            .client
+        let client = self.client.with_one_deadline();
+        let endpoints = client.shared.balancer.len();
+        let config = &client.shared.config;
+        for attempt in 1..config.max_attempts {
+            match Self::open_snapshot(&client).await {
+                Err(error) if rpc::SNAPSHOT.policy.retries(&error, endpoints) => {
+                    tracing::debug!(%error, "no snapshot, again");
+                }
+                result => return result,
+            }
+            tokio::time::sleep(retry::pause(attempt, endpoints, config.retry_interval)).await;
+        }
+        Self::open_snapshot(&client).await
+    }
+
+    async fn open_snapshot(client: &Client) -> Result<Snapshot, Error> {
+        let mut answers = client
             .server_stream(rpc::SNAPSHOT, pb::SnapshotRequest {})
             .await?;
         // The first piece says which version wrote the file.
@@ -162,7 +173,7 @@ impl Maintenance {
 /// A database on its way: see [`Maintenance::snapshot`].
 ///
 /// The pieces together are the file, then 32 bytes: the SHA-256 of all bytes before. What has no
-/// such end was cut.
+/// such end was cut. [`Snapshot::save`] looks at it.
 #[derive(Debug)]
 pub struct Snapshot {
     answers: Answers<pb::SnapshotResponse>,
