@@ -181,6 +181,10 @@ impl Kv for Null {
         Err(unused())
     }
 
+    async fn defragment(&self) -> Result<pb::DefragmentResponse, Error> {
+        Ok(pb::DefragmentResponse::default())
+    }
+
     async fn hash_kv(&self, _: pb::HashKvRequest) -> Result<pb::HashKvResponse, Error> {
         Err(unused())
     }

@@ -16,13 +16,16 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::Error;
 use crate::mvcc::hash::{HashError, Hashing, KeyValueHash};
 use crate::mvcc::index::KeyIndex;
 use crate::mvcc::recent::RecentRows;
-use crate::page::{self, Batch, Meta, MetaUpdate, PageFile, RowId, RowWrite, TableWrite};
+use crate::page::{
+    self, Batch, Meta, MetaUpdate, PageFile, RebuildOutcome, Rebuilt, RowId, RowWrite, TableWrite,
+};
 use crate::state::State;
 
 /// When a checkpoint is due.
@@ -158,6 +161,13 @@ pub enum Job {
     },
     /// Write a checkpoint.
     Checkpoint(Box<Checkpoint>),
+    /// Rebuild the page file, so that it has no more room than it needs.
+    Defragment {
+        /// The page file.
+        page: Arc<PageFile>,
+        /// Where it is.
+        path: PathBuf,
+    },
 }
 
 /// One checkpoint: everything applied up to an entry.
@@ -180,6 +190,8 @@ pub enum Done {
     Collected(Vec<RowId>),
     /// Of [`Job::Checkpoint`], with the job, whose contents are still due if it failed.
     Checkpointed(Box<Checkpoint>, Result<Box<Meta>, page::Error>),
+    /// Of [`Job::Defragment`].
+    Defragmented(Box<RebuildOutcome>),
 }
 
 impl Job {
@@ -200,6 +212,18 @@ impl Job {
             Job::Checkpoint(checkpoint) => {
                 let result = checkpoint.write().map(Box::new);
                 Done::Checkpointed(checkpoint, result)
+            }
+            Job::Defragment { page, path } => {
+                let mut tenths = 0;
+                let mut progress = |done: u64, all: u64| {
+                    let now = done * 10 / all.max(1);
+                    if now > tenths {
+                        tenths = now;
+                        tracing::info!(rows = done, of = all, "defragmenting");
+                    }
+                };
+                let outcome = page::rebuild_in_use(&page, &path, &mut progress);
+                Done::Defragmented(Box::new(outcome))
             }
         }
     }
@@ -263,6 +287,8 @@ pub struct Finished {
     pub consistent_index: Option<u64>,
     /// A compaction whose rows are now all removed.
     pub compacted: Option<i64>,
+    /// A defragmentation, and what it has changed, or why nothing.
+    pub defragmented: Option<Result<Rebuilt, String>>,
 }
 
 impl State {
@@ -350,10 +376,21 @@ impl State {
         })))
     }
 
+    /// The job that rebuilds the page file, which is at `path`, if no other is running. Until it has
+    /// ended there is no checkpoint: what is applied meanwhile stays in memory and in the log.
+    pub fn defragment(&mut self, path: PathBuf) -> Option<Job> {
+        if self.checkpoint.running {
+            return None;
+        }
+        self.checkpoint.running = true;
+        let page = Arc::clone(self.store().page());
+        Some(Job::Defragment { page, path })
+    }
+
     /// Takes the result of a job of this state back.
     ///
     /// # Errors
-    /// A checkpoint failed. After [`page::Error::NoSpace`] the member goes on, refuses writes, and
+    /// A checkpoint failed, or a defragmentation has, at the moment at which it cannot be given up. After [`page::Error::NoSpace`] the member goes on, refuses writes, and
     /// asks for a job again later: nothing of the checkpoint is lost. Any other error is fatal.
     pub fn finish_job(&mut self, done: Done) -> Result<Finished, page::Error> {
         self.checkpoint.running = false;
@@ -379,6 +416,15 @@ impl State {
                     }
                 }
             }
+            Done::Defragmented(outcome) => match *outcome {
+                RebuildOutcome::Replaced(page, rebuilt) => {
+                    let old = self.store_mut().replace_page(Arc::new(page));
+                    assert!(old == self.store().page().meta(), "the same content");
+                    finished.defragmented = Some(Ok(rebuilt));
+                }
+                RebuildOutcome::Kept(error) => finished.defragmented = Some(Err(error.to_string())),
+                RebuildOutcome::Unknown(error) => return Err(error),
+            },
             Done::Checkpointed(checkpoint, Err(error)) => {
                 self.checkpoint.touched = true;
                 let newer = std::mem::replace(&mut self.checkpoint.tables, checkpoint.tables);

@@ -100,6 +100,7 @@ impl World {
                 self.queue.at(self.now + length, Event::Room { at });
             }
             Fault::Rot => self.rot(at)?,
+            Fault::Defragment => self.defragment(at),
             Fault::Transfer => self.transfer(at),
             // It waits for its moment.
             Fault::Ambush => {}
@@ -119,6 +120,16 @@ impl World {
         self.counts.one("damaged logs");
         self.down(at, End::PowerLoss);
         self.nodes[at].damage_log(&mut self.nemesis)
+    }
+
+    fn defragment(&mut self, at: usize) {
+        if let Some(shell) = &mut self.nodes[at].shell {
+            self.counts.one("defragmentations");
+            let path = shell.page_path.clone();
+            let waiter = NOBODY;
+            shell.push(Input::Defragment { path, waiter });
+            self.plan_turn(at);
+        }
     }
 
     /// Whether a member has lost a part of its log, and has not made up for it.

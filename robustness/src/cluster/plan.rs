@@ -37,6 +37,8 @@ pub enum Fault {
     FullDisk,
     /// A process dies, and its log is damaged or gone.
     Rot,
+    /// A page file is rebuilt.
+    Defragment,
     /// Leadership is handed over.
     Transfer,
     /// A process dies, or a machine loses power, just after something important has happened there.
@@ -44,7 +46,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    const ALL: [Fault; 14] = [
+    const ALL: [Fault; 15] = [
         Fault::Crash,
         Fault::PowerLoss,
         Fault::Blackout,
@@ -57,6 +59,7 @@ impl Fault {
         Fault::SlowDisk,
         Fault::FullDisk,
         Fault::Rot,
+        Fault::Defragment,
         Fault::Transfer,
         Fault::Ambush,
     ];

@@ -126,6 +126,11 @@ fn json(value: &mut Json, path: &str) {
                     list.sort_unstable_by_key(ToString::to_string);
                 }
             }
+            // Of two alarms, etcd names any.
+            let is_alarm = |text: &Json| text.as_str().is_some_and(|it| it.starts_with("ALARM"));
+            if fields.get("reason").is_some_and(is_alarm) {
+                fields.insert("reason".to_owned(), "ALARM".into());
+            }
             // The decoder's own words (spec wire.md 7.1: not stable).
             let is_syntax =
                 |text: &Json| text.as_str().is_some_and(|text| text.starts_with("proto:"));

@@ -322,3 +322,59 @@ async fn automatic_compaction_forgets_what_is_older_than_the_retention() {
     let status = timeout(Duration::from_secs(60), forgotten).await.unwrap();
     refused::<()>(Err(status), Code::OutOfRange, COMPACTED);
 }
+
+/// Reads and writes go on, and watchers miss nothing; what etcd stops for.
+#[tokio::test(flavor = "multi_thread")]
+async fn s8_defragment_gives_space_back_while_everything_goes_on() {
+    let member = Member::start().await;
+    let value = "v".repeat(8 << 10);
+    for n in 0..3_000 {
+        member.put(&format!("k{n:04}"), &value).await;
+    }
+    member.delete("k0100", "l").await;
+    member.compact(member.put("last", "1").await).await;
+    // The hash of the compaction itself is forgotten by a restart.
+    let revision = member.put("last", "2").await;
+    let hash = |member: &Member| {
+        let mut client = member.maintenance();
+        async move {
+            let request = pb::HashKvRequest { revision };
+            client.hash_kv(request).await.unwrap().into_inner().hash
+        }
+    };
+    let status = |member: &Member| {
+        let mut client = member.maintenance();
+        async move {
+            client
+                .status(pb::StatusRequest {})
+                .await
+                .unwrap()
+                .into_inner()
+        }
+    };
+    let (before, hashed) = (status(&member).await, hash(&member).await);
+    assert!(before.db_size > 2 * before.db_size_in_use, "{before:?}");
+
+    let mut maintenance = member.maintenance();
+    let defragment =
+        tokio::spawn(async move { maintenance.defragment(pb::DefragmentRequest {}).await });
+    let mut written = 0;
+    while !defragment.is_finished() || written < 100 {
+        written += 1;
+        member.put(&format!("w{written:06}"), "while").await;
+        assert!(member.pair("k0099").await.is_some());
+    }
+    let answer = defragment.await.unwrap().unwrap().into_inner();
+    assert_eq!(answer, pb::DefragmentResponse { header: None });
+
+    let after = status(&member).await;
+    assert!(after.db_size < before.db_size / 2, "{before:?} {after:?}");
+    assert_eq!(hash(&member).await, hashed);
+    // What is in the file now, and in the log, is everything.
+    let member = member.restart(|_| {}).await;
+    assert_eq!(hash(&member).await, hashed);
+    for n in 1..=written {
+        assert!(member.pair(&format!("w{n:06}")).await.is_some(), "{n}");
+    }
+    assert_eq!(member.pair("last").await.unwrap().mod_revision, revision);
+}

@@ -123,6 +123,8 @@ pub trait Kv: Leases + Clusters + Clone + Send + Sync + 'static {
         &self,
         request: pb::HashKvRequest,
     ) -> impl Future<Output = Result<pb::HashKvResponse, Error>> + Send;
+    /// Maintenance.Defragment.
+    fn defragment(&self) -> impl Future<Output = Result<pb::DefragmentResponse, Error>> + Send;
     /// Maintenance.Snapshot.
     fn snapshot(&self) -> impl Future<Output = Result<Snapshot, Error>> + Send;
     /// Watch.Watch.
@@ -192,6 +194,9 @@ impl Kv for Handle {
         request: pb::HashKvRequest,
     ) -> impl Future<Output = Result<pb::HashKvResponse, Error>> + Send {
         Handle::hash_kv(self, request)
+    }
+    fn defragment(&self) -> impl Future<Output = Result<pb::DefragmentResponse, Error>> + Send {
+        Handle::defragment(self)
     }
     fn snapshot(&self) -> impl Future<Output = Result<Snapshot, Error>> + Send {
         Handle::snapshot(self)
@@ -397,6 +402,7 @@ impl<K: Kv> Server<K> {
                 self.unary::<cluster::MoveLeader, B>(&call, body).await
             }
             Method::MaintenanceAlarm => self.unary::<unary::Alarm, B>(&call, body).await,
+            Method::MaintenanceDefragment => self.unary::<unary::Defragment, B>(&call, body).await,
             Method::MaintenanceHash => self.unary::<unary::Hash, B>(&call, body).await,
             Method::MaintenanceHashKv => self.unary::<unary::HashKv, B>(&call, body).await,
             Method::MaintenanceStatus => self.unary::<unary::Status, B>(&call, body).await,

@@ -256,6 +256,22 @@ impl Unary for Hash {
     }
 }
 
+/// Maintenance.Defragment.
+pub(super) struct Defragment;
+
+impl Unary for Defragment {
+    const METHOD: Method = Method::MaintenanceDefragment;
+    type Request = pb::DefragmentRequest;
+    type Reply = pb::DefragmentResponse;
+
+    fn call<K: Kv>(
+        kv: &K,
+        _: pb::DefragmentRequest,
+    ) -> impl Future<Output = Result<pb::DefragmentResponse, Error>> + Send {
+        kv.defragment()
+    }
+}
+
 /// Maintenance.HashKV.
 pub(super) struct HashKv;
 

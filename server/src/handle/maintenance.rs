@@ -13,7 +13,7 @@ use tonic::Code;
 
 use super::{Handle, Inner, mixed_up, signed};
 use crate::error::Error;
-use crate::member::{Cluster, Published};
+use crate::member::{Cluster, Input, Published, Reply};
 use crate::metrics::{ETCD_VERSION, RequestKind};
 
 /// How often a hash is begun again because a compaction has overtaken it. Each time takes the
@@ -129,6 +129,23 @@ impl Handle {
         };
         let header = Some(self.header(applied.view.revision));
         Ok(pb::AlarmResponse { header, alarms })
+    }
+
+    /// Maintenance.Defragment: of this member's page file. Reads and writes go on meanwhile, where etcd
+    /// stops them. The answer has no header, as etcd's.
+    ///
+    /// # Errors
+    /// The file could not be rebuilt; it is as it was.
+    pub async fn defragment(&self) -> Result<pb::DefragmentResponse, Error> {
+        let path = self.inner.page_path.clone();
+        let reply = self
+            .ask(|waiter| Input::Defragment { path, waiter })
+            .await?;
+        match reply {
+            Reply::Done => Ok(pb::DefragmentResponse { header: None }),
+            Reply::Failed(error) => Err(error),
+            _ => Err(mixed_up()),
+        }
     }
 
     /// Maintenance.HashKV: of this member's own state.

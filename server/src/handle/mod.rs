@@ -19,6 +19,7 @@ pub mod snapshot;
 pub(crate) mod tests;
 mod watch;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -94,6 +95,8 @@ pub(crate) struct Inner {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) watching: Watching,
     pub(crate) readers: Readers,
+    /// Where the page file is.
+    pub(crate) page_path: PathBuf,
     /// The other members; `None` where there can be none.
     pub(crate) peers: Option<Peers>,
 }

@@ -17,6 +17,7 @@
 //!   what [`Member::advance`] is told.
 //! * A proposal goes to the log at most once. Whatever becomes of it then, it is not repeated.
 
+mod defragmentation;
 mod hashes;
 mod leadership;
 mod leases;
@@ -29,6 +30,7 @@ mod snapshots;
 mod waiters;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +57,7 @@ use crate::lessor::{self, Lessor};
 use crate::peer::{Message, Peer};
 use crate::quota::Quota;
 use crate::request_id::RequestIds;
+use defragmentation::Defragmentation;
 use leadership::Transfer;
 use leases::LeaseChange;
 use links::Links;
@@ -151,6 +154,13 @@ pub enum Input<T> {
     AwaitCompaction {
         /// The revision compacted to.
         revision: i64,
+        /// Who waits.
+        waiter: T,
+    },
+    /// A client wants the page file to have no more room than it needs. Answered with [`Reply::Done`].
+    Defragment {
+        /// Where the page file is.
+        path: PathBuf,
         /// Who waits.
         waiter: T,
     },
@@ -315,6 +325,7 @@ pub struct Member<T> {
     waiters: Waiters<T>,
     reads: Reads<T>,
     compactions: Vec<(i64, T)>,
+    defragmentation: Defragmentation<T>,
     transfers: Vec<Transfer<T>>,
     links: Links,
     /// The other members have changed, and the owner does not know it yet.
@@ -386,6 +397,7 @@ impl<T> Member<T> {
             waiters: Waiters::new(),
             reads: Reads::default(),
             compactions: Vec::new(),
+            defragmentation: Defragmentation::default(),
             transfers: Vec::new(),
             links: Links::default(),
             peers_changed: true,
@@ -464,6 +476,7 @@ impl<T> Member<T> {
                 self.compactions.push((revision, waiter));
                 self.answer_compactions();
             }
+            Input::Defragment { path, waiter } => self.defragmentation.wanted(path, waiter),
             Input::LeaseKeys { id, waiter } => self.lease_keys(id, waiter),
             Input::Backup { waiter } => {
                 let backup = Box::new(self.state.backup());
@@ -499,6 +512,7 @@ impl<T> Member<T> {
         if self.prune {
             self.prune = self.state.prune_step(PRUNE_KEYS);
         }
+        self.want_defragmentation();
         self.want_job(Reason::Changed);
         let append = self.next_append();
         // Who was removed is told so as soon as the owner knows, and is gone then: not before this
@@ -544,6 +558,7 @@ impl<T> Member<T> {
         waiting.extend(self.reads.drain());
         waiting.extend(self.drain_transfers());
         waiting.extend(self.compactions.drain(..).map(|(_, waiter)| waiter));
+        waiting.extend(self.defragmentation.drain());
         waiting.extend(self.lessor.lock().demote());
         (
             waiting,
@@ -805,6 +820,9 @@ impl<T> Member<T> {
             // Readers drop the rows that are in the page file now.
             self.published
                 .set_view(self.state.view(), self.state.applied().get());
+        }
+        if let Some(outcome) = finished.defragmented {
+            self.defragmented(outcome);
         }
         if let Some(revision) = finished.compacted {
             let sizes = self.published.view().page.sizes();

@@ -130,7 +130,7 @@ pub(super) async fn start(
         wal,
         ballots,
         disk,
-        page_path,
+        page_path: page_path.clone(),
         transport: Box::new(sockets),
         inbox: Arc::clone(&inbox),
         metrics: Arc::clone(metrics),
@@ -176,6 +176,7 @@ pub(super) async fn start(
         metrics: Arc::clone(metrics),
         watching: Watching::new(hub, config.watch_progress_notify_interval),
         readers: Readers::default(),
+        page_path,
         peers: Some(peers.clone()),
     });
     peering.answers(handle.downgrade());

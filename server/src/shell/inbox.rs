@@ -141,6 +141,7 @@ impl Inbox {
             if let Input::Propose { waiter, .. }
             | Input::Read { waiter }
             | Input::AwaitCompaction { waiter, .. }
+            | Input::Defragment { waiter, .. }
             | Input::ChangeMembers { waiter, .. }
             | Input::MoveLeader { waiter, .. }
             | Input::SnapshotOffered { waiter, .. }

@@ -144,10 +144,17 @@ impl Worker {
 
     fn run(&self, job: Job) {
         let begun = Instant::now();
+        let disk = &self.metrics.disk;
+        disk.defrag_inflight
+            .set(i64::from(matches!(job, Job::Defragment { .. })));
         let done = job.run();
+        disk.defrag_inflight.set(0);
+        if let Done::Defragmented(_) = &done {
+            disk.backend_defrag_duration
+                .observe(begun.elapsed().as_secs_f64());
+        }
         if let Done::Checkpointed(checkpoint, result) = &done {
             let took = begun.elapsed();
-            let disk = &self.metrics.disk;
             disk.backend_commit_duration.observe(took.as_secs_f64());
             tracing::debug!(
                 ?took,

@@ -274,6 +274,10 @@ impl Kv for Fake {
         Ok(pb::HashResponse::default())
     }
 
+    async fn defragment(&self) -> Result<pb::DefragmentResponse, Error> {
+        Ok(pb::DefragmentResponse::default())
+    }
+
     async fn hash_kv(&self, request: pb::HashKvRequest) -> Result<pb::HashKvResponse, Error> {
         Ok(pb::HashKvResponse {
             hash_revision: request.revision,

@@ -17,7 +17,7 @@ use super::record;
 use super::view::{RowError, View};
 use crate::error::Error;
 use crate::leases::{Leases, NO_LEASE};
-use crate::page::PageFile;
+use crate::page::{Meta, PageFile};
 
 /// The newest state of the key space and what is needed to change it.
 #[derive(Debug)]
@@ -88,6 +88,11 @@ impl Store {
     /// The page file.
     pub fn page(&self) -> &Arc<PageFile> {
         &self.page
+    }
+
+    /// Reads and writes another file with the same content from now on. The meta record of the old one.
+    pub(crate) fn replace_page(&mut self, page: Arc<PageFile>) -> Meta {
+        std::mem::replace(&mut self.page, page).meta()
     }
 
     /// Pins of long readers.

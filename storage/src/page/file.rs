@@ -263,6 +263,11 @@ impl PageFile {
         Ok(meta)
     }
 
+    /// The disk that it lies on, and how it is run.
+    pub(super) fn origin(&self) -> (&Arc<dyn Disk>, &Options) {
+        (&self.shared.disk, &self.shared.options)
+    }
+
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

@@ -1,4 +1,4 @@
-//! Rebuilding a page file that nobody uses: its rows, densely packed, in a new file.
+//! Rebuilding a page file: its rows, densely packed, in a new file.
 //!
 //! The new file is made and made durable under another name, compared with the old one, and then
 //! renamed over it. So at every instant there is one whole file of the right name, with the same
@@ -29,6 +29,18 @@ pub struct Rebuilt {
     pub after: Sizes,
 }
 
+/// What became of the rebuild of a file that is in use.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The new file has taken the place of the old one.
+    Replaced(PageFile, Rebuilt),
+    /// The old file is where it was, and works on.
+    Kept(Error),
+    /// Either file may be found after a crash. They have the same content, as long as nothing is
+    /// committed to the old one: its user must not go on.
+    Unknown(Error),
+}
+
 /// Rebuilds the page file at `path`, which must not be open. `progress` gets the number of rows
 /// written so far and of all rows.
 ///
@@ -43,25 +55,66 @@ pub fn rebuild(
 ) -> Result<Rebuilt, Error> {
     remove_remains(disk, path)?;
     let old = PageFile::open(disk, path, options.clone())?;
+    match rebuild_in_use(&old, path, progress) {
+        Outcome::Replaced(_, rebuilt) => Ok(rebuilt),
+        Outcome::Kept(error) | Outcome::Unknown(error) => Err(error),
+    }
+}
+
+/// Rebuilds the open page file at `path`, which is read meanwhile, and afterwards, too, by whoever
+/// still has it. Nothing may be committed to it any more: what would be lost is.
+pub fn rebuild_in_use(old: &PageFile, path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Outcome {
+    let (disk, options) = old.origin();
     let fresh = fresh_path(path);
-    let rebuilt = copy(disk, &old, &fresh, options, progress).map(|after| Rebuilt {
-        before: old.sizes(),
-        after,
-    });
-    drop(old);
-    let rebuilt = match rebuilt {
-        Ok(rebuilt) => rebuilt,
+    let copied = has_room(disk, old, path, options)
+        .and_then(|()| remove_remains(disk, path))
+        .and_then(|()| copy(disk, old, &fresh, options, progress));
+    let new = match copied {
+        Ok(new) => new,
         Err(error) => {
             // Best effort: the next attempt removes it too, and the first error is the answer.
             let _ = remove_remains(disk, path);
-            return Err(error);
+            return Outcome::Kept(error);
         }
     };
-    disk.rename(&fresh, path)
-        .map_err(Error::io("rename the new file"))?;
-    disk.sync_dir(path.parent().unwrap_or(Path::new("")))
-        .map_err(Error::io("sync the directory"))?;
-    Ok(rebuilt)
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let renamed = disk
+        .rename(&fresh, path)
+        .map_err(Error::io("rename the new file"))
+        .and_then(|()| {
+            disk.sync_dir(directory)
+                .map_err(Error::io("sync the directory"))
+        });
+    if let Err(error) = renamed {
+        return Outcome::Unknown(error);
+    }
+    let rebuilt = Rebuilt {
+        before: old.sizes(),
+        after: new.sizes(),
+    };
+    Outcome::Replaced(new, rebuilt)
+}
+
+/// Looks before hours of work are done in vain: the content, and some for the tree around it.
+fn has_room(
+    disk: &Arc<dyn Disk>,
+    old: &PageFile,
+    path: &Path,
+    options: &Options,
+) -> Result<(), Error> {
+    let content = old.sizes().in_use;
+    let needed = content + content / 8 + options.headroom_bytes;
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let free = disk
+        .free_bytes(directory)
+        .map_err(Error::io("ask for the free space"))?;
+    match free < needed {
+        true => Err(Error::NoSpace {
+            needed,
+            reserved: 0,
+        }),
+        false => Ok(()),
+    }
 }
 
 /// Removes what an unfinished rebuild of the file at `path` has left, if it has.
@@ -76,14 +129,14 @@ fn fresh_path(path: &Path) -> PathBuf {
     fill::with_ending(path, ".rebuild")
 }
 
-/// Makes a file at `fresh` with the content of `old`, durable and closed. Its sizes.
+/// Makes a file at `fresh` with the content of `old`, durable.
 fn copy(
     disk: &Arc<dyn Disk>,
     old: &PageFile,
     fresh: &Path,
     options: &Options,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<Sizes, Error> {
+) -> Result<PageFile, Error> {
     let meta = old.meta();
     let (cluster_id, member_id) = (meta.cluster_id, meta.member_id);
     let mut new = Filling::create(disk, fresh, options.clone(), cluster_id, member_id)?;
@@ -102,7 +155,11 @@ fn copy(
         let what = format!("{meta:?} stored, {found:?} counted");
         return Err(Error::corrupt(META_NAME, what));
     }
-    Ok(new.sizes())
+    assert!(
+        old.meta() == meta,
+        "a commit to a file that is being rebuilt"
+    );
+    Ok(new)
 }
 
 fn copy_rows(

@@ -5,7 +5,7 @@ mod list;
 mod range_stream;
 mod snapshot;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,6 +102,7 @@ impl Store {
             clock: Clock::start(),
             watching: Watching::new(Arc::new(hub), Duration::from_secs(600)),
             readers: Readers::default(),
+            page_path: PathBuf::from("/db"),
             peers: None,
         });
         Self {

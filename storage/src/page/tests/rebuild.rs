@@ -79,6 +79,53 @@ fn a_rebuilt_file_has_the_same_content_in_less_space() {
 }
 
 #[test]
+fn a_file_in_use_is_replaced_and_its_readers_go_on() {
+    let (disk, mut model) = sparse();
+    let old = open(&disk).unwrap();
+    let reader = old.reader().unwrap();
+    let outcome = rebuild_in_use(&old, Path::new(FILE), &mut |_, _| {});
+    let RebuildOutcome::Replaced(new, sizes) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(sizes.after.allocated < sizes.before.allocated / 2);
+    assert_eq!(names(&disk), ["db"]);
+    // Whoever has the old one, and whoever began to read it before.
+    model.assert_in(&old);
+    let mut rows = 0;
+    let count = reader.scan(Revision::default(), &mut |_, _, _| {
+        rows += 1;
+        ControlFlow::Continue(())
+    });
+    count.unwrap();
+    assert_eq!(rows, model.meta().rows);
+    // What is committed now is in the file of that name.
+    let batch = puts(2505..=2510, 100);
+    new.commit(&batch).unwrap();
+    model.commit(&batch);
+    drop((new, reader, old));
+    let file = open(&disk.power_loss(PowerLoss::LoseAll)).unwrap();
+    model.assert_in(&file);
+    assert_intact(&file);
+}
+
+/// Not after hours of work.
+#[test]
+fn a_disk_without_room_for_both_is_found_out_first() {
+    let (disk, model) = sparse();
+    let old = open(&disk).unwrap();
+    disk.set_capacity(Some(disk.used_bytes() + (64 << 10)));
+    let mut begun = false;
+    let outcome = rebuild_in_use(&old, Path::new(FILE), &mut |_, _| begun = true);
+    assert!(
+        matches!(outcome, RebuildOutcome::Kept(Error::NoSpace { .. })),
+        "{outcome:?}"
+    );
+    assert!(!begun);
+    assert_eq!(names(&disk), ["db"]);
+    model.assert_in(&old);
+}
+
+#[test]
 fn a_file_without_rows_can_be_rebuilt() {
     let disk = disk_with_directory(SimDisk::new(22));
     drop(create(&disk));
