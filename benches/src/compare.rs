@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use ferrite_api::pb::etcdserverpb::{PutRequest, RangeRequest};
 use serde_json::{Value, json};
 
+use crate::defragment;
 use crate::keys::KeySpace;
 use crate::lease;
 use crate::list;
@@ -32,6 +33,8 @@ const WRITERS: usize = 40;
 const LEASES: u64 = 100_000;
 /// Clients that write meanwhile.
 const LEASE_WRITERS: usize = 16;
+/// Clients that write while a file is defragmented.
+const DEFRAGMENT_WRITERS: usize = 16;
 /// Streams of keep-alives.
 const KEEP_ALIVES: usize = 64;
 /// Keys in a page.
@@ -101,6 +104,8 @@ pub enum Scenario {
     WatchCatchUp,
     /// Writes by 64 clients while 20 streams that watch everything are not read.
     WatchStuck,
+    /// Writes by 16 clients while a half empty file is defragmented.
+    Defragment,
     /// kill -9 under writes, to the next acknowledged write on the same data.
     Crash,
 }
@@ -133,6 +138,7 @@ impl Scenario {
         ("watch-prefix", Scenario::WatchPrefix),
         ("watch-catch-up", Scenario::WatchCatchUp),
         ("watch-stuck", Scenario::WatchStuck),
+        ("defragment", Scenario::Defragment),
         ("crash", Scenario::Crash),
     ];
 
@@ -325,6 +331,7 @@ impl Round<'_> {
                 Scenario::WatchPrefix => self.watch(&cluster, Target::AllKeys, 10, 64)?,
                 Scenario::WatchCatchUp => self.watch_catch_up(&cluster)?,
                 Scenario::WatchStuck => self.watch_stuck(&cluster)?,
+                Scenario::Defragment => self.defragment(&cluster)?,
             }
         }
         let peak = cluster.sample()?.peak_rss_bytes;
@@ -639,6 +646,31 @@ impl Round<'_> {
             Goal::AtMost(0.333),
             with.saturating_sub(before) as f64 / IDLE as f64,
         );
+        Ok(())
+    }
+
+    fn defragment(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+        defragment::fragment(&self.plan(cluster, 64))?;
+        let plan = self.plan(cluster, DEFRAGMENT_WRITERS);
+        let quiet = load::put(&plan)?;
+        no_errors(&quiet)?;
+        (self.line)(&quiet.line("put 16 before"));
+        let done = defragment::defragment(&plan)?;
+        (self.line)(&done.writes.line("put 16 while defragmenting"));
+        no_errors(&done.writes)?;
+        let (quiet_p99, p99) = (us(&quiet, 0.99), us(&done.writes, 0.99));
+        let longest = us(&done.writes, 1.0) / 1e3;
+        for (what, unit, goal, value) in [
+            ("took", "s", Goal::None, done.took.as_secs_f64()),
+            ("file before", "MB", Goal::None, done.before as f64 / 1e6),
+            ("file after", "MB", Goal::None, done.after as f64 / 1e6),
+            ("put p99 before", "us", Goal::None, quiet_p99),
+            ("put p99 meanwhile", "us", Goal::None, p99),
+            ("put p99, times", "x", Goal::None, p99 / quiet_p99),
+            ("longest put", "ms", Goal::AtMost(0.5), longest),
+        ] {
+            self.add(&format!("defragment: {what}"), unit, goal, value);
+        }
         Ok(())
     }
 

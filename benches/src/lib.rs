@@ -5,10 +5,11 @@
 //! Nothing here knows how Ferrite works inside: a real etcd is measured by the same code.
 //!
 //! Reading order: [`keys`] (which keys, in which order), [`rpc`] (the light gRPC client),
-//! [`histogram`], [`load`], [`page`], [`lease`], [`list`], [`watch`]; then [`server`] (child processes),
+//! [`histogram`], [`load`], [`page`], [`lease`], [`list`], [`watch`], [`defragment`]; then [`server`] (child processes),
 //! [`proc`] (what the kernel says about them), [`compare`], [`report`].
 
 pub mod compare;
+pub mod defragment;
 pub mod flags;
 pub mod histogram;
 pub mod keys;

@@ -16,9 +16,10 @@ use anyhow::Context as _;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ferrite_api::pb::etcdserverpb::watch_request::RequestUnion;
 use ferrite_api::pb::etcdserverpb::{
-    CompactionRequest, CompactionResponse, LeaseGrantRequest, LeaseGrantResponse,
-    LeaseKeepAliveRequest, LeaseKeepAliveResponse, PutRequest, PutResponse, RangeRequest,
-    RangeResponse, RangeStreamResponse, WatchCreateRequest, WatchRequest, WatchResponse,
+    CompactionRequest, CompactionResponse, DefragmentRequest, DefragmentResponse,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    PutRequest, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, StatusRequest,
+    StatusResponse, WatchCreateRequest, WatchRequest, WatchResponse,
 };
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
@@ -99,6 +100,10 @@ methods! {
     RangeStream = 5, "/etcdserverpb.KV/RangeStream", RangeRequest, RangeStreamResponse;
     /// `Watch.Watch`, by [`Connection::watch`].
     Watch = 6, "/etcdserverpb.Watch/Watch", WatchRequest, WatchResponse;
+    /// `Maintenance.Defragment`.
+    Defragment = 7, "/etcdserverpb.Maintenance/Defragment", DefragmentRequest, DefragmentResponse;
+    /// `Maintenance.Status`.
+    Status = 8, "/etcdserverpb.Maintenance/Status", StatusRequest, StatusResponse;
 }
 
 /// How a list is asked for.

@@ -21,7 +21,7 @@ flags (default)
   --scenario LIST        all, or names separated by commas: start, fill, put (put-1, put-64,
                          put-1000), get (get-1, get-64, get-1000), serializable-64, mixed, page,
                          lease (lease-expire, lease-keepalive), list (list-3, list-10,
-                         list-stream-3, list-stream-10), crash,
+                         list-stream-3, list-stream-10), defragment, crash,
                          watch (watch-idle, watch-1, watch-100, watch-10000, watch-keys,
                          watch-prefix, watch-catch-up, watch-stuck) (all)
   --rounds N             (5)
