@@ -1,7 +1,5 @@
 //! Defragmentation while others write.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -49,30 +47,21 @@ pub fn fragment(plan: &Plan) -> anyhow::Result<()> {
 /// # Errors
 /// A request fails.
 pub fn defragment(plan: &Plan) -> anyhow::Result<Defragmented> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let writers = {
-        let (plan, stop) = (plan.clone(), Arc::clone(&stop));
-        std::thread::Builder::new()
-            .name("writers".into())
-            .spawn(move || load::put_until(&plan, stop))?
-    };
     let endpoint = plan.endpoints.first().context("no endpoint")?;
-    let done = on_this_thread(async {
-        let mut connection = Connection::open(endpoint).await?;
-        let before = connection.call(Status, &StatusRequest {}).await?.db_size;
-        let begun = Instant::now();
-        connection.call(Defragment, &DefragmentRequest {}).await?;
-        let took = begun.elapsed();
-        let after = connection.call(Status, &StatusRequest {}).await?.db_size;
-        Ok((took, before, after))
-    });
-    stop.store(true, Ordering::Relaxed);
-    let writes = writers
-        .join()
-        .map_err(|_| anyhow::anyhow!("the writers' thread panicked"))?;
-    let (took, before, after) = done?;
+    let call = || {
+        on_this_thread(async {
+            let mut connection = Connection::open(endpoint).await?;
+            let before = connection.call(Status, &StatusRequest {}).await?.db_size;
+            let begun = Instant::now();
+            connection.call(Defragment, &DefragmentRequest {}).await?;
+            let took = begun.elapsed();
+            let after = connection.call(Status, &StatusRequest {}).await?.db_size;
+            Ok((took, before, after))
+        })
+    };
+    let (writes, (took, before, after)) = load::put_while(plan, call)?;
     Ok(Defragmented {
-        writes: writes.context("writers")?,
+        writes,
         took,
         before,
         after,

@@ -2,8 +2,6 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -91,37 +89,28 @@ pub fn grant(endpoint: &str, leases: u64, end: Instant) -> anyhow::Result<()> {
 /// # Errors
 /// A request fails, or the keys do not go.
 pub fn drain(plan: &Plan, end: Instant) -> anyhow::Result<(Summary, Duration)> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let writers = {
-        let (plan, stop) = (plan.clone(), Arc::clone(&stop));
-        std::thread::Builder::new()
-            .name("writers".into())
-            .spawn(move || load::put_until(&plan, stop))?
-    };
     let endpoint = plan.endpoints.first().context("no endpoint")?;
-    let drained = on_this_thread(async {
-        let mut connection = Connection::open(endpoint).await?;
-        let request = RangeRequest {
-            key: "lease/".into(),
-            range_end: "lease0".into(),
-            count_only: true,
-            ..RangeRequest::default()
-        };
-        loop {
-            let left = connection.call(Range, &request).await?.count;
-            let took = end.elapsed();
-            if left == 0 {
-                return Ok(took);
+    let request = RangeRequest {
+        key: "lease/".into(),
+        range_end: "lease0".into(),
+        count_only: true,
+        ..RangeRequest::default()
+    };
+    let look = || {
+        on_this_thread(async {
+            let mut connection = Connection::open(endpoint).await?;
+            loop {
+                let left = connection.call(Range, &request).await?.count;
+                let took = end.elapsed();
+                if left == 0 {
+                    return Ok(took);
+                }
+                ensure!(took < DRAIN_WITHIN, "{left} leases are left after {took:?}");
+                tokio::time::sleep(LOOK).await;
             }
-            ensure!(took < DRAIN_WITHIN, "{left} leases are left after {took:?}");
-            tokio::time::sleep(LOOK).await;
-        }
-    });
-    stop.store(true, Ordering::Relaxed);
-    let writes = writers
-        .join()
-        .map_err(|_| anyhow::anyhow!("the writers' thread panicked"))?;
-    Ok((writes.context("writers")?, drained?))
+        })
+    };
+    load::put_while(plan, look)
 }
 
 /// Keep-alives: a stream for each client of the plan, each with leases of its own that it renews in

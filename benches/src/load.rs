@@ -146,12 +146,35 @@ pub fn put(plan: &Plan) -> anyhow::Result<Summary> {
 ///
 /// # Errors
 /// As [`put`].
-pub fn put_until(plan: &Plan, stop: Arc<AtomicBool>) -> anyhow::Result<Summary> {
+fn put_until(plan: &Plan, stop: Arc<AtomicBool>) -> anyhow::Result<Summary> {
     let plan = Plan {
         until: Until::Elapsed(Duration::MAX),
         ..plan.clone()
     };
     run(&plan, Some(stop), Rc::new(Puts::new(&plan)))
+}
+
+/// Writes on another thread while something else is done, until that has ended.
+///
+/// # Errors
+/// As [`put`]; what that gives.
+pub fn put_while<T>(
+    plan: &Plan,
+    meanwhile: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<(Summary, T)> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers = {
+        let (plan, stop) = (plan.clone(), Arc::clone(&stop));
+        std::thread::Builder::new()
+            .name("writers".into())
+            .spawn(move || put_until(&plan, stop))?
+    };
+    let done = meanwhile();
+    stop.store(true, Ordering::Relaxed);
+    let writes = writers
+        .join()
+        .map_err(|_| anyhow::anyhow!("the writers' thread panicked"))?;
+    Ok((writes.context("writers")?, done?))
 }
 
 /// Writes every key of the space exactly once.

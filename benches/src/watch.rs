@@ -5,8 +5,6 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -17,7 +15,7 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
 
 use crate::keys::Values;
-use crate::load::{Plan, Summary, on_this_thread, put, put_until};
+use crate::load::{Plan, Summary, on_this_thread, put, put_while};
 use crate::proc;
 use crate::rpc::{Connection, Put, Range, WatchCall};
 
@@ -187,41 +185,32 @@ impl CaughtUp {
 /// As [`put`]; also when the watch failed.
 pub fn catch_up(plan: &Plan) -> anyhow::Result<CaughtUp> {
     let endpoint = plan.endpoints.first().context("no endpoint")?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let writers = {
-        let (plan, stop) = (plan.clone(), Arc::clone(&stop));
-        std::thread::Builder::new()
-            .name("writers".into())
-            .spawn(move || put_until(&plan, stop))?
+    let caught_up = || {
+        on_this_thread(async {
+            let mut connection = Connection::open(endpoint).await?;
+            let now = RangeRequest {
+                key: plan.keys.key(0),
+                ..RangeRequest::default()
+            };
+            let now = connection.call(Range, &now).await?;
+            let behind = now.header.unwrap_or_default().revision - 1;
+            let request = WatchCreateRequest {
+                start_revision: 2,
+                ..all_keys(plan)
+            };
+            let begin = Instant::now();
+            let mut call = connection.watch(request).await?;
+            let mut events = 0;
+            // Every revision but the first has one event.
+            while events < u64::try_from(behind)? {
+                let messages = tokio::time::timeout(PATIENCE, call.next());
+                let messages = messages.await.context("no event comes")??;
+                events += messages.into_iter().map(count_events).sum::<u64>();
+            }
+            Ok((events, begin.elapsed()))
+        })
     };
-    let caught_up = on_this_thread(async {
-        let mut connection = Connection::open(endpoint).await?;
-        let now = RangeRequest {
-            key: plan.keys.key(0),
-            ..RangeRequest::default()
-        };
-        let now = connection.call(Range, &now).await?;
-        let behind = now.header.unwrap_or_default().revision - 1;
-        let request = WatchCreateRequest {
-            start_revision: 2,
-            ..all_keys(plan)
-        };
-        let begin = Instant::now();
-        let mut call = connection.watch(request).await?;
-        let mut events = 0;
-        // Every revision but the first has one event.
-        while events < u64::try_from(behind)? {
-            let messages = tokio::time::timeout(PATIENCE, call.next());
-            let messages = messages.await.context("no event comes")??;
-            events += messages.into_iter().map(count_events).sum::<u64>();
-        }
-        Ok((events, begin.elapsed()))
-    });
-    stop.store(true, Ordering::Relaxed);
-    let puts = writers
-        .join()
-        .map_err(|_| anyhow::anyhow!("the writers' thread panicked"))??;
-    let (events, elapsed) = caught_up?;
+    let (puts, (events, elapsed)) = put_while(plan, caught_up)?;
     Ok(CaughtUp {
         events,
         elapsed,
