@@ -54,6 +54,9 @@ pub struct Config {
     /// How often the endpoints are brought up to date with the members of the cluster, as by
     /// [`Client::sync`](crate::Client::sync). Default `None`: never.
     pub auto_sync: Option<Duration>,
+    /// Whether [`Client::connect`](crate::Client::connect) asks every endpoint for its version and
+    /// fails if one is older than 3.6. Default no.
+    pub reject_old_cluster: bool,
 }
 
 impl Config {
@@ -72,6 +75,7 @@ impl Config {
             reconnect_backoff: Duration::from_secs(1),
             max_reconnect_backoff: Duration::from_secs(120),
             auto_sync: None,
+            reject_old_cluster: false,
         }
     }
 
@@ -130,6 +134,13 @@ impl Config {
     #[must_use]
     pub fn auto_sync(mut self, interval: Duration) -> Self {
         self.auto_sync = (!interval.is_zero()).then_some(interval);
+        self
+    }
+
+    /// Sets [`Config::reject_old_cluster`].
+    #[must_use]
+    pub fn reject_old_cluster(mut self) -> Self {
+        self.reject_old_cluster = true;
         self
     }
 

@@ -57,6 +57,10 @@ pub enum Error {
     /// A lock or an election refused: see [`crate::concurrency`].
     #[error(transparent)]
     Recipe(#[from] RecipeError),
+    /// A member is older than [`Config::reject_old_cluster`](crate::Config::reject_old_cluster)
+    /// allows.
+    #[error("etcdclient: old cluster version")]
+    OldCluster,
     /// The configuration names no endpoint.
     #[error("etcdclient: no available endpoints")]
     NoEndpoints,
@@ -116,6 +120,7 @@ impl Error {
             | Error::WatchRefused(_)
             | Error::Cache(_)
             | Error::Recipe(_)
+            | Error::OldCluster
             | Error::NoEndpoints
             | Error::InvalidEndpoint { .. }
             | Error::TlsNotSupported { .. }
@@ -151,6 +156,7 @@ impl Error {
             | Error::WatchRefused(_)
             | Error::Cache(_)
             | Error::Recipe(_)
+            | Error::OldCluster
             | Error::NoEndpoints
             | Error::InvalidEndpoint { .. }
             | Error::TlsNotSupported { .. }

@@ -35,13 +35,21 @@
 //!   client does; everything else keeps its gRPC status.
 //! * Handles are `&self`, cheap to clone, and share their connections. Dropping a future cancels
 //!   its call; whether a cancelled write was applied is unknown.
-//!
 //! * A [`Watcher`] sees every change once and in order, a [`KeepAlive`] renews its lease,
 //!   whatever happens to connections and members meanwhile: see [`watch`] and [`lease`].
-//! * [`concurrency`] has locks, elections and transactions in memory on top of these.
+//! * A deadline that passes without a connection says why, for each endpoint:
+//!   [`Client::connection_errors`].
+//!
+//! Handles are made to measure, and can be combined: [`Client::with_timeout`],
+//! [`Client::with_deadline`], [`Client::with_require_leader`], [`Client::with_namespace`],
+//! [`Client::with_ordering`].
+//!
+//! Built on top: [`concurrency`] has locks, elections and transactions in memory, [`Mirror`] copies
+//! a prefix, [`Cache`] keeps one in memory, [`Leasing`] reads single keys from memory while it
+//! owns them.
 //!
 //! Reading order: [`kv`] and `call` (one call), `balancer` (where it goes), [`watch`] and [`lease`]
-//! (a machine that decides, a stream that carries), [`concurrency`].
+//! (a machine that decides, a stream that carries), [`concurrency`], [`cache`], [`leasing`].
 //!
 //! Left out for now: TLS, authentication.
 
@@ -136,18 +144,25 @@ impl Shared {
 impl Client {
     /// Checks the configuration and starts connecting to every endpoint in the background.
     ///
-    /// Returns without waiting for a connection: the first call waits for one. Must run inside a
-    /// tokio runtime.
+    /// Returns without waiting for a connection: the first call waits for one. Only
+    /// [`Config::reject_old_cluster`] asks something first, within [`Config::dial_timeout`]. Must
+    /// run inside a tokio runtime.
     ///
     /// # Errors
     ///
     /// [`Error::NoEndpoints`], [`Error::InvalidEndpoint`], [`Error::TlsNotSupported`] and
-    /// [`Error::InvalidConfig`], all before any packet is sent.
+    /// [`Error::InvalidConfig`], all before any packet is sent; [`Error::OldCluster`].
     pub async fn connect(config: Config) -> Result<Client, Error> {
-        Ok(Client {
+        let checked = config.reject_old_cluster.then_some(config.dial_timeout);
+        let client = Client {
             shared: Shared::new(config)?,
             scope: Scope::default(),
-        })
+        };
+        if let Some(patience) = checked {
+            let deadline = Instant::now() + patience;
+            client.with_deadline(deadline).check_versions().await?;
+        }
+        Ok(client)
     }
 
     /// Why endpoints are not connected: the last failure of each that is not. Errors of calls that
@@ -228,6 +243,7 @@ impl Client {
         let mut config = self.shared.config.clone();
         config.endpoints = vec![endpoint.to_owned()];
         config.auto_sync = None;
+        config.reject_old_cluster = false;
         Ok(Client {
             shared: Shared::new(config)?,
             scope: self.scope.clone(),

@@ -59,6 +59,7 @@ impl Policy {
             | Error::WatchRefused(_)
             | Error::Cache(_)
             | Error::Recipe(_)
+            | Error::OldCluster
             | Error::NoEndpoints
             | Error::InvalidEndpoint { .. }
             | Error::TlsNotSupported { .. }

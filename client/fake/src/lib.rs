@@ -58,6 +58,8 @@ struct Script {
     stuck_at: Option<i64>,
     /// Whether this is a server of before 3.7.
     lacks_range_stream: bool,
+    /// What `Status` says, if it is not 3.7.1.
+    version: Option<String>,
 }
 
 /// What the services share.
@@ -200,6 +202,11 @@ impl Fake {
     pub fn fall_behind(&self, behind: bool) {
         let now = self.service.store().revision();
         self.service.script().stuck_at = behind.then_some(now);
+    }
+
+    /// Is a server of this version.
+    pub fn set_version(&self, version: &str) {
+        self.service.script().version = Some(version.to_owned());
     }
 
     /// Is a server that does not know `RangeStream`.

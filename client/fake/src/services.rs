@@ -247,9 +247,10 @@ impl Maintenance for Service {
         request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
         self.on("Status", &request)?;
+        let version = self.script().version.clone();
         Ok(Response::new(pb::StatusResponse {
             header: self.header(self.store().revision()),
-            version: "3.7.1".into(),
+            version: version.unwrap_or_else(|| "3.7.1".into()),
             leader: self.member_id,
             ..Default::default()
         }))

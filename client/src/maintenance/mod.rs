@@ -15,6 +15,30 @@ pub use save::SaveError;
 
 pub use pb::downgrade_request::DowngradeAction;
 
+/// The oldest version that [`Config::reject_old_cluster`](crate::Config::reject_old_cluster) lets
+/// through: the minor version before that of the API.
+const OLDEST: (u64, u64) = (3, 6);
+
+impl Client {
+    /// Fails unless all endpoints are recent enough.
+    pub(crate) async fn check_versions(&self) -> Result<(), Error> {
+        for endpoint in self.endpoints() {
+            let status = self.maintenance().status(&endpoint).await?;
+            if minor_version(&status.version) < Some(OLDEST) {
+                return Err(Error::OldCluster);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Major and minor number of a version like `3.7.1`.
+fn minor_version(version: &str) -> Option<(u64, u64)> {
+    let mut numbers = version.split('.');
+    let mut number = || numbers.next()?.parse().ok();
+    Some((number()?, number()?))
+}
+
 /// Status, hashes, alarms, snapshots and other care of members: see [`Client::maintenance`].
 #[derive(Clone, Debug)]
 pub struct Maintenance {

@@ -151,6 +151,31 @@ async fn a_call_that_waits_goes_to_an_endpoint_that_is_added() {
 }
 
 #[tokio::test]
+async fn old_clusters_are_refused_on_demand() {
+    let (first, second) = (Fake::start(1), Fake::start(2));
+    let config = || Config::new([first.endpoint(), second.endpoint()]).reject_old_cluster();
+    for (version, is_accepted) in [
+        ("3.5.21", false),
+        ("2.9.0", false),
+        ("?", false),
+        ("3.6.0", true),
+        ("4.0.0", true),
+    ] {
+        second.set_version(version);
+        match Client::connect(config()).await {
+            Ok(_) => assert!(is_accepted, "{version}"),
+            Err(Error::OldCluster) => assert!(!is_accepted, "{version}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let late = Config::new([dead_endpoint()])
+        .reject_old_cluster()
+        .dial_timeout(Duration::from_millis(50));
+    let error = Client::connect(late).await.expect_err("nobody to ask");
+    assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn every_endpoint_tells_why_it_is_not_connected() {
     let dead = [dead_endpoint(), dead_endpoint()];
     let pause = Duration::from_millis(10);

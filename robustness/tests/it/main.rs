@@ -4,6 +4,7 @@
 
 mod alone;
 mod arrows;
+mod client;
 mod cluster;
 mod crash_points;
 mod differential;
