@@ -1,4 +1,4 @@
-//! Contends for a lock, an election and a counter, and finds out whether anything else was let in
+//! Contends for a lock, an election, a counter and an owned key, and finds out whether anything else was let in
 //! at the same time. Run several at once, beside other etcd clients if you like:
 //!
 //! ```sh
@@ -9,8 +9,8 @@ use std::error::Error;
 
 use ferrite_client::concurrency::{Election, Isolation, Mutex, Session, SessionOptions};
 use ferrite_client::{
-    Client, Compare, Config, DeleteOptions, Error as ClientError, GetOptions, PutOptions, Txn,
-    TxnOp,
+    Client, Compare, Config, DeleteOptions, Error as ClientError, GetOptions, Leasing, PutOptions,
+    Txn, TxnOp,
 };
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -72,6 +72,21 @@ async fn work(endpoint: String, me: String, rounds: usize) -> Result<(), Failure
         });
         count.await?;
     }
+    let leasing = Leasing::start(&client, key("owners/"), SessionOptions::new().ttl(10));
+    leasing.ready().await;
+    for round in 0..rounds {
+        let value = format!("{me} {round}");
+        let written = leasing.put(key("owned"), value, PutOptions::new()).await?;
+        let written = written.header.unwrap_or_default().revision;
+        for _ in 0..3 {
+            let found = leasing.get(key("owned"), GetOptions::new()).await?;
+            let read = found.kvs.first().map_or(0, |kv| kv.mod_revision);
+            if read < written {
+                return Err(format!("{me} wrote at {written} and read what was at {read}").into());
+            }
+        }
+    }
+    leasing.close().await?;
     session.close().await?;
     Ok(())
 }
