@@ -16,6 +16,9 @@ const IDENTITY: [&str; 7] = [
     "leader_id",
 ];
 
+/// Lists whose order is chance.
+const UNORDERED: [&str; 3] = ["keys", "alarms", "leases"];
+
 /// The answer without them.
 pub(super) fn answer(step: &Step, answer: Answer) -> Answer {
     match (step, answer) {
@@ -98,8 +101,9 @@ fn message(of: &mut DynamicMessage, path: &str) {
     for field in fields {
         match of.get_field_mut(&field) {
             Value::Message(inner) => message(inner, path),
-            // Keys of a lease, and alarms: etcd has them in a hash map.
-            Value::List(list) if ["keys", "alarms"].contains(&field.name()) => {
+            // Keys of a lease, and alarms: etcd has them in a hash map. Leases are in the order in which
+            // they end, by clocks that differ.
+            Value::List(list) if UNORDERED.contains(&field.name()) => {
                 list.iter_mut()
                     .filter_map(Value::as_message_mut)
                     .for_each(|inner| message(inner, path));
@@ -121,7 +125,7 @@ fn json(value: &mut Json, path: &str) {
                 fields.remove(*name);
             }
             fields.values_mut().for_each(|inner| json(inner, path));
-            for name in ["keys", "alarms"] {
+            for name in UNORDERED {
                 if let Some(Json::Array(list)) = fields.get_mut(name) {
                     list.sort_unstable_by_key(ToString::to_string);
                 }
