@@ -97,8 +97,10 @@ async fn a_stock_client_talks_to_every_method_that_is_built() {
         .unwrap()
         .into_inner();
     assert_eq!(status.version, "3.7.1");
+    let defragmented = maintenance.defragment(pb::DefragmentRequest {}).await;
+    assert_eq!(defragmented.unwrap().into_inner().header, None);
     let status = maintenance
-        .defragment(pb::DefragmentRequest {})
+        .downgrade(pb::DowngradeRequest::default())
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
