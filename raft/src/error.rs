@@ -205,7 +205,11 @@ pub enum Error {
     },
 
     /// The log is older than the ballot: it has lost its end, or was replaced.
-    #[error("the log knows {found:?}, this member has promised {promised:?}")]
+    #[error(
+        "the log is older than the ballot beside it: it knows term {} and vote {:x}, this member has \
+         promised term {} and vote {:x}; put back the log that belongs to the ballot, or the whole \
+         data directory of one moment", found.term, found.vote, promised.term, promised.vote
+    )]
     BehindBallot {
         /// The hard state in the log.
         found: HardState,

@@ -8,24 +8,14 @@ use ferrite_client::{
     TxnOp, WatchOptions,
 };
 use ferrite_server::Server;
-use ferrite_server::config::{Config, Url};
+
+use crate::serving;
 
 /// More than a page of a client that reads in pages.
 const PAIRS: usize = 2500;
 
 async fn start(dir: &Path) -> (Server, Client) {
-    let any = vec![Url::parse("http://127.0.0.1:0").unwrap()];
-    let config = Config {
-        data_dir: dir.join("default.etcd"),
-        listen_client_urls: any.clone(),
-        listen_peer_urls: any,
-        ..Config::default()
-    };
-    let server = Server::start(config).await.unwrap();
-    let endpoint = server.client_addresses()[0].to_string();
-    let client = Client::connect(ferrite_client::Config::new([endpoint]))
-        .await
-        .unwrap();
+    let (server, client, _) = serving::start(dir).await;
     (server, client)
 }
 

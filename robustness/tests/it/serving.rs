@@ -11,7 +11,8 @@ use ferrite_client::{
 use ferrite_server::Server;
 use ferrite_server::config::{Config, Url};
 
-async fn start(dir: &Path) -> (Server, Client, String) {
+/// A server, a client of it, and its endpoint.
+pub(crate) async fn start(dir: &Path) -> (Server, Client, String) {
     let any = vec![Url::parse("http://127.0.0.1:0").unwrap()];
     let config = Config {
         data_dir: dir.join("default.etcd"),

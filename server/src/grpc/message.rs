@@ -191,7 +191,7 @@ fn gunzip(compressed: &[u8], limit: usize) -> Result<Bytes, Fault> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::VecDeque;
     use std::convert::Infallible;
 
@@ -203,7 +203,7 @@ mod tests {
     use crate::grpc::reply::gzip;
 
     /// A body of these frames.
-    struct Frames(VecDeque<Bytes>);
+    pub(crate) struct Frames(pub(crate) VecDeque<Bytes>);
 
     impl Body for Frames {
         type Data = Bytes;

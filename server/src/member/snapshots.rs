@@ -122,7 +122,7 @@ impl<T> Member<T> {
     /// Goes on with the snapshot that is to be installed, if it can.
     pub(super) fn install(&mut self) {
         // The job's end must not be taken for one of the new state.
-        if self.job_running {
+        if self.job_running || self.job.is_some() {
             return;
         }
         match self.installing.take() {

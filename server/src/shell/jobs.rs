@@ -6,10 +6,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ferrite_storage::checkpoint::{CompactionHash, Done, Hashed, Job};
+use ferrite_storage::page::{PageFile, RebuildOutcome};
 
 use super::{Inbox, Waiter};
 use crate::member::{Fatal, Input, Member};
 use crate::metrics::Metrics;
+
+/// How often the thread looks whether the last reader of a replaced page file has gone.
+const RELEASE_PAUSE: Duration = Duration::from_millis(100);
 
 enum Work {
     Job(Job),
@@ -40,6 +44,7 @@ impl Jobs {
             pause: compaction_pause,
             work,
             settle,
+            replaced: Vec::new(),
         };
         let thread = thread::Builder::new()
             .name("checkpoint".to_owned())
@@ -109,12 +114,15 @@ struct Worker {
     pause: Duration,
     work: Receiver<Work>,
     settle: Sender<()>,
+    /// Page files that were defragmented. Whoever lets go of one last closes it, and a file without a
+    /// name is freed then, which takes the system long: that is this thread, not the member's.
+    replaced: Vec<Arc<PageFile>>,
 }
 
 impl Worker {
     /// Works until the sender is gone.
-    fn work(self) {
-        while let Ok(work) = self.work.recv() {
+    fn work(mut self) {
+        while let Some(work) = self.next() {
             match work {
                 Work::Job(job) => self.run(job),
                 Work::Hash(hash) => {
@@ -126,9 +134,24 @@ impl Worker {
         }
     }
 
+    /// What comes next; `None`: the sender is gone. Lets go of replaced page files meanwhile.
+    fn next(&mut self) -> Option<Work> {
+        loop {
+            self.replaced.retain(|page| Arc::strong_count(page) > 1);
+            if self.replaced.is_empty() {
+                return self.work.recv().ok();
+            }
+            match self.work.recv_timeout(RELEASE_PAUSE) {
+                Ok(work) => return Some(work),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
     /// Computes a hash step by step. A job that comes meanwhile goes first. `None`: the sender is
     /// gone.
-    fn hash(&self, mut hash: CompactionHash) -> Option<Hashed> {
+    fn hash(&mut self, mut hash: CompactionHash) -> Option<Hashed> {
         loop {
             if let Some(hashed) = hash.step() {
                 return Some(hashed);
@@ -142,14 +165,21 @@ impl Worker {
         }
     }
 
-    fn run(&self, job: Job) {
+    fn run(&mut self, job: Job) {
+        let old = match &job {
+            Job::Defragment { page, .. } => Some(Arc::clone(page)),
+            _ => None,
+        };
         let begun = Instant::now();
         let disk = &self.metrics.disk;
         disk.defrag_inflight
             .set(i64::from(matches!(job, Job::Defragment { .. })));
         let done = job.run();
         disk.defrag_inflight.set(0);
-        if let Done::Defragmented(_) = &done {
+        if let Done::Defragmented(outcome) = &done {
+            if let RebuildOutcome::Replaced(..) = **outcome {
+                self.replaced.extend(old);
+            }
             disk.backend_defrag_duration
                 .observe(begun.elapsed().as_secs_f64());
         }

@@ -194,29 +194,12 @@ impl Scanner {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
-    use std::convert::Infallible;
     use std::task::Waker;
 
-    use http_body::Frame;
     use proptest::prelude::*;
 
     use super::*;
-
-    /// A body of these frames.
-    struct Frames(VecDeque<Bytes>);
-
-    impl Body for Frames {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(data))))
-        }
-    }
+    use crate::grpc::message::tests::Frames;
 
     fn read(frames: Vec<Vec<u8>>, limit: usize) -> Result<Vec<String>, Fault> {
         let frames = Frames(frames.into_iter().map(Bytes::from).collect());
