@@ -5,9 +5,8 @@ use ferrite_disk::wal::Record;
 use raft::eraftpb::{Message, MessageType};
 
 use crate::conf::ConfChange;
-use crate::error::{Error, ReadError};
+use crate::error::Error;
 use crate::log::Head;
-use crate::read_index::ReadToken;
 use crate::snapshot::Snapshot;
 use crate::wire;
 
@@ -24,9 +23,6 @@ pub struct Effects {
     /// [`Driver::applied`](crate::Driver::applied). They follow the ones handed out before without
     /// a gap.
     pub committed: Vec<Committed>,
-    /// Reads that ended: with the index that must be applied before they are served, or with the
-    /// reason why not.
-    pub reads: Vec<(ReadToken, Result<u64, ReadError>)>,
     /// Set when any of it changed.
     pub leadership: Option<Leadership>,
     /// The log was restarted at this snapshot, durably: its content takes the place of the state,
@@ -214,10 +210,6 @@ pub struct Status {
     pub uncommitted_bytes: usize,
     /// Appends handed out and not reported as durable.
     pub appends_pending: usize,
-    /// Reads that wait for their index.
-    pub reads_waiting: usize,
-    /// How often a read round was asked again because no answer had come, since the start.
-    pub reads_asked_again: u64,
     /// Whether this member is the configuration's only voter, leader or not, and not recovering.
     /// Not the condition for serving reads: that is
     /// [`Driver::sole_voter`](crate::Driver::sole_voter).

@@ -385,17 +385,3 @@ pub enum DropReason {
     #[error("the leader must hand over before it is removed")]
     RemovesLeader,
 }
-
-/// Why a read index was not given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    /// This member does not lead: the index must be asked for at the leader.
-    #[error("not leader")]
-    NotLeader {
-        /// The leader, 0 if none is known.
-        leader: u64,
-    },
-    /// The leader changed while the read was waiting.
-    #[error("leader changed")]
-    LeaderChanged,
-}

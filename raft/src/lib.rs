@@ -29,7 +29,6 @@ mod election;
 mod error;
 mod logger;
 mod policy;
-mod read_index;
 mod snapshot;
 mod wire;
 
@@ -40,8 +39,7 @@ pub use effects::{
     Append, Committed, Effects, EntryKind, Leadership, OutgoingSnapshot, Progress, Role, Status,
     Ticket,
 };
-pub use error::{DropReason, Error, ProposeError, ReadError, StepError};
+pub use error::{DropReason, Error, ProposeError, StepError};
 pub use log::{HardState, MAX_ENTRY_BYTES, Mark, Metadata, RaftLog};
 pub use policy::should_compact;
-pub use read_index::ReadToken;
 pub use snapshot::Snapshot;

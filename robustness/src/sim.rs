@@ -220,7 +220,14 @@ impl SimMember {
     pub fn read(&mut self) -> Result<u64, Error> {
         self.next_waiter += 1;
         let waiter = self.next_waiter;
-        self.member.step(Input::Read { waiter })?;
+        let error = |error: ferrite_api::Error| Reply::Failed(error.into());
+        match self.member.reads().read(waiter) {
+            Ok(does) => {
+                self.sent.extend(does.send);
+                self.replies.extend(does.replies);
+            }
+            Err(refused) => self.replies.push((waiter, error(refused))),
+        }
         Ok(waiter)
     }
 

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::handle::{Versions, WeakHandle};
-use crate::member::{Incoming, Input, Published, Reply};
-use crate::peer::{Answering, Directory, MemberInfo, Message, Sink, SnapshotSource};
+use crate::member::{Incoming, Input, Published, Reads, ReadsDo, Reply};
+use crate::peer::{Answering, Directory, MemberInfo, Message, Peers, Sink, SnapshotSource};
 use crate::shell::{Inbox, Waiter};
 
 /// Where snapshots are received.
@@ -32,21 +32,31 @@ pub(crate) struct Place {
 pub(crate) struct Peering {
     inbox: Arc<Inbox>,
     published: Arc<Published>,
+    reads: Arc<Reads<Waiter>>,
     place: Place,
     /// Questions are for the handle, which is made after this.
     handle: OnceLock<WeakHandle>,
+    /// What carries answers about reads; made after this, too.
+    peers: OnceLock<Peers>,
     // There is one place to receive a snapshot in. Held while one is received, by a thread that may
     // block; the member's thread never takes it.
     receiving: Mutex<()>,
 }
 
 impl Peering {
-    pub(crate) fn new(inbox: Arc<Inbox>, published: Arc<Published>, place: Place) -> Self {
+    pub(crate) fn new(
+        inbox: Arc<Inbox>,
+        published: Arc<Published>,
+        reads: Arc<Reads<Waiter>>,
+        place: Place,
+    ) -> Self {
         Self {
             inbox,
             published,
+            reads,
             place,
             handle: OnceLock::new(),
+            peers: OnceLock::new(),
             receiving: Mutex::new(()),
         }
     }
@@ -54,6 +64,11 @@ impl Peering {
     /// Says who answers questions; until then they remain unanswered.
     pub(crate) fn answers(&self, handle: WeakHandle) {
         let _twice = self.handle.set(handle);
+    }
+
+    /// Says what carries answers about reads; until then other members' reads find nobody.
+    pub(crate) fn speaks_through(&self, peers: Peers) {
+        let _twice = self.peers.set(peers);
     }
 
     /// Asks the member's thread, and waits for it.
@@ -92,7 +107,17 @@ impl Peering {
 }
 
 impl Sink for Peering {
-    fn deliver(&self, from: MemberId, messages: Vec<Message>) {
+    fn deliver(&self, from: MemberId, mut messages: Vec<Message>) {
+        // Those about reads need not wait for the member's thread, which may wait for the disk.
+        let about_reads = |message: &mut Message| matches!(message, Message::Read(_));
+        for message in messages.extract_if(.., about_reads) {
+            if let Message::Read(message) = message {
+                self.reads.hear(from, message).carry_out(self.peers.get());
+            }
+        }
+        if messages.is_empty() {
+            return;
+        }
         if !self.inbox.deliver(from, messages) {
             tracing::debug!(%from, "messages were dropped: this member does not keep up");
         }
@@ -146,6 +171,21 @@ impl Sink for Peering {
                 None => Bytes::new(),
             }
         })
+    }
+}
+
+impl ReadsDo<Waiter> {
+    /// Sends and answers.
+    pub(crate) fn carry_out(self, peers: Option<&Peers>) {
+        if let Some(peers) = peers {
+            for (to, message) in self.send {
+                peers.say(to, message);
+            }
+        }
+        for (waiter, reply) in self.replies {
+            // The client may have gone.
+            let _gone = waiter.send(reply);
+        }
     }
 }
 

@@ -4,7 +4,6 @@
 //!   tick ─────────────┐                         ┌─▶ append    records for the WAL   ─▶ persisted
 //!   step(message) ────┤                         ├─▶ send      messages to peers
 //!   propose ──────────┼─▶ Driver ── effects() ──┼─▶ committed entries to apply      ─▶ applied
-//!   read_index ───────┤                         ├─▶ reads     indexes of reads
 //!   install_snapshot ─┤                         ├─▶ install   a snapshot to put in place ─▶ installed
 //!   offer_snapshot ───┤                         ├─▶ snapshots to send
 //!   persisted, applied┘                         └─▶ leadership, snapshots_wanted, failure
@@ -78,7 +77,7 @@
 //! | commit index | a record after the entries, see rule 5; alone it waits for the next append, needing no write and no sync of its own: recovery without it only means that entries are committed once more |
 //! | messages | see rule 2 |
 //! | committed entries | handed out for applying, see rule 3 |
-//! | read states | taken right after each input, see [`Driver::read_index`] |
+//! | read states | none: raft-rs is never asked for a read index, see below |
 //! | snapshot | taken as soon as raft accepts one, so that it is in a `Ready` of its own, see below |
 //!
 //! 1. **Records come in an order of which every prefix is a valid log**: no entry of a term that
@@ -175,6 +174,13 @@
 //! a heartbeat). It rests on two promises: the term and the vote are not lost (whoever replaces a log
 //! keeps them), and messages from before this start are not delivered (transports refuse them).
 //!
+//! # Reads
+//!
+//! raft-rs confirms a read by a round of heartbeats, which every member's own loop has to carry, and
+//! trusts whoever sends a read's context (etcd #20418). Ferrite's reads are confirmed by rounds of their own beside
+//! that loop (`server/src/member/reads.rs`), which need three things from here: the term, the commit
+//! index, and [`Driver::serves_reads`].
+//!
 //! # Reads without a round
 //!
 //! [`Driver::sole_voter`] says when the applied state may be read as it is. It needs no clock: as
@@ -195,11 +201,9 @@
 //! | one entry a message, unlimited `Ready`s and uncommitted entries, no quorum check, no pre-vote by default | every option set, [`Config`] |
 //! | `applied` beyond the commit index at start: panic | [`Driver::new`] raises the commit index to it |
 //! | election timeouts from the thread's random generator | overridden from the seed after every input |
-//! | followers forward proposals and reads | never given to raft-rs unless this member leads, refused from peers |
+//! | followers forward proposals and reads | proposals are never given to raft-rs unless this member leads, reads never; both are refused from peers |
 //! | a proposal is dropped silently, or turned into an empty entry (second configuration change) | every condition checked before, [`ProposeError`](crate::ProposeError) |
 //! | each step of a proposal sends to every follower; `batch_append` ignores the size limit | proposals are queued and stepped together |
-//! | read contexts are the caller's, and trusted for ever (etcd #20418) | made here, of term and counter, never twice |
-//! | a read before the first commit of the term is dropped silently | kept, and asked then |
 //! | a member that wins an election with entries that are not persisted: panic. A sole voter wins at once | it does not campaign, and votes do not count, until they are |
 //! | a leader's messages leave at once, even if it became leader in this very `Ready`: a sole voter's new term would reach a learner before the disk, and be led again, with other entries, after a power loss | rule 2: kept until the term is durable |
 //! | for the same reason a vote given just before: it would leave unsynced | kept: only a leader's messages leave early |
@@ -232,10 +236,9 @@ use crate::appends::Appends;
 use crate::conf::{ConfChange, ConfState};
 use crate::effects::{Effects, Leadership, Outgoing, Progress, Role, Status, Ticket};
 use crate::election::ElectionTimeouts;
-use crate::error::{Error, ReadError, StepError};
+use crate::error::{Error, StepError};
 use crate::log::{self, HardState, Head, Mark, RaftLog};
 use crate::logger;
-use crate::read_index::{ReadToken, Reads};
 use crate::wire;
 use recovering::Recovery;
 use snapshots::Installing;
@@ -336,12 +339,8 @@ pub struct Driver {
     /// Proposals that raft has not seen: they go to it in one step.
     proposals: Vec<Entry>,
     proposals_bytes: usize,
-    reads: Reads,
     /// The term in which this member leads.
     leading: Option<u64>,
-    /// Whether raft takes reads: it drops them silently before an entry of the leader's own term is
-    /// committed.
-    reads_open: bool,
     /// What the records handed out so far amount to.
     head: Head,
     appends: Appends,
@@ -415,9 +414,7 @@ impl Driver {
             timeouts,
             proposals: Vec::new(),
             proposals_bytes: 0,
-            reads: Reads::default(),
             leading: None,
-            reads_open: false,
             head,
             appends: Appends::new(last),
             mark: None,
@@ -455,9 +452,6 @@ impl Driver {
         }
         self.node.tick();
         self.after_input();
-        if self.reads_open && self.reads.tick() {
-            self.ask();
-        }
     }
 
     /// Campaigns now instead of when the election timeout passes: a sole voter need not wait for
@@ -501,26 +495,15 @@ impl Driver {
             // Trap: with its own progress gone, raft-rs panics on the next tick, message or notice
             // of persistence.
             self.removed = true;
-            self.reads.fail_all(ReadError::LeaderChanged);
         }
         Ok(self.conf.clone())
     }
 
-    /// Asks for an index from which on a read that begins now is linearizable. The answer comes in
-    /// [`Effects::reads`]. Only a leader answers; others must ask it.
-    pub fn read_index(&mut self) -> ReadToken {
-        if self.is_stopped() || self.leading.is_none() {
-            let leader = if self.removed {
-                0
-            } else {
-                self.node.raft.leader_id
-            };
-            return self.reads.refuse(ReadError::NotLeader { leader });
-        }
-        self.flush();
-        let token = self.reads.begin();
-        self.ask();
-        token
+    /// Whether this member leads and has committed an entry of its own term. Its commit index is then
+    /// one that a read which begins now may go by, once a majority of the voters has confirmed that
+    /// none of them knows of a later term.
+    pub fn serves_reads(&self) -> bool {
+        !self.is_stopped() && self.leading.is_some() && self.node.raft.commit_to_current_term()
     }
 
     /// Whether reads may be served from the applied state as it is, without asking for an index.
@@ -623,7 +606,6 @@ impl Driver {
         goes_on
             || !self.outbox.is_empty()
             || self.recovered
-            || self.reads.has_done()
             || (!self.failed && log.has_failed())
             || self.leadership() != self.announced
             || log.wants_snapshots()
@@ -643,7 +625,6 @@ impl Driver {
         for outgoing in std::mem::take(&mut self.outbox) {
             outgoing.hand_out(&mut effects);
         }
-        effects.reads = self.reads.take_done();
         effects.recovered = std::mem::take(&mut self.recovered);
         let leadership = self.leadership();
         if leadership != self.announced {
@@ -794,8 +775,6 @@ impl Driver {
             cached_bytes: log.cached_bytes(),
             uncommitted_bytes: raft.uncommitted_size() + self.proposals_bytes,
             appends_pending: self.appends.len(),
-            reads_waiting: self.reads.waiting(),
-            reads_asked_again: self.reads.asked_again(),
             sole_voter: self.recovery.is_none() && self.conf.is_only_voter(self.config.id),
             recovering: self.recovery.is_some(),
             removed: self.removed,
@@ -855,35 +834,12 @@ impl Driver {
     fn after_input(&mut self) {
         let raft = &mut self.node.raft;
         self.timeouts.impose(raft);
-        // What was confirmed before leadership ended is good.
-        for read in std::mem::take(&mut raft.read_states) {
-            self.reads.confirmed(&read.request_ctx, read.index);
-        }
         let leading = (raft.state == StateRole::Leader).then_some(raft.term);
         if leading != self.leading {
             self.leading = leading;
-            self.reads_open = false;
-            self.reads.fail_all(ReadError::LeaderChanged);
             self.lost_entries.clear();
         }
-        if leading.is_some() && !self.reads_open && raft.commit_to_current_term() {
-            self.reads_open = true;
-            self.ask();
-        }
         self.check_recovered();
-    }
-
-    /// Asks raft for an index for all reads that wait.
-    fn ask(&mut self) {
-        if !self.reads_open {
-            return;
-        }
-        if let Some(context) = self.reads.ask(self.node.raft.term) {
-            self.node.read_index(context.to_vec());
-            for read in std::mem::take(&mut self.node.raft.read_states) {
-                self.reads.confirmed(&read.request_ctx, read.index);
-            }
-        }
     }
 
     /// A sole voter that campaigns leads at once; raft-rs panics if it has entries then that are

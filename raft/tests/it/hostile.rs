@@ -299,7 +299,6 @@ enum Do {
     Tick,
     Campaign,
     Propose,
-    Read,
     Install,
     Offer(u64),
     Report(u64),
@@ -314,7 +313,6 @@ fn any_step() -> impl Strategy<Value = Result<Message, Do>> {
         Do::Tick,
         Do::Campaign,
         Do::Propose,
-        Do::Read,
         Do::Install,
         Do::Offer(2),
         Do::Offer(3),
@@ -383,9 +381,6 @@ proptest! {
                 Err(Do::Campaign) => member.driver.campaign(),
                 Err(Do::Propose) => {
                     let _refused = member.driver.propose(payload(1, 10));
-                }
-                Err(Do::Read) => {
-                    member.driver.read_index();
                 }
                 Err(Do::Install) => drop(member.finish_install()),
                 Err(Do::Offer(to)) => {

@@ -12,7 +12,7 @@ use ferrite_disk::wal::{self, Position, Record, Wal};
 use ferrite_raft::log::{Options, Recovered, create, exists, recover};
 use ferrite_raft::{
     Append, Committed, ConfState, Config, Driver, EntryKind, Error, Leadership, Mark, Metadata,
-    OutgoingSnapshot, ReadError, ReadToken, Role, Snapshot, StepError, Ticket,
+    OutgoingSnapshot, Role, Snapshot, StepError, Ticket,
 };
 use protobuf::Message as _;
 use raft::eraftpb::Message;
@@ -141,7 +141,6 @@ fn rename(disk: &SimDisk, from: &Path, to: &Path) {
 pub(crate) struct Outcome {
     pub(crate) sent: Vec<(u64, Bytes)>,
     pub(crate) committed: Vec<Committed>,
-    pub(crate) reads: Vec<(ReadToken, Result<u64, ReadError>)>,
     pub(crate) leaderships: Vec<Leadership>,
     pub(crate) failure: Option<Error>,
     pub(crate) snapshots_wanted: Vec<u64>,
@@ -317,7 +316,6 @@ impl Member {
         let effects = self.driver.effects();
         self.trace.push(format!("{effects:?}"));
         outcome.sent.extend(effects.send);
-        outcome.reads.extend(effects.reads);
         outcome.leaderships.extend(effects.leadership);
         outcome.snapshots_wanted.extend(effects.snapshots_wanted);
         outcome.snapshots.extend(effects.snapshots);

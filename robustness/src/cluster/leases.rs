@@ -52,8 +52,10 @@ impl World {
             self.reply(at, number, Reply::View(view));
             return;
         }
-        shell.push(Input::Read { waiter: number });
-        self.plan_turn(at);
+        match shell.member.reads().read(number) {
+            Ok(does) => self.do_for_reads(at, does),
+            Err(error) => self.reply(at, number, Reply::Failed(error.into())),
+        }
     }
 
     /// It has the answer, and goes on. `None`: it needs more time.

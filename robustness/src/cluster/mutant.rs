@@ -11,6 +11,8 @@ pub enum Mutant {
     AckBeforeSync,
     /// Linearizable reads are answered from whatever the asked member has.
     StaleRead,
+    /// A member confirms a leader's term though it knows of a later one.
+    ConfirmAnyTerm,
     /// Term and vote are not synced when no entry comes with them.
     VoteNotSynced,
     /// A received snapshot becomes the page file in use before the log has decided.
@@ -19,9 +21,10 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 4] = [
+    pub const ALL: [Mutant; 5] = [
         Mutant::AckBeforeSync,
         Mutant::StaleRead,
+        Mutant::ConfirmAnyTerm,
         Mutant::VoteNotSynced,
         Mutant::EarlyInstall,
     ];
@@ -30,6 +33,7 @@ impl Mutant {
         match self {
             Mutant::AckBeforeSync => "ack-before-sync",
             Mutant::StaleRead => "stale-read",
+            Mutant::ConfirmAnyTerm => "confirm-any-term",
             Mutant::VoteNotSynced => "vote-not-synced",
             Mutant::EarlyInstall => "early-install",
         }

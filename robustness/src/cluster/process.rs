@@ -141,7 +141,7 @@ impl World {
             self.after(delay, at, Step::Hash);
         }
         let stall = match self.nodes[at].slow > self.now {
-            true => self.micros(100_000..3_000_000),
+            true => self.micros(100_000..6_000_000),
             false => Duration::ZERO,
         };
         if writes {

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb::RequestHeader;
-use ferrite_server::member::{Input, Reply};
+use ferrite_server::member::{Input, ReadsDo, Reply};
 use ferrite_storage::mvcc::pins::Pin;
 use prost::Message as _;
 use rand::Rng;
@@ -94,7 +94,15 @@ impl World {
             Ask::Read { local, .. } if *local || stale || shell.published.reads_locally() => {
                 Err(Reply::View(shell.published.view()))
             }
-            Ask::Read { .. } => Ok(Input::Read { waiter: number }),
+            Ask::Read { .. } => {
+                let reads = shell.member.reads();
+                self.asked.insert(number, (client, ask));
+                match reads.read(number) {
+                    Ok(does) => self.do_for_reads(at, does),
+                    Err(error) => self.reply(at, number, Reply::Failed(error.into())),
+                }
+                return;
+            }
         };
         self.asked.insert(number, (client, ask));
         match input {
@@ -103,6 +111,17 @@ impl World {
                 self.plan_turn(at);
             }
             Err(reply) => self.reply(at, number, reply),
+        }
+    }
+
+    /// Does what follows from a read, or from what another member says about one: at once, whatever the
+    /// member's thread is at.
+    pub(super) fn do_for_reads(&mut self, at: usize, does: ReadsDo<u64>) {
+        for (to, message) in does.send {
+            self.send(at, to, message);
+        }
+        for (number, reply) in does.replies {
+            self.reply(at, number, reply);
         }
     }
 

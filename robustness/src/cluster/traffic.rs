@@ -1,9 +1,10 @@
 //! Messages between members, and what members know of their links.
 
 use ferrite_api::types::MemberId;
-use ferrite_server::member::Input;
-use ferrite_server::peer::Message;
+use ferrite_server::member::{Input, ReadsDo};
+use ferrite_server::peer::{Message, ReadMessage};
 
+use super::mutant::Mutant;
 use super::world::{Event, World};
 
 impl World {
@@ -54,12 +55,31 @@ impl World {
             self.meet(to, from);
         }
         self.note(format_args!("m{from} > m{to} {}", name(&message)));
-        let from = sender;
-        let messages = vec![message];
-        if let Some(shell) = &mut self.nodes[to].shell {
-            shell.push(Input::Peer { from, messages });
+        let Some(shell) = &mut self.nodes[to].shell else {
+            return;
+        };
+        match message {
+            Message::Read(message) => {
+                let does = match (self.mutant, message) {
+                    (Some(Mutant::ConfirmAnyTerm), ReadMessage::Confirm { term, number }) => {
+                        let confirmed = ReadMessage::Confirmed { term, number };
+                        ReadsDo {
+                            send: vec![(sender, Message::Read(confirmed))],
+                            replies: Vec::new(),
+                        }
+                    }
+                    _ => shell.member.reads().hear(sender, message),
+                };
+                self.do_for_reads(to, does);
+            }
+            message => {
+                shell.push(Input::Peer {
+                    from: sender,
+                    messages: vec![message],
+                });
+                self.plan_turn(to);
+            }
         }
-        self.plan_turn(to);
     }
 
     /// A member is called by one that it does not know.
@@ -154,7 +174,6 @@ fn name(message: &Message) -> String {
             format!("propose {} for term {term}", proposals.len())
         }
         Message::Refused { term, ids } => format!("refused {} in term {term}", ids.len()),
-        Message::ReadIndex { number } => format!("read index {number:x}"),
-        Message::ReadIndexAnswer { number, index } => format!("read index {number:x}: {index:?}"),
+        Message::Read(message) => format!("{message:x?}"),
     }
 }

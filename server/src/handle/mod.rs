@@ -36,7 +36,7 @@ use tonic::Code;
 
 use crate::error::Error;
 use crate::lessor::Lessor;
-use crate::member::{Applied, Input, Published, Reply};
+use crate::member::{Applied, Input, Published, Reads, Reply};
 use crate::metrics::{Metrics, RequestKind};
 use crate::peer::Peers;
 use crate::quota::Quota;
@@ -90,6 +90,8 @@ pub(crate) struct Inner {
     pub(crate) ids: Arc<RequestIds>,
     /// The member's lessor; see [`Member::lessor`](crate::member::Member::lessor).
     pub(crate) lessor: Arc<Mutex<Lessor<Waiter>>>,
+    /// The member's reads; see [`Member::reads`](crate::member::Member::reads).
+    pub(crate) reads: Arc<Reads<Waiter>>,
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
@@ -158,6 +160,7 @@ impl Handle {
         let Inner {
             published,
             member_id,
+            reads,
             ..
         } = &*self.inner;
         let (view, leader) = (published.view(), published.leader());
@@ -169,6 +172,9 @@ impl Handle {
         server
             .proposals_committed
             .set(signed(published.committed()));
+        let reads = reads.take_counts();
+        server.slow_read_indexes.inc_by(reads.slow);
+        server.read_indexes_failed.inc_by(reads.failed);
         if let Some(version) = &published.cluster().version {
             server.set_cluster_version(version);
         }
@@ -190,7 +196,11 @@ impl Handle {
         if serializable || published.reads_locally() {
             return Ok(published.view());
         }
-        match self.ask(|waiter| Input::Read { waiter }).await? {
+        let (waiter, answer) = oneshot::channel();
+        let does = self.inner.reads.read(waiter)?;
+        does.carry_out(self.inner.peers.as_ref());
+        // Everybody is answered or failed; a waiter is dropped only by a panic.
+        match answer.await.map_err(|_| ApiError::Stopped)? {
             Reply::View(view) => Ok(view),
             Reply::Failed(error) => Err(error),
             _ => Err(mixed_up()),

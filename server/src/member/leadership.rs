@@ -37,7 +37,6 @@ impl<T> Member<T> {
         self.demote_lessor();
         self.links.leads(now.leader, self.now);
         self.queue.release();
-        self.abandon_round();
         let transfers = std::mem::take(&mut self.transfers).into_iter();
         let (done, waiting): (Vec<_>, Vec<_>) =
             transfers.partition(|transfer| transfer.to.get() == now.leader);

@@ -62,13 +62,13 @@ use leadership::Transfer;
 use leases::LeaseChange;
 use links::Links;
 use proposals::{Origin, Proposal, Queue};
-use reads::Reads;
 use snapshots::Installing;
 use waiters::{Expired, Waiters};
 
 pub use hashes::Hashes;
 pub use leases::LeaseCounts;
 pub use published::{Cluster, Published, Roots};
+pub use reads::{ReadCounts, Reads, ReadsDo};
 pub use snapshots::{Incoming, Outgoing};
 
 /// Index keys that one step prunes after a compaction: well under a millisecond.
@@ -114,11 +114,6 @@ pub enum Input<T> {
         id: RequestId,
         /// The encoded request.
         payload: Bytes,
-        /// Who waits.
-        waiter: T,
-    },
-    /// A client's linearizable read wants a view.
-    Read {
         /// Who waits.
         waiter: T,
     },
@@ -323,7 +318,8 @@ pub struct Member<T> {
     /// Proposals that raft has not taken yet: no leader, or too much uncommitted.
     queue: Queue,
     waiters: Waiters<T>,
-    reads: Reads<T>,
+    // Shared with the tasks that serve clients and hear other members, for the same reason.
+    reads: Arc<Reads<T>>,
     compactions: Vec<(i64, T)>,
     defragmentation: Defragmentation<T>,
     transfers: Vec<Transfer<T>>,
@@ -383,6 +379,12 @@ impl<T> Member<T> {
         published.set_view(state.view(), state.applied().get());
         let checkpointed = state.applied().get();
         let lessor = Lessor::new(options.lessor.clone(), state.leases().iter());
+        let reads = Reads::new(
+            state.member_id(),
+            options.request_ticks,
+            Arc::clone(&published),
+            Arc::clone(&ids),
+        );
         let mut member = Self {
             driver,
             state,
@@ -395,7 +397,7 @@ impl<T> Member<T> {
             lease_counts: LeaseCounts::default(),
             queue: Queue::default(),
             waiters: Waiters::new(),
-            reads: Reads::default(),
+            reads: Arc::new(reads),
             compactions: Vec::new(),
             defragmentation: Defragmentation::default(),
             transfers: Vec::new(),
@@ -427,6 +429,8 @@ impl<T> Member<T> {
             send: Vec::new(),
             append: VecDeque::new(),
         };
+        // Before anything is heard: what was promised before the start holds.
+        member.publish_reads();
         if member.driver.status().sole_voter {
             member.driver.campaign();
         }
@@ -463,7 +467,6 @@ impl<T> Member<T> {
                 };
                 self.propose(proposal, waiter);
             }
-            Input::Read { waiter } => self.read(waiter),
             Input::ChangeMembers { change, waiter } => self.change_members(&change, waiter),
             Input::MoveLeader { to, waiter } => self.move_leader(to, waiter),
             Input::Peer { from, messages } => {
@@ -505,7 +508,6 @@ impl<T> Member<T> {
     pub fn effects(&mut self) -> Result<Effects<T>, Fatal> {
         self.install();
         self.propose_queued();
-        self.begin_round();
         while self.driver.has_effects() {
             self.drive()?;
         }
@@ -555,7 +557,7 @@ impl<T> Member<T> {
     /// checkpoint of everything applied, if one is needed.
     pub fn stop(&mut self) -> (Vec<T>, Option<Job>) {
         let mut waiting = self.waiters.drain();
-        waiting.extend(self.reads.drain());
+        waiting.extend(self.reads.close());
         waiting.extend(self.drain_transfers());
         waiting.extend(self.compactions.drain(..).map(|(_, waiter)| waiter));
         waiting.extend(self.defragmentation.drain());
@@ -609,8 +611,10 @@ impl<T> Member<T> {
             }
             Message::Propose { term, proposals } => self.take_forwarded(from, term, proposals),
             Message::Refused { term, ids } => self.take_back(term, &ids),
-            Message::ReadIndex { number } => self.read_index_for(from, number),
-            Message::ReadIndexAnswer { number, index } => self.read_index_answered(number, index),
+            Message::Read(message) => {
+                let does = self.reads.hear(from, message);
+                self.do_for_reads(does);
+            }
         }
     }
 
@@ -622,6 +626,7 @@ impl<T> Member<T> {
         self.links.set(peer, reachable, self.now);
         if !reachable {
             self.driver.report_unreachable(peer.get());
+            self.reads_lose(peer);
         }
     }
 
@@ -649,7 +654,6 @@ impl<T> Member<T> {
         self.send
             .extend(messages.map(|(to, bytes)| (MemberId::new(to), Message::Raft(bytes))));
         self.append.extend(effects.append);
-        self.read_indexes(effects.reads);
         if effects.recovered {
             tracing::info!(
                 applied = self.state.applied().get(),
@@ -667,7 +671,7 @@ impl<T> Member<T> {
         self.export(effects.snapshots_wanted);
         self.send_snapshots(effects.snapshots);
         self.publish_raft();
-        self.answer_confirmed();
+        self.publish_reads();
         Ok(())
     }
 

@@ -231,6 +231,7 @@ impl Frames {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::message::ReadMessage;
     use super::*;
 
     fn bytes_of(frames: &mut Frames) -> BytesMut {
@@ -247,7 +248,7 @@ mod tests {
         vec![
             Frame::Message(Message::Raft(payload.clone())),
             Frame::Heartbeat,
-            Frame::Message(Message::ReadIndex { number: 3 }),
+            Frame::Message(Message::Read(ReadMessage::Index { number: 3 })),
             Frame::Question {
                 number: 1,
                 question: payload.clone(),

@@ -25,17 +25,40 @@ pub enum Message {
         /// The proposals.
         ids: Vec<RequestId>,
     },
-    /// Asks the leader for a read index. The number is the asker's own.
-    ReadIndex {
-        /// Comes back with the answer.
+    /// About linearizable reads.
+    Read(ReadMessage),
+}
+
+/// What members say to each other about linearizable reads. Numbers are the asker's own, and come
+/// back with the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadMessage {
+    /// Asks the leader for a read index.
+    Index {
+        /// The asker's.
         number: u64,
     },
     /// The answer.
-    ReadIndexAnswer {
+    IndexAnswer {
         /// As asked.
         number: u64,
         /// The index; `None` if the asked member does not lead, or not any more.
         index: Option<u64>,
+    },
+    /// The leader of a term asks whether the other one knows of a later term. If it does, it does not
+    /// answer.
+    Confirm {
+        /// The term.
+        term: u64,
+        /// The leader's.
+        number: u64,
+    },
+    /// The sender knew of no later term when it was asked.
+    Confirmed {
+        /// As asked.
+        term: u64,
+        /// As asked.
+        number: u64,
     },
 }
 
@@ -60,6 +83,8 @@ const PROPOSE: u8 = 2;
 const REFUSED: u8 = 3;
 const READ_INDEX: u8 = 4;
 const READ_INDEX_ANSWER: u8 = 5;
+const CONFIRM: u8 = 6;
+const CONFIRMED: u8 = 7;
 
 /// Bytes of a forwarded proposal beside its payload.
 const FORWARDED_BYTES: usize = 8 + 1 + 4;
@@ -88,16 +113,7 @@ impl Message {
                 out.put_u64_le(*term);
                 ids.iter().for_each(|id| out.put_u64_le(id.get()));
             }
-            Message::ReadIndex { number } => {
-                out.put_u8(READ_INDEX);
-                out.put_u64_le(*number);
-            }
-            Message::ReadIndexAnswer { number, index } => {
-                out.put_u8(READ_INDEX_ANSWER);
-                out.put_u64_le(*number);
-                // Raft indexes begin at 1.
-                out.put_u64_le(index.unwrap_or(0));
-            }
+            Message::Read(message) => message.encode(out),
         }
     }
 
@@ -112,8 +128,8 @@ impl Message {
                 8 + lengths.sum::<usize>()
             }
             Message::Refused { ids, .. } => 8 + 8 * ids.len(),
-            Message::ReadIndex { .. } => 8,
-            Message::ReadIndexAnswer { .. } => 16,
+            Message::Read(ReadMessage::Index { .. }) => 8,
+            Message::Read(_) => 16,
         }
     }
 
@@ -152,19 +168,54 @@ impl Message {
                 }
                 Message::Refused { term, ids }
             }
-            READ_INDEX => Message::ReadIndex {
+            READ_INDEX => Message::Read(ReadMessage::Index {
                 number: bytes.try_get_u64_le().map_err(short)?,
-            },
-            READ_INDEX_ANSWER => Message::ReadIndexAnswer {
-                number: bytes.try_get_u64_le().map_err(short)?,
-                index: Some(bytes.try_get_u64_le().map_err(short)?).filter(|index| *index != 0),
-            },
+            }),
+            READ_INDEX_ANSWER | CONFIRM | CONFIRMED => {
+                let first = bytes.try_get_u64_le().map_err(short)?;
+                let second = bytes.try_get_u64_le().map_err(short)?;
+                Message::Read(match kind {
+                    READ_INDEX_ANSWER => ReadMessage::IndexAnswer {
+                        number: first,
+                        index: Some(second).filter(|index| *index != 0),
+                    },
+                    CONFIRM => ReadMessage::Confirm {
+                        term: first,
+                        number: second,
+                    },
+                    _ => ReadMessage::Confirmed {
+                        term: first,
+                        number: second,
+                    },
+                })
+            }
             _ => return Err(Malformed("its kind is not known")),
         };
         if !bytes.is_empty() {
             return Err(Malformed("it goes on after its end"));
         }
         Ok(message)
+    }
+}
+
+impl ReadMessage {
+    fn encode(self, out: &mut BytesMut) {
+        let (kind, first, second) = match self {
+            ReadMessage::Index { number } => {
+                out.put_u8(READ_INDEX);
+                out.put_u64_le(number);
+                return;
+            }
+            // Raft indexes begin at 1.
+            ReadMessage::IndexAnswer { number, index } => {
+                (READ_INDEX_ANSWER, number, index.unwrap_or(0))
+            }
+            ReadMessage::Confirm { term, number } => (CONFIRM, term, number),
+            ReadMessage::Confirmed { term, number } => (CONFIRMED, term, number),
+        };
+        out.put_u8(kind);
+        out.put_u64_le(first);
+        out.put_u64_le(second);
     }
 }
 
@@ -185,6 +236,18 @@ mod tests {
         })
     }
 
+    fn read_message() -> impl Strategy<Value = ReadMessage> {
+        prop_oneof![
+            any::<u64>().prop_map(|number| ReadMessage::Index { number }),
+            (any::<u64>(), prop::option::of(1..u64::MAX))
+                .prop_map(|(number, index)| ReadMessage::IndexAnswer { number, index }),
+            (any::<u64>(), any::<u64>())
+                .prop_map(|(term, number)| ReadMessage::Confirm { term, number }),
+            (any::<u64>(), any::<u64>())
+                .prop_map(|(term, number)| ReadMessage::Confirmed { term, number }),
+        ]
+    }
+
     fn message() -> impl Strategy<Value = Message> {
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..50).prop_map(|bytes| Message::Raft(bytes.into())),
@@ -195,9 +258,7 @@ mod tests {
                 prop::collection::vec(any::<u64>().prop_map(RequestId::new), 0..5)
             )
                 .prop_map(|(term, ids)| Message::Refused { term, ids }),
-            any::<u64>().prop_map(|number| Message::ReadIndex { number }),
-            (any::<u64>(), prop::option::of(1..u64::MAX))
-                .prop_map(|(number, index)| Message::ReadIndexAnswer { number, index }),
+            read_message().prop_map(Message::Read),
         ]
     }
 

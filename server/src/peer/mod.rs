@@ -40,7 +40,7 @@ use bytes::Bytes;
 use ferrite_api::types::MemberId;
 
 pub use call::CallError;
-pub use message::{Forwarded, Malformed, Message};
+pub use message::{Forwarded, Malformed, Message, ReadMessage};
 pub use pages::{Directory, MemberInfo};
 pub use questions::AskError;
 pub use remote::{NoAnswer, RemoteCluster, RemoteVersions, fetch_members, fetch_version};

@@ -262,6 +262,14 @@ impl Peers {
         &self.shared.connections
     }
 
+    /// Sends a message, from whatever thread: at most once, as [`Transport::send`]. Never blocks.
+    pub fn say(&self, to: MemberId, message: Message) {
+        if let Some(link) = self.shared.link(to) {
+            link.queue_message(message);
+            link.flush();
+        }
+    }
+
     /// Asks a member something; how long to wait is the caller's business. Takes connections in both
     /// directions: the answer comes over the peer's.
     ///

@@ -98,12 +98,13 @@ pub(super) async fn start(
     metrics.set_member_id(member_id);
     let (member, published) = Member::new(driver, state, member_options(config), Arc::clone(&ids));
 
-    let (lessor, clock) = (member.lessor(), Clock::start());
+    let (lessor, reads, clock) = (member.lessor(), member.reads(), Clock::start());
     let inbox = Arc::new(Inbox::default());
     let page_path = bootstrap::page_path(&options);
     let peering = Arc::new(Peering::new(
         Arc::clone(&inbox),
         Arc::clone(&published),
+        Arc::clone(&reads),
         Place {
             disk: Arc::clone(&disk),
             page_path: page_path.clone(),
@@ -124,6 +125,7 @@ pub(super) async fn start(
         Arc::clone(&peering) as _,
         Arc::clone(metrics),
     );
+    peering.speaks_through(peers.clone());
     let thread = shell::start(shell::Parts {
         member,
         published: Arc::clone(&published),
@@ -171,6 +173,7 @@ pub(super) async fn start(
         inbox: Arc::clone(&inbox),
         ids,
         lessor,
+        reads,
         clock,
         limits,
         metrics: Arc::clone(metrics),

@@ -139,7 +139,6 @@ impl Inbox {
         };
         for input in left {
             if let Input::Propose { waiter, .. }
-            | Input::Read { waiter }
             | Input::AwaitCompaction { waiter, .. }
             | Input::Defragment { waiter, .. }
             | Input::ChangeMembers { waiter, .. }
@@ -157,13 +156,15 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use ferrite_api::types::LeaseId;
     use tokio::sync::oneshot;
 
     use super::*;
 
-    fn read() -> Input<Waiter> {
+    fn question() -> Input<Waiter> {
         let (waiter, _) = oneshot::channel();
-        Input::Read { waiter }
+        let id = LeaseId::new(1);
+        Input::LeaseKeys { id, waiter }
     }
 
     /// The code of "too many requests" is UNKNOWN on the wire.
@@ -171,9 +172,9 @@ mod tests {
     fn s1_2_1_a_member_that_does_not_keep_up_refuses_more_until_it_does() {
         let inbox = Inbox::default();
         for _ in 0..CAPACITY {
-            assert_eq!(inbox.send(read()), Ok(()));
+            assert_eq!(inbox.send(question()), Ok(()));
         }
-        let refusal = inbox.send(read()).unwrap_err();
+        let refusal = inbox.send(question()).unwrap_err();
         let status = tonic::Status::from(refusal);
         assert_eq!(
             (status.code(), status.message()),
@@ -182,7 +183,7 @@ mod tests {
         let mut taken = Vec::new();
         inbox.drain(&mut taken);
         assert_eq!(taken.len(), CAPACITY);
-        assert_eq!(inbox.send(read()), Ok(()));
+        assert_eq!(inbox.send(question()), Ok(()));
     }
 
     #[test]
@@ -193,7 +194,7 @@ mod tests {
         assert!(inbox.deliver(from, large()));
         assert!(inbox.deliver(from, large()));
         assert!(!inbox.deliver(from, large()));
-        assert_eq!(inbox.send(read()), Ok(()));
+        assert_eq!(inbox.send(question()), Ok(()));
         let mut taken = Vec::new();
         inbox.drain(&mut taken);
         assert_eq!(taken.len(), 3);
@@ -204,12 +205,13 @@ mod tests {
     fn e2_6_a_stopped_member_says_so_to_those_who_wait_and_those_who_come() {
         let inbox = Inbox::default();
         let (waiter, mut answer) = oneshot::channel();
-        inbox.send(Input::Read { waiter }).unwrap();
+        let id = LeaseId::new(1);
+        inbox.send(Input::LeaseKeys { id, waiter }).unwrap();
         inbox.close();
         let Reply::Failed(error) = answer.try_recv().unwrap() else {
             panic!("an answer of a member that has stopped");
         };
         assert_eq!(error, ferrite_api::Error::Stopped.into());
-        assert_eq!(inbox.send(read()), Err(ferrite_api::Error::Stopped));
+        assert_eq!(inbox.send(question()), Err(ferrite_api::Error::Stopped));
     }
 }

@@ -95,10 +95,14 @@ pub(crate) fn start(parts: Parts) -> std::io::Result<thread::JoinHandle<Result<E
             };
             let inbox = Arc::clone(&shell.parts.inbox);
             let lessor = shell.parts.member.lessor();
+            let reads = shell.parts.member.reads();
             let result = shell.run();
             // Whoever still waits, or comes later, learns that the member has stopped; nobody renews
             // leases that nobody revokes.
             inbox.close();
+            for waiter in reads.close() {
+                let _gone = waiter.send(Reply::Failed(ferrite_api::Error::Stopped.into()));
+            }
             drop(lessor.lock().demote());
             result
         })

@@ -23,7 +23,7 @@ use prost::Message;
 
 use super::{Handle, Inner, Limits, Readers, Watching};
 use crate::lessor::{self, Lessor};
-use crate::member::{Cluster, Published};
+use crate::member::{Cluster, Published, Reads};
 use crate::metrics::{self, Metrics};
 use crate::quota::Quota;
 use crate::request_id::RequestIds;
@@ -85,12 +85,15 @@ impl Store {
             Arc::clone(&published),
             watch::Limits::new(MAX_REQUEST_BYTES),
         );
+        let ids = Arc::new(RequestIds::new(member, 1));
+        let reads = Reads::new(member, 70, Arc::clone(&published), Arc::clone(&ids));
         let handle = Handle::new(Inner {
             cluster_id: ClusterId::new(cluster_id),
             member_id: member,
             published: Arc::clone(&published),
             inbox: Arc::default(),
-            ids: Arc::new(RequestIds::new(member, 1)),
+            ids,
+            reads: Arc::new(reads),
             limits: Limits {
                 max_request_bytes: MAX_REQUEST_BYTES,
                 max_txn_ops: 128,

@@ -6,7 +6,7 @@ use ferrite_api::types::RequestId;
 use tokio::io::AsyncWriteExt;
 
 use super::super::frame::Frame;
-use super::super::{Forwarded, Message, Options, Transport};
+use super::super::{Forwarded, Message, Options, ReadMessage, Transport};
 use super::raw::{Fake, read_frames};
 use super::{Event, Node, id, number, numbered, options, pair, soon};
 
@@ -28,11 +28,11 @@ async fn every_kind_of_message_arrives() {
             term: 7,
             ids: vec![RequestId::new(8)],
         },
-        Message::ReadIndex { number: 1 },
-        Message::ReadIndexAnswer {
+        Message::Read(ReadMessage::Index { number: 1 }),
+        Message::Read(ReadMessage::IndexAnswer {
             number: 2,
             index: None,
-        },
+        }),
     ];
     for message in &messages {
         a.send(b.id, message.clone());
@@ -191,7 +191,7 @@ async fn malformed_frames_end_the_stream_and_what_came_before_them_counts() {
         ];
         answer.socket.write_all(&good).await.unwrap();
         answer.socket.write_all(garbage).await.unwrap();
-        let message = Message::ReadIndex { number: session };
+        let message = Message::Read(ReadMessage::Index { number: session });
         a.wait_for(&Event::Delivered(id(0xb), message)).await;
         assert!(super::raw::is_ended(&mut answer.socket).await);
     }

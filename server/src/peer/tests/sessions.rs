@@ -2,14 +2,14 @@
 
 use tokio::io::AsyncWriteExt;
 
-use super::super::Message;
+use super::super::{Message, ReadMessage};
 use super::raw::{Request, is_ended};
 use super::{Node, id, number, numbered};
 
 fn read_index(number: u8) -> ([u8; 13], Message) {
     let frame = [9, 0, 0, 0, 4, number, 0, 0, 0, 0, 0, 0, 0];
     let number = number.into();
-    (frame, Message::ReadIndex { number })
+    (frame, Message::Read(ReadMessage::Index { number }))
 }
 
 #[tokio::test]
