@@ -179,9 +179,12 @@ impl Generator {
             let count = self.rng.random_range(1..4);
             let requests = (0..count).map(|_| self.message(&input, 0));
             let mut requests: Vec<DynamicMessage> = requests.collect();
-            // A stream is there with its first answer; not every cancellation has one.
-            while !requests[0].has_field_by_name("create_request") {
-                requests[0] = self.message(&input, 0);
+            // A stream is there with its first answer, and a cancellation has been taken by the time of the
+            // answer to what follows it; it may have none.
+            for end in [0, count - 1] {
+                while !requests[end].has_field_by_name("create_request") {
+                    requests[end] = self.message(&input, 0);
+                }
             }
             // What a watcher gets that is behind, until it is cancelled, is chance.
             let behind = requests.iter().any(|request| {
