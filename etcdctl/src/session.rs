@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use ferrite_client::{Client, Config};
-use tokio::runtime::Runtime;
+use ferrite_client::{Client, Config, Error};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::{Flags, Matches};
 use crate::context::Context;
@@ -52,6 +52,22 @@ impl Session {
     /// Applies the environment to the flags, refuses what is not supported, and prepares the
     /// client. Nothing is sent.
     pub(crate) fn open(context: &mut Context, matches: &Matches) -> Result<Session, Failure> {
+        Session::on(Builder::new_current_thread(), context, matches)
+    }
+
+    /// As [`Session::open`], for more work than one processor can do.
+    pub(crate) fn open_parallel(
+        context: &mut Context,
+        matches: &Matches,
+    ) -> Result<Session, Failure> {
+        Session::on(Builder::new_multi_thread(), context, matches)
+    }
+
+    fn on(
+        mut runtime: Builder,
+        context: &mut Context,
+        matches: &Matches,
+    ) -> Result<Session, Failure> {
         let mut flags = GlobalFlags::read(context, matches)?;
         if flags.0.switch("debug") {
             for (name, _, value) in flags.0.inherited() {
@@ -69,7 +85,7 @@ impl Session {
             .find(|(name, _)| name == b"ETCD_CLIENT_DEBUG")
             .map(|(_, value)| String::from_utf8_lossy(value).into_owned());
         RetryWarnings::install(&endpoints, &level.unwrap_or_default());
-        let runtime = tokio::runtime::Builder::new_current_thread()
+        let runtime = runtime
             .enable_all()
             .build()
             .map_err(|error| Failure::new(Exit::Error, error))?;
@@ -86,20 +102,40 @@ impl Session {
 
     /// A client of all endpoints.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        let endpoints = self.endpoints.iter().map(|endpoint| endpoint.trim());
-        self.client_of(endpoints)
+        let mut endpoints: Vec<&str> = self.endpoints.iter().map(|each| each.trim()).collect();
+        // What a comma too many leaves is nothing to a client that has others.
+        if endpoints.iter().any(|endpoint| !endpoint.is_empty()) {
+            endpoints.retain(|endpoint| !endpoint.is_empty());
+        }
+        self.connect(endpoints)
+            .map_err(|error| Failure::new(Exit::BadConnection, error))
+    }
+
+    /// A client of this endpoint only.
+    pub(crate) fn client_of(&self, endpoint: &str) -> Result<Client, Failure> {
+        self.connect([endpoint])
+            .map_err(|error| Failure::new(Exit::BadConnection, error))
     }
 
     /// A client of these endpoints, with the settings of the command line.
-    pub(crate) fn client_of<'a>(
+    pub(crate) fn connect<'a>(
         &self,
         endpoints: impl IntoIterator<Item = &'a str>,
-    ) -> Result<Client, Failure> {
+    ) -> Result<Client, Error> {
         let mut config = self.config.clone();
         config.endpoints = endpoints.into_iter().map(str::to_owned).collect();
-        self.runtime
-            .block_on(Client::connect(config))
-            .map_err(|error| Failure::new(Exit::BadConnection, error))
+        self.runtime.block_on(Client::connect(config))
+    }
+
+    /// Asks one endpoint something, with the command timeout from now on.
+    pub(crate) fn ask<T>(
+        &self,
+        endpoint: &str,
+        call: impl AsyncFnOnce(Client) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let deadline = self.timeout.deadline();
+        let client = self.connect([endpoint])?.with_deadline(deadline);
+        self.run(call(client))
     }
 
     /// The command timeout with the environment applied.
@@ -111,6 +147,24 @@ impl Session {
     pub(crate) fn run<T>(&self, calls: impl Future<Output = T>) -> T {
         self.runtime.block_on(calls)
     }
+}
+
+/// Refuses flags of what is not built, if they have a text.
+pub(crate) fn refuse_texts(flags: &Flags, texts: &[(&[&str], &str)]) -> Result<(), Failure> {
+    for (names, what) in texts {
+        if let Some(name) = names.iter().find(|name| !flags.text(name).is_empty()) {
+            return Err(unsupported(name, what));
+        }
+    }
+    Ok(())
+}
+
+/// The refusal of a flag of what is not built.
+pub(crate) fn unsupported(name: &str, what: &str) -> Failure {
+    Failure::new(
+        Exit::Error,
+        format!("--{name} is not supported: this etcdctl is built without {what}"),
+    )
 }
 
 /// The variable of a flag.
@@ -184,30 +238,23 @@ impl GlobalFlags {
                 return Err(Failure::bad_args(message));
             }
         }
-        let set = |name: &&str| !flags.text(name).is_empty();
-        let texts = [
-            (&["cert", "key", "cacert"][..], "TLS"),
-            (&["user", "password", "auth-jwt-token"], "authentication"),
-            (&["discovery-srv", "discovery-srv-name"], "DNS discovery"),
-        ];
-        let by_text = texts.iter().find_map(|(names, what)| {
-            let name = names.iter().find(|name| set(name))?;
-            Some((*name, *what))
-        });
-        let by_switch = || {
-            (flags
-                .switch("insecure-skip-tls-verify")
-                .then_some("insecure-skip-tls-verify"))
-            .or((!flags.switch("insecure-transport")).then_some("insecure-transport"))
-            .map(|name| (name, "TLS"))
-        };
-        match by_text.or_else(by_switch) {
-            None => Ok(()),
-            Some((name, what)) => Err(Failure::new(
-                Exit::Error,
-                format!("--{name} is not supported: this etcdctl is built without {what}"),
-            )),
+        refuse_texts(
+            flags,
+            &[
+                (&["cert", "key", "cacert"], "TLS"),
+                (&["user", "password", "auth-jwt-token"], "authentication"),
+                (&["discovery-srv", "discovery-srv-name"], "DNS discovery"),
+            ],
+        )?;
+        for (name, refused) in [
+            ("insecure-skip-tls-verify", true),
+            ("insecure-transport", false),
+        ] {
+            if flags.switch(name) == refused {
+                return Err(unsupported(name, "TLS"));
+            }
         }
+        Ok(())
     }
 
     fn config(&self, endpoints: &[String]) -> Config {

@@ -1,17 +1,22 @@
 //! The commands and flags of etcdctl, as one constant tree.
 
+mod global;
+mod key_value;
+mod utility;
+
 use crate::cli::{Action, Command, Flag, Kind};
 use crate::commands::{
-    alarm, compaction, completion, defrag, del, downgrade, elect, endpoint, get, help, lease, lock,
-    member, move_leader, options, put, snapshot, txn, version, watch,
+    alarm, compaction, defrag, downgrade, elect, endpoint, lease, lock, member, move_leader,
+    snapshot, txn,
 };
+
+pub(crate) use global::GLOBAL;
+use key_value::{DEL, GET, PUT, TXN_LONG, WATCH};
 
 const KEY_VALUE: &str = "Key-value commands";
 const MAINTENANCE: &str = "Cluster maintenance commands";
 const CONCURRENCY: &str = "Concurrency commands";
 const UTILITY: &str = "Utility commands";
-
-const SECOND: i64 = 1_000_000_000;
 
 /// The program. Commands are in the order of their groups in the root help.
 pub(crate) static ROOT: Command = Command {
@@ -334,41 +339,12 @@ pub(crate) static ROOT: Command = Command {
         Command::not_built("auth"),
         Command::not_built("user"),
         Command::not_built("role"),
-        Command {
-            name: "version",
-            usage: "version",
-            short: "Shows the version of etcdctl and of the API",
-            group: UTILITY,
-            action: Action::Run(version::run),
-            ..Command::EMPTY
-        },
-        Command::not_built("make-mirror"),
-        Command::not_built("check"),
-        Command {
-            name: "completion",
-            usage: "completion [bash|zsh|fish|powershell]",
-            short: "Prints a script that lets a shell complete commands and flags",
-            long: COMPLETION_LONG,
-            group: UTILITY,
-            action: Action::Run(completion::run),
-            ..Command::EMPTY
-        },
-        Command {
-            name: "options",
-            usage: "options",
-            short: "Lists the flags that every command takes",
-            group: UTILITY,
-            action: Action::Run(options::run),
-            ..Command::EMPTY
-        },
-        Command {
-            name: "help",
-            usage: "help [command]",
-            short: "Shows the help of a command",
-            group: UTILITY,
-            action: Action::Run(help::run),
-            ..Command::EMPTY
-        },
+        utility::VERSION,
+        utility::MAKE_MIRROR,
+        utility::CHECK,
+        utility::COMPLETION,
+        utility::OPTIONS,
+        utility::HELP,
     ],
     ..Command::EMPTY
 };
@@ -385,225 +361,6 @@ pub(crate) static WATCH_LINES: Command = Command {
     ..Command::EMPTY
 };
 
-const WATCH: Command = Command {
-    name: "watch",
-    usage: "watch [options] [key or prefix] [range_end] [--] [exec-command arg1 arg2 ...]",
-    short: "Shows changes of keys as they come",
-    long: WATCH_LONG,
-    group: KEY_VALUE,
-    flags: &[
-        Flag::new(
-            "interactive",
-            Kind::Switch(false),
-            "read commands from standard input",
-        )
-        .short('i'),
-        Flag::new(
-            "prefix",
-            Kind::Switch(false),
-            "all keys that start with <key>",
-        ),
-        Flag::new(
-            "rev",
-            Kind::Int(0),
-            "changes from this revision on, 0 for from now on",
-        ),
-        Flag::new(
-            "prev-kv",
-            Kind::Switch(false),
-            "show the key and value before the change",
-        ),
-        Flag::new(
-            "progress-notify",
-            Kind::Switch(false),
-            "show from time to time how far the server is",
-        ),
-    ],
-    action: Action::Run(watch::run),
-    ..Command::EMPTY
-};
-
-const GET: Command = Command {
-    name: "get",
-    usage: "get [options] <key> [range_end]",
-    short: "Reads a key or a range of keys",
-    group: KEY_VALUE,
-    flags: &[
-        Flag::new(
-            "consistency",
-            Kind::Text("l"),
-            "l (linearizable) or s (serializable)",
-        ),
-        Flag::new(
-            "order",
-            Kind::Text(""),
-            "order of the results: ASCEND or DESCEND",
-        ),
-        Flag::new(
-            "sort-by",
-            Kind::Text(""),
-            "sort by CREATE, KEY, MODIFY, VALUE or VERSION",
-        ),
-        Flag::new("limit", Kind::Int(0), "most results, 0 for all"),
-        Flag::new(
-            "prefix",
-            Kind::Switch(false),
-            "all keys that start with <key>",
-        ),
-        Flag::new(
-            "from-key",
-            Kind::Switch(false),
-            "all keys from <key> on, in byte order",
-        ),
-        Flag::new(
-            "rev",
-            Kind::Int(0),
-            "read at this revision, 0 for the latest",
-        ),
-        Flag::new("keys-only", Kind::Switch(false), "leave out the values"),
-        Flag::new(
-            "count-only",
-            Kind::Switch(false),
-            "only count the keys (needs -w fields)",
-        ),
-        Flag::new(
-            "print-value-only",
-            Kind::Switch(false),
-            "leave out the keys (needs -w simple)",
-        ),
-        Flag::new(
-            "min-create-rev",
-            Kind::Int(0),
-            "only keys created at or after this revision",
-        ),
-        Flag::new(
-            "max-create-rev",
-            Kind::Int(0),
-            "only keys created at or before this revision",
-        ),
-        Flag::new(
-            "min-mod-rev",
-            Kind::Int(0),
-            "only keys modified at or after this revision",
-        ),
-        Flag::new(
-            "max-mod-rev",
-            Kind::Int(0),
-            "only keys modified at or before this revision",
-        ),
-        Flag::new(
-            "stream",
-            Kind::Switch(false),
-            "read with the RangeStream call",
-        ),
-    ],
-    action: Action::Run(get::run),
-    ..Command::EMPTY
-};
-
-const PUT: Command = Command {
-    name: "put",
-    usage: "put [options] <key> <value> (<value> can also be given from stdin)",
-    short: "Writes a key",
-    long: PUT_LONG,
-    group: KEY_VALUE,
-    flags: &[
-        Flag::new(
-            "lease",
-            Kind::Text("0"),
-            "attach the key to this lease (hexadecimal ID)",
-        ),
-        Flag::new(
-            "prev-kv",
-            Kind::Switch(false),
-            "show the replaced key and value",
-        ),
-        Flag::new(
-            "ignore-value",
-            Kind::Switch(false),
-            "keep the current value",
-        ),
-        Flag::new(
-            "ignore-lease",
-            Kind::Switch(false),
-            "keep the current lease",
-        ),
-    ],
-    action: Action::Run(put::run),
-    ..Command::EMPTY
-};
-
-const DEL: Command = Command {
-    name: "del",
-    usage: "del [options] <key> [range_end]",
-    short: "Deletes a key or the range of keys [key, range_end)",
-    group: KEY_VALUE,
-    flags: &[
-        Flag::new(
-            "prefix",
-            Kind::Switch(false),
-            "all keys that start with <key>",
-        ),
-        Flag::new(
-            "prev-kv",
-            Kind::Switch(false),
-            "show the deleted keys and values",
-        ),
-        Flag::new(
-            "from-key",
-            Kind::Switch(false),
-            "all keys from <key> on, in byte order",
-        ),
-        Flag::new(
-            "range",
-            Kind::Switch(false),
-            "delete a range without the 2 s of delay",
-        ),
-    ],
-    action: Action::Run(del::run),
-    ..Command::EMPTY
-};
-
-const PUT_LONG: &str = "\
-Writes a key.
-
-Without <value> and without --ignore-value the value is all of standard input:
-
-$ etcdctl put <key> < file
-
-An argument that starts with '-' must come after '--':
-
-$ etcdctl put -- <key> <value>";
-
-const TXN_LONG: &str = "\
-Reads a transaction from standard input and runs it in one step.
-
-Three lists follow each other, one item per line, each list ended by an empty line:
-compares, operations for when all of them hold, operations for when one does not.
-
-mod(\"key1\") > \"0\"
-
-put key1 \"there before\"
-
-put key1 \"new\"
-put key2 \"another one\"
-
-Compares: ver, create, mod, val or lease of a key; =, !=, < or >; a quoted value.
-Operations: get, put and del with their flags.";
-
-const WATCH_LONG: &str = "\
-Shows changes of keys as they come.
-
-With a program after '--' it is run for each change, and finds what has changed in the
-variables ETCD_WATCH_REVISION, ETCD_WATCH_EVENT_TYPE, ETCD_WATCH_KEY and ETCD_WATCH_VALUE:
-
-$ etcdctl watch <key> -- sh -c 'echo $ETCD_WATCH_KEY'
-
-With --interactive each line of standard input is a command: 'watch' with options, key and
-program as above, or 'progress'.
-
-Without <key>, ETCDCTL_WATCH_KEY and ETCDCTL_WATCH_RANGE_END say what to watch.";
-
 const LOCK_LONG: &str = "\
 Waits for the lock and holds it until it is interrupted.
 
@@ -613,144 +370,9 @@ of the program must come after '--':
 
 $ etcdctl lock <lockname> -- ls -l";
 
-const COMPLETION_LONG: &str = "\
-Prints a script that lets a shell complete commands and flags. For this shell only:
-
-bash        source <(etcdctl completion bash)
-zsh         source <(etcdctl completion zsh)
-fish        etcdctl completion fish | source
-powershell  etcdctl completion powershell | Out-String | Invoke-Expression";
-
 const STATUS_LONG: &str = "\
 Shows version, sizes, leader and raft state of each endpoint.
 
 The simple format has, separated by commas: endpoint, ID, version, storage version, db size,
 in use, percentage not in use, quota, is leader, is learner, raft term, raft index,
 raft applied index, errors, downgrade target version, downgrade enabled.";
-
-/// The flags of every command; `etcdctl options` shows them.
-pub(crate) const GLOBAL: [Flag; 21] = [
-    Flag::new("endpoints", Kind::List("127.0.0.1:2379"), "gRPC endpoints").hidden(),
-    Flag::new(
-        "debug",
-        Kind::Switch(false),
-        "show the value of every global flag",
-    )
-    .hidden(),
-    Flag::new(
-        "write-out",
-        Kind::Text("simple"),
-        "output format: fields, json, protobuf, simple or table",
-    )
-    .short('w')
-    .hidden(),
-    Flag::new(
-        "hex",
-        Kind::Switch(false),
-        "show byte strings, or IDs, in hexadecimal",
-    )
-    .hidden(),
-    Flag::new(
-        "dial-timeout",
-        Kind::Duration(2 * SECOND),
-        "time to set up the client",
-    )
-    .hidden(),
-    Flag::new(
-        "command-timeout",
-        Kind::Duration(5 * SECOND),
-        "time for a short command, setting up not included",
-    )
-    .hidden(),
-    Flag::new(
-        "keepalive-time",
-        Kind::Duration(2 * SECOND),
-        "time between keepalive pings",
-    )
-    .hidden(),
-    Flag::new(
-        "keepalive-timeout",
-        Kind::Duration(6 * SECOND),
-        "time to answer a keepalive ping",
-    )
-    .hidden(),
-    Flag::new(
-        "max-request-bytes",
-        Kind::Int(0),
-        "largest request in bytes, 0 for 2 MiB",
-    )
-    .hidden(),
-    Flag::new(
-        "max-recv-bytes",
-        Kind::Int(0),
-        "largest response in bytes, 0 for 2147483647",
-    )
-    .hidden(),
-    Flag::new(
-        "insecure-transport",
-        Kind::Switch(true),
-        "connect without TLS",
-    )
-    .hidden(),
-    Flag::new(
-        "insecure-discovery",
-        Kind::Switch(true),
-        "accept discovered endpoints without TLS",
-    )
-    .hidden(),
-    Flag::new(
-        "insecure-skip-tls-verify",
-        Kind::Switch(false),
-        "accept any server certificate (not built yet)",
-    )
-    .hidden(),
-    Flag::new(
-        "cert",
-        Kind::Text(""),
-        "certificate of the client (not built yet)",
-    )
-    .hidden(),
-    Flag::new(
-        "key",
-        Kind::Text(""),
-        "key of the client's certificate (not built yet)",
-    )
-    .hidden(),
-    Flag::new(
-        "cacert",
-        Kind::Text(""),
-        "certificate authorities of servers (not built yet)",
-    )
-    .hidden(),
-    Flag::new(
-        "auth-jwt-token",
-        Kind::Text(""),
-        "JWT to authenticate with (not built yet)",
-    )
-    .hidden(),
-    Flag::new(
-        "user",
-        Kind::Text(""),
-        "user[:password] to authenticate (not built yet)",
-    )
-    .hidden(),
-    Flag::new(
-        "password",
-        Kind::Text(""),
-        "password to authenticate with (not built yet)",
-    )
-    .hidden(),
-    Flag::new(
-        "discovery-srv",
-        Kind::Text(""),
-        "domain of SRV records (not built yet)",
-    )
-    .short('d')
-    .hidden(),
-    Flag::new(
-        "discovery-srv-name",
-        Kind::Text(""),
-        "suffix of SRV names (not built yet)",
-    )
-    .hidden(),
-];

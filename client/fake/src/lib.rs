@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use axum::routing::get;
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::v3electionpb::election_server::ElectionServer;
 use ferrite_api::pb::v3lockpb::lock_server::LockServer;
@@ -29,6 +30,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{broadcast, watch as signal};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
 use tonic::{Request, Status};
 
 use store::Store;
@@ -272,7 +274,12 @@ impl Service {
     }
 
     fn router(&self) -> tonic::transport::server::Router {
+        let service = self.clone();
+        let metrics = get(async move || service.metrics());
+        let http = axum::Router::new().route("/metrics", metrics);
         tonic::transport::Server::builder()
+            .accept_http1(true)
+            .add_routes(Routes::from(http))
             .add_service(KvServer::new(self.clone()))
             .add_service(WatchServer::new(self.clone()))
             .add_service(LeaseServer::new(self.clone()))
@@ -280,6 +287,12 @@ impl Service {
             .add_service(MaintenanceServer::new(self.clone()))
             .add_service(LockServer::new(self.clone()))
             .add_service(ElectionServer::new(self.clone()))
+    }
+
+    /// Each key takes 1 MiB.
+    fn metrics(&self) -> String {
+        let bytes = (self.store().len() + 1) << 20;
+        format!("process_resident_memory_bytes {bytes:e}\n")
     }
 
     fn script(&self) -> MutexGuard<'_, Script> {

@@ -52,6 +52,11 @@ impl Store {
         i64::try_from(self.states.len()).expect("short") - 1
     }
 
+    /// How many keys there are.
+    pub(crate) fn len(&self) -> usize {
+        self.states.last().map_or(0, State::len)
+    }
+
     pub(crate) fn compacted(&self) -> i64 {
         self.compacted
     }

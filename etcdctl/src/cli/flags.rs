@@ -19,6 +19,7 @@ pub(crate) struct Flag {
 pub(crate) enum Kind {
     Switch(bool),
     Int(i64),
+    Uint(u64),
     Text(&'static str),
     /// Comma-separated, repeatable. One default element.
     List(&'static str),
@@ -57,6 +58,7 @@ impl Flag {
 enum Value {
     Switch(bool),
     Int(i64),
+    Uint(u64),
     Text(Text),
     List(Vec<String>),
     Duration(i64),
@@ -67,6 +69,7 @@ impl From<Kind> for Value {
         match kind {
             Kind::Switch(on) => Value::Switch(on),
             Kind::Int(value) => Value::Int(value),
+            Kind::Uint(value) => Value::Uint(value),
             Kind::Text(text) => Value::Text(text.as_bytes().to_vec()),
             Kind::List(element) => Value::List(vec![element.to_owned()]),
             Kind::Duration(nanos) => Value::Duration(nanos),
@@ -312,6 +315,13 @@ impl Flags {
         }
     }
 
+    pub(crate) fn uint(&self, name: &str) -> u64 {
+        match self.slot(name).value {
+            Value::Uint(value) => value,
+            _ => unreachable!("--{name} is declared as a number without sign"),
+        }
+    }
+
     /// Nanoseconds.
     pub(crate) fn duration(&self, name: &str) -> i64 {
         match self.slot(name).value {
@@ -321,8 +331,13 @@ impl Flags {
     }
 
     pub(crate) fn text(&self, name: &str) -> String {
+        String::from_utf8_lossy(self.bytes(name)).into_owned()
+    }
+
+    /// A text as it was given: a key need not be UTF-8.
+    pub(crate) fn bytes(&self, name: &str) -> &[u8] {
         match &self.slot(name).value {
-            Value::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            Value::Text(text) => text,
             _ => unreachable!("--{name} is declared as a text"),
         }
     }
@@ -348,6 +363,7 @@ impl Slot {
         let value = match self.flag.kind {
             Kind::Switch(_) => Value::Switch(number::parse_bool(&text)?),
             Kind::Int(_) => Value::Int(number::parse_int(&text, 0)?),
+            Kind::Uint(_) => Value::Uint(number::parse_uint(&text, 0)?),
             Kind::Text(_) => Value::Text(raw.to_vec()),
             Kind::Duration(_) => Value::Duration(duration::parse(&text)?),
             Kind::List(_) => {
@@ -371,6 +387,7 @@ impl std::fmt::Display for Value {
         match self {
             Value::Switch(on) => write!(f, "{on}"),
             Value::Int(value) => write!(f, "{value}"),
+            Value::Uint(value) => write!(f, "{value}"),
             Value::Text(text) => f.write_str(&String::from_utf8_lossy(text)),
             Value::List(list) => f.write_str(&csv::join(list)),
             Value::Duration(nanos) => f.write_str(&duration::format(*nanos)),

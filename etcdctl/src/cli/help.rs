@@ -100,14 +100,20 @@ pub(crate) fn flag_table(flags: &[&Flag], help: Option<String>) -> String {
             let kind = match flag.kind {
                 Kind::Switch(_) => "",
                 Kind::Int(_) => " int",
+                Kind::Uint(_) => " uint",
                 Kind::Text(_) => " string",
                 Kind::List(_) => " strings",
                 Kind::Duration(_) => " duration",
             };
             let default = match flag.kind {
-                Kind::Switch(false) | Kind::Int(0) | Kind::Text("") | Kind::Duration(0) => None,
+                Kind::Switch(false)
+                | Kind::Int(0)
+                | Kind::Uint(0)
+                | Kind::Text("")
+                | Kind::Duration(0) => None,
                 Kind::Switch(true) => Some("true".to_owned()),
                 Kind::Int(value) => Some(value.to_string()),
+                Kind::Uint(value) => Some(value.to_string()),
                 Kind::Text(text) => Some(quote(text)),
                 Kind::List(element) => Some(format!("[{element}]")),
                 Kind::Duration(nanos) => Some(duration::format(nanos)),

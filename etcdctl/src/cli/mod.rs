@@ -230,8 +230,10 @@ fn unknown_command(chain: &Chain, name: &[u8]) -> String {
         quote(name),
         quote(chain.path())
     );
-    let suggestions: Vec<&str> = sorted(chain.command().commands)
-        .into_iter()
+    let suggestions: Vec<&str> = chain
+        .command()
+        .commands
+        .iter()
         .filter(|command| command.is_built())
         .map(|command| command.name)
         .filter(|name| distance(&typed, name) <= 2 || name.starts_with(&typed))

@@ -13,12 +13,10 @@ pub(crate) fn run(context: &mut Context, matches: &Matches) -> Result<(), Failur
     let session = Session::open(context, matches)?;
     let mut failed = false;
     for endpoint in endpoints(&session)? {
-        let deadline = session.timeout().deadline();
-        let client = session
-            .client_of([endpoint.as_str()])?
-            .with_deadline(deadline);
         let start = Instant::now();
-        let result = session.run(client.maintenance().defragment(&endpoint));
+        let result = session.ask(&endpoint, async |client| {
+            client.maintenance().defragment(&endpoint).await
+        });
         let took = duration::format_elapsed(start.elapsed());
         match result {
             Ok(_) => writeln!(

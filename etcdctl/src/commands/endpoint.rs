@@ -21,15 +21,14 @@ pub(crate) fn health(context: &mut Context, matches: &Matches) -> Result<(), Fai
     let mut clients = Vec::new();
     let mut list = Vec::new();
     for endpoint in endpoints {
-        match session.client_of([endpoint.as_str()]) {
+        match session.connect([endpoint.as_str()]) {
             Ok(client) => clients.push((endpoint, client.with_deadline(timeout.deadline()))),
-            Err(Failure::Exit { message, .. }) => list.push(Health {
+            Err(error) => list.push(Health {
                 endpoint,
                 healthy: false,
                 took: String::new(),
-                error: message.unwrap_or_default(),
+                error: error.to_string(),
             }),
-            Err(failure) => return Err(failure),
         }
     }
     list.extend(session.run(async {
@@ -88,11 +87,10 @@ pub(crate) fn status(context: &mut Context, matches: &Matches) -> Result<(), Fai
     let mut list = Vec::new();
     let mut failed = false;
     for endpoint in endpoints(&session)? {
-        let deadline = session.timeout().deadline();
-        let client = session
-            .client_of([endpoint.as_str()])?
-            .with_deadline(deadline);
-        match session.run(client.maintenance().status(&endpoint)) {
+        let asked = session.ask(&endpoint, async |client| {
+            client.maintenance().status(&endpoint).await
+        });
+        match asked {
             Ok(response) => list.push(Answer { endpoint, response }),
             Err(error) => {
                 failed = true;
@@ -115,11 +113,10 @@ pub(crate) fn hash_kv(context: &mut Context, matches: &Matches) -> Result<(), Fa
     let mut list = Vec::new();
     let mut failure = None;
     for endpoint in endpoints(&session)? {
-        let deadline = session.timeout().deadline();
-        let client = session
-            .client_of([endpoint.as_str()])?
-            .with_deadline(deadline);
-        match session.run(client.maintenance().hash_kv(&endpoint, revision)) {
+        let asked = session.ask(&endpoint, async |client| {
+            client.maintenance().hash_kv(&endpoint, revision).await
+        });
+        match asked {
             Ok(response) => list.push(Answer { endpoint, response }),
             Err(error) => {
                 context.error_line(format!(

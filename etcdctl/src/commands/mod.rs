@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 pub(crate) mod alarm;
+pub(crate) mod check;
 pub(crate) mod compaction;
 pub(crate) mod completion;
 pub(crate) mod defrag;
@@ -12,6 +13,7 @@ pub(crate) mod get;
 pub(crate) mod help;
 pub(crate) mod lease;
 pub(crate) mod lock;
+pub(crate) mod make_mirror;
 pub(crate) mod member;
 pub(crate) mod move_leader;
 pub(crate) mod options;

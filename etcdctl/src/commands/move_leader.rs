@@ -18,9 +18,7 @@ pub(crate) fn run(context: &mut Context, matches: &Matches) -> Result<(), Failur
     let session = Session::open(context, matches)?;
     let deadline = session.timeout().deadline();
     for endpoint in &session.endpoints {
-        let client = session
-            .client_of([endpoint.as_str()])?
-            .with_deadline(deadline);
+        let client = session.client_of(endpoint)?.with_deadline(deadline);
         let status = session.run(client.maintenance().status(endpoint))?;
         let leader = MemberId::new(status.leader);
         if status.header.unwrap_or_default().member_id != status.leader {

@@ -37,7 +37,7 @@ pub(crate) fn parse_int(text: &str, base: u32) -> Result<i64, String> {
     i64::try_from(value).map_err(|_| fail("value out of range"))
 }
 
-/// Reads an unsigned 64-bit number of a given base.
+/// Reads an unsigned 64-bit number; bases as for [`parse_int`].
 ///
 /// # Errors
 ///
@@ -47,11 +47,15 @@ pub(crate) fn parse_uint(text: &str, base: u32) -> Result<u64, String> {
         let text = quote(text.as_bytes());
         format!("strconv.ParseUint: parsing {text}: {reason}")
     };
-    if text.is_empty() {
+    let (base, digits) = match base {
+        0 => detect_base(text).ok_or_else(|| fail("invalid syntax"))?,
+        base => (base, text.to_owned()),
+    };
+    if digits.is_empty() {
         return Err(fail("invalid syntax"));
     }
     let mut value: u128 = 0;
-    for c in text.chars() {
+    for c in digits.chars() {
         let digit = c.to_digit(base).ok_or_else(|| fail("invalid syntax"))?;
         // Beyond the range the rest is still checked for syntax.
         value = (value * u128::from(base) + u128::from(digit)).min(1 << 65);

@@ -1,8 +1,10 @@
 //! The program itself, run against a fake server: outputs, errors, exit codes, environment.
 
+mod check;
 mod concurrency;
 mod lease;
 mod maintenance;
+mod mirror;
 mod watch;
 
 use std::io::Write;
@@ -253,11 +255,9 @@ fn commands_and_flags_that_do_not_exist() {
 #[test]
 fn what_is_not_built_is_refused_in_one_line() {
     for args in [
-        &["make-mirror", "127.0.0.1:1"][..],
-        &["user", "add", "x"],
+        &["user", "add", "x"][..],
         &["role", "list"],
         &["auth", "status"],
-        &["check", "perf"],
     ] {
         let ran = run(args);
         assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{args:?}");
@@ -294,7 +294,7 @@ fn help_lists_what_is_built() {
         "{ran:?}"
     );
     assert!(ran.out.contains("\n  get         "), "{ran:?}");
-    assert!(!ran.out.contains("make-mirror"), "{ran:?}");
+    assert!(!ran.out.contains("auth"), "{ran:?}");
     assert!(ran.out.ends_with(
         "Use \"etcdctl options\" for a list of global command-line options (applies to all commands).\n"
     ));
@@ -347,6 +347,10 @@ fn environment_variables_stand_in_for_flags() {
     let line: serde_json::Value = serde_json::from_str(&ran.err).expect("one JSON line");
     assert_eq!(line["level"], "fatal");
     assert_eq!(line["environment-variable"], "ETCDCTL_ENDPOINTS");
+    // A comma too many.
+    let trailing = format!("{endpoint},");
+    let ran = run(&["get", "foo", "--endpoints", &trailing]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "foo\nbar\n"), "{ran:?}");
     // Commands without a client do not look.
     assert_eq!(run_with(&["version"], &[("ETCDCTL_API", "3")], "").err, "");
 }
@@ -428,6 +432,27 @@ fn endpoints_are_asked_one_by_one() {
         "127.0.0.1:1 is unhealthy: failed to commit proposal: context deadline exceeded\n"
     ));
     assert_eq!(ran.err.lines().last(), Some("Error: unhealthy cluster"));
+    // Nor does one that cannot be asked keep the others from it.
+    let both = format!("nowhere,{endpoint}");
+    for (args, failed) in [
+        (
+            ["endpoint", "status"],
+            "Failed to get the status of endpoint nowhere (",
+        ),
+        (
+            ["endpoint", "hashkv"],
+            "Failed to get the hash of endpoint nowhere (",
+        ),
+        (
+            ["endpoint", "health"],
+            "nowhere is unhealthy: failed to commit proposal: ",
+        ),
+    ] {
+        let ran = run(&[args[0], args[1], "--endpoints", &both]);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(ran.err.contains(failed), "{ran:?}");
+        assert!(ran.out.starts_with(&endpoint), "{ran:?}");
+    }
 }
 
 #[test]
