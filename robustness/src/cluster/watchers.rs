@@ -266,12 +266,13 @@ impl World {
                     watcher.seen.progress.push((revision, received));
                 }
             }
-            Content::Events { with_prev, .. } => {
+            Content::Events { prev_since, .. } => {
                 let Some(watcher) = of_all.next() else {
                     return Ok(());
                 };
                 ensure!(
-                    *with_prev == watcher.seen.with_previous && !response.events().is_empty(),
+                    prev_since.is_some() == watcher.seen.with_previous
+                        && !response.events().is_empty(),
                     "a response of another kind: {response:?}"
                 );
                 watcher.seen.responses.push(watcher.seen.events.len());

@@ -432,6 +432,34 @@ async fn w2_below_the_compaction_is_created_then_cancelled_and_at_it_is_legal() 
 }
 
 #[tokio::test]
+async fn w2_the_id_of_a_watcher_that_a_compaction_has_ended_is_taken_until_it_is_cancelled() {
+    let member = Member::start().await;
+    member.put("a", "1").await;
+    member.put("a", "2").await;
+    member.compact(3).await;
+    let mut watch = Watch::open(&member, from(2, key("a"))).await;
+    watch.created(0, 3).await;
+    assert_eq!(watch.next().await.compact_revision, 3);
+    let zero = || pb::WatchCreateRequest {
+        watch_id: 7,
+        ..from(2, key("a"))
+    };
+    watch.create(zero());
+    watch.created(7, 3).await;
+    assert_eq!(watch.next().await.compact_revision, 3);
+    watch.create(zero());
+    watch
+        .refused("mvcc: duplicate watch ID provided on the WatchStream")
+        .await;
+    watch.cancel(7);
+    let response = watch.next().await;
+    assert!(response.canceled && response.compact_revision == 0);
+    assert_eq!(response.watch_id, 7);
+    watch.create(zero());
+    watch.created(7, 3).await;
+}
+
+#[tokio::test]
 async fn w3_after_a_cancel_nothing_comes_and_the_id_is_free() {
     let member = Member::start().await;
     let five = pb::WatchCreateRequest {
@@ -518,6 +546,25 @@ async fn w4_filters_and_previous_pairs() {
     assert_eq!(deletes.events(0).await, ["DELETE a@4"]);
     let seen = puts.collect(0, 3).await;
     assert_eq!(seen, ["PUT a=1@2", "PUT a=2@3", "PUT a=3@5"]);
+}
+
+/// Kubernetes tells by the pair that is missing that a watcher came too late.
+#[tokio::test]
+async fn w4_a_previous_pair_that_is_compacted_is_not_shown_though_another_watcher_has_seen_it() {
+    let member = Member::start().await;
+    member.put("a", "1").await;
+    let prev = |from: pb::WatchCreateRequest| pb::WatchCreateRequest {
+        prev_kv: true,
+        ..from
+    };
+    let mut early = Watch::open(&member, prev(key("a"))).await;
+    early.created(0, 2).await;
+    member.put("a", "2").await;
+    assert_eq!(early.events(0).await, ["PUT a=2@3 (1@2)"]);
+    member.compact(3).await;
+    let mut late = Watch::open(&member, prev(from(3, key("a")))).await;
+    late.created(0, 3).await;
+    assert_eq!(late.events(0).await, ["PUT a=2@3"]);
 }
 
 #[tokio::test]

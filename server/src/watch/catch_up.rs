@@ -232,7 +232,7 @@ fn take(
         }
         let event = event_of(&mut rows, key, change)?;
         if lane.with_prev {
-            event.look_up_prev(|| Arc::clone(view));
+            event.look_up_prev(view);
         }
         budget.spent += event.held();
         events.push(Arc::new(event));
@@ -378,7 +378,7 @@ impl<'a> Scan<'a> {
         });
         if matched {
             if with_prev {
-                event.look_up_prev(|| Arc::clone(self.view));
+                event.look_up_prev(self.view);
             }
             self.bytes += event.held();
             if !self.found_in_main {

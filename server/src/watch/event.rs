@@ -1,6 +1,6 @@
 //! One change of one key, as watchers get it: encoded once, shared by all of them.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use bytes::{BufMut, Bytes};
 use ferrite_api::pb::mvccpb;
@@ -115,13 +115,13 @@ impl Event {
     /// The pair is absent for the creation of a key, and where a compaction has overtaken the
     /// watcher. A read that fails leaves it out too, as in etcd; the next read of that row reports
     /// the damage to whoever asked for it.
-    pub(crate) fn look_up_prev(&self, view: impl FnOnce() -> Arc<View>) -> usize {
+    pub(crate) fn look_up_prev(&self, view: &View) -> usize {
         let mut added = 0;
         self.prev.get_or_init(|| {
             if self.kind == Kind::Create {
                 return None;
             }
-            let prev = previous(&view(), &self.key, self.revision.main - 1);
+            let prev = previous(view, &self.key, self.revision.main - 1);
             added = prev.as_ref().map_or(0, Bytes::len);
             prev
         });
@@ -133,33 +133,37 @@ impl Event {
         self.prev.get().and_then(Option::as_ref)
     }
 
-    /// Length of the event as an element of `events` (bytes), tag included.
-    pub(crate) fn framed_len(&self, with_prev: bool) -> usize {
-        let length = self.encoded_len(with_prev);
+    /// The previous pair, if it is to be shown: it may have been looked up for an earlier watcher, before
+    /// a compaction to `prev_since` (etcd looks it up when it sends).
+    fn shown_prev(&self, prev_since: Option<i64>) -> Option<&Bytes> {
+        let kept = prev_since.is_some_and(|compacted| self.revision.main > compacted);
+        self.prev().filter(|_| kept)
+    }
+
+    /// Length of the event as an element of `events` (bytes), tag included. The previous pair is part of
+    /// it if it belongs to a revision that is not below `prev_since`; `None`: it is not wanted.
+    pub(crate) fn framed_len(&self, prev_since: Option<i64>) -> usize {
+        let length = self.encoded_len(prev_since);
         1 + encoded_len_varint(length as u64) + length
     }
 
-    fn encoded_len(&self, with_prev: bool) -> usize {
+    fn encoded_len(&self, prev_since: Option<i64>) -> usize {
         let field = |record: &Bytes| 1 + encoded_len_varint(record.len() as u64) + record.len();
         let kind = if self.is_delete() {
             TYPE_DELETE.len()
         } else {
             0
         };
-        let prev = if with_prev {
-            self.prev().map_or(0, field)
-        } else {
-            0
-        };
+        let prev = self.shown_prev(prev_since).map_or(0, field);
         kind + field(&self.kv) + prev
     }
 
     /// The event as an element of `events`, in pieces: what stands before the pair, the pair, and
     /// the same for the previous pair.
-    pub(crate) fn pieces(&self, with_prev: bool, out: &mut impl Pieces) {
+    pub(crate) fn pieces(&self, prev_since: Option<i64>, out: &mut impl Pieces) {
         out.small(|buf| {
             buf.put_u8(EVENTS);
-            encode_varint(self.encoded_len(with_prev) as u64, buf);
+            encode_varint(self.encoded_len(prev_since) as u64, buf);
             if self.is_delete() {
                 buf.put_slice(&TYPE_DELETE);
             }
@@ -167,7 +171,7 @@ impl Event {
             encode_varint(self.kv.len() as u64, buf);
         });
         out.shared(&self.kv);
-        if with_prev && let Some(prev) = self.prev() {
+        if let Some(prev) = self.shown_prev(prev_since) {
             out.small(|buf| {
                 buf.put_u8(PREV_KV);
                 encode_varint(prev.len() as u64, buf);
@@ -180,13 +184,13 @@ impl Event {
     ///
     /// # Panics
     /// Never: what is encoded here was encoded by this program.
-    pub fn to_message(&self, with_prev: bool) -> mvccpb::Event {
+    pub fn to_message(&self, prev_since: Option<i64>) -> mvccpb::Event {
         let mut encoded = Vec::new();
         if self.is_delete() {
             encoded.extend(TYPE_DELETE);
         }
         append_field(KV, &self.kv, &mut encoded);
-        if with_prev && let Some(prev) = self.prev() {
+        if let Some(prev) = self.shown_prev(prev_since) {
             append_field(PREV_KV, prev, &mut encoded);
         }
         mvccpb::Event::decode(Bytes::from(encoded))

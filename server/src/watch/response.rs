@@ -38,8 +38,8 @@ pub enum Content {
     Events {
         /// The changes.
         events: Arc<[Arc<Event>]>,
-        /// Whether they carry the previous pairs.
-        with_prev: bool,
+        /// They carry the previous pairs that are not below this compaction; `None`: they carry none.
+        prev_since: Option<i64>,
         /// Whether more of this response follows.
         more: bool,
     },
@@ -83,10 +83,10 @@ impl Response {
     pub(crate) fn encoded_len(&self) -> usize {
         let events = match &self.content {
             Content::Events {
-                events, with_prev, ..
+                events, prev_since, ..
             } => events
                 .iter()
-                .map(|event| event.framed_len(*with_prev))
+                .map(|event| event.framed_len(*prev_since))
                 .sum(),
             _ => 0,
         };
@@ -98,11 +98,11 @@ impl Response {
         let head = self.head();
         out.small(|buf: &mut BytesMut| head.encode_raw(buf));
         if let Content::Events {
-            events, with_prev, ..
+            events, prev_since, ..
         } = &self.content
         {
             for event in events.iter() {
-                event.pieces(*with_prev, out);
+                event.pieces(*prev_since, out);
             }
         }
     }
@@ -111,10 +111,10 @@ impl Response {
     pub fn to_message(&self) -> pb::WatchResponse {
         let mut message = self.head();
         if let Content::Events {
-            events, with_prev, ..
+            events, prev_since, ..
         } = &self.content
         {
-            let events = events.iter().map(|event| event.to_message(*with_prev));
+            let events = events.iter().map(|event| event.to_message(*prev_since));
             message.events = events.collect();
         }
         message
@@ -124,7 +124,7 @@ impl Response {
     /// but the last say that more follows.
     pub(super) fn split(self, limit: usize) -> Vec<Response> {
         let Content::Events {
-            events, with_prev, ..
+            events, prev_since, ..
         } = &self.content
         else {
             return vec![self];
@@ -135,7 +135,7 @@ impl Response {
         let part = |events: &[Arc<Event>], more| Response {
             content: Content::Events {
                 events: events.into(),
-                with_prev: *with_prev,
+                prev_since: *prev_since,
                 more,
             },
             ..self.clone()
@@ -143,7 +143,7 @@ impl Response {
         let head = part(&[], true).encoded_len();
         let (mut parts, mut from, mut length) = (Vec::new(), 0, head);
         for (at, event) in events.iter().enumerate() {
-            let event = event.framed_len(*with_prev);
+            let event = event.framed_len(*prev_since);
             if at > from && length + event >= limit {
                 parts.push(part(&events[from..at], true));
                 (from, length) = (at, head);
@@ -195,7 +195,7 @@ mod tests {
     fn events(events: Arc<[Arc<Event>]>) -> Content {
         Content::Events {
             events,
-            with_prev: true,
+            prev_since: Some(0),
             more: false,
         }
     }
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn fragments_are_below_the_limit_and_packed() {
         let whole = response(events(deletions(10)));
-        let one = whole.events()[0].framed_len(true);
+        let one = whole.events()[0].framed_len(Some(0));
         let head = response(events(deletions(0))).encoded_len() + 2; // and the flag
         for per_part in 1..=10 {
             let limit = head + per_part * one + 1;

@@ -16,7 +16,7 @@
 //! fetched only after the queue was handed out; therefore its revisions only go up. Its created
 //! response is handed out before any delivery that concerns it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
@@ -149,6 +149,8 @@ pub struct Stream {
     slots: Vec<Option<Watcher>>,
     free: Vec<usize>,
     by_id: BTreeMap<i64, usize>,
+    /// Ids of watchers that a compaction has ended and the client has not cancelled.
+    ended: BTreeSet<i64>,
     next_id: i64,
     generations: u64,
     groups: IntervalIndex<Group>,
@@ -190,6 +192,7 @@ impl Stream {
             slots: Vec::new(),
             free: Vec::new(),
             by_id: BTreeMap::new(),
+            ended: BTreeSet::new(),
             next_id: 0,
             generations: 0,
             groups: IntervalIndex::default(),
@@ -267,9 +270,11 @@ impl Stream {
     pub fn cancel(&mut self, id: i64) {
         if let Some(slot) = self.by_id.get(&id).copied() {
             self.remove(slot);
-            let revision = self.hub.view().revision;
-            self.answer(id, revision, Content::Canceled);
+        } else if !self.ended.remove(&id) {
+            return;
         }
+        let revision = self.hub.view().revision;
+        self.answer(id, revision, Content::Canceled);
     }
 
     /// Asks for the revision up to which everything was delivered. Answered behind the events up to
@@ -352,16 +357,20 @@ impl Stream {
         }
         match request.watch_id {
             0 => {
-                while self.by_id.contains_key(&self.next_id) {
+                while self.is_taken(self.next_id) {
                     self.next_id += 1;
                 }
                 self.next_id += 1;
                 Ok((range, self.next_id - 1))
             }
             NO_WATCHER => Err(RESERVED_ID.to_owned()),
-            id if self.by_id.contains_key(&id) => Err(DUPLICATE_ID.to_owned()),
+            id if self.is_taken(id) => Err(DUPLICATE_ID.to_owned()),
             id => Ok((range, id)),
         }
+    }
+
+    fn is_taken(&self, id: i64) -> bool {
+        self.by_id.contains_key(&id) || self.ended.contains(&id)
     }
 
     /// Counts a watcher in, and returns the revision from which on its events mark the stream.
@@ -426,12 +435,13 @@ impl Stream {
         }
     }
 
-    /// Ends a watcher that needs revisions below a compaction. Its id is free again (etcd keeps it
-    /// until the client cancels it).
+    /// Ends a watcher that needs revisions below a compaction. Its id is taken until the client cancels
+    /// it, as in etcd.
     fn compacted(&mut self, place: Place, revision: i64) {
         if let Some(watcher) = self.watcher(place) {
             let id = watcher.id;
             self.remove(place.slot);
+            self.ended.insert(id);
             self.answer(id, 0, Content::Compacted(revision));
         }
     }
@@ -684,17 +694,19 @@ impl Stream {
         let last = events.last()?.revision().main;
         watcher.active = true;
         let (id, with_prev, fragment) = (watcher.id, watcher.prev_kv, watcher.fragment);
-        if with_prev {
+        let prev_since = with_prev.then(|| {
+            let view = self.hub.view();
             for event in events.iter() {
-                let added = event.look_up_prev(|| self.hub.view());
+                let added = event.look_up_prev(&view);
                 if added > 0 {
                     self.hub.ring().charge(event, added);
                 }
             }
-        }
+            view.compacted
+        });
         let content = Content::Events {
             events,
-            with_prev,
+            prev_since,
             more: false,
         };
         // etcd's: a watcher that catches up is told the store revision, which is no place to resume.

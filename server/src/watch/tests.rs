@@ -14,6 +14,7 @@ use ferrite_api::pb::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RequestOp, TxnRequest,
     WatchCreateRequest,
 };
+use ferrite_api::pb::mvccpb;
 use ferrite_disk::Disk;
 use ferrite_disk::sim::SimDisk;
 use ferrite_disk::wal;
@@ -230,7 +231,7 @@ struct Expected {
     next: i64,
     progress: i64,
     /// Events of a response that has not come whole.
-    fragments: Vec<Arc<Event>>,
+    fragments: Vec<(Arc<Event>, mvccpb::Event)>,
 }
 
 impl Expected {
@@ -267,6 +268,8 @@ struct Client {
     alarm: Arc<Alarm>,
     work: Option<CatchUp>,
     watchers: BTreeMap<i64, Expected>,
+    /// Watchers that a compaction has ended and nobody has cancelled.
+    ended: BTreeSet<i64>,
     /// Requests that were not answered: creations and, by id, cancellations.
     creating: std::collections::VecDeque<WatchCreateRequest>,
     canceling: std::collections::VecDeque<i64>,
@@ -286,6 +289,7 @@ impl Client {
             alarm: Arc::new(Alarm(AtomicBool::new(true))),
             work: None,
             watchers: BTreeMap::new(),
+            ended: BTreeSet::new(),
             creating: [].into(),
             canceling: [].into(),
             progress: 0,
@@ -304,7 +308,7 @@ impl Client {
     }
 
     fn cancel(&mut self, at: usize) {
-        let known: Vec<i64> = self.watchers.keys().copied().collect();
+        let known: Vec<i64> = self.watchers.keys().chain(&self.ended).copied().collect();
         if !known.is_empty() {
             let id = known[at % known.len()];
             self.canceling.push_back(id);
@@ -353,11 +357,14 @@ impl Client {
                 while self.canceling.pop_front() != Some(id) {
                     assert!(!self.canceling.is_empty(), "nobody cancelled {id}");
                 }
-                let watcher = self.watchers.remove(&id).expect("a watcher");
-                assert!(watcher.fragments.is_empty(), "cancelled inside a response");
+                if !self.ended.remove(&id) {
+                    let watcher = self.watchers.remove(&id).expect("a watcher");
+                    assert!(watcher.fragments.is_empty(), "cancelled inside a response");
+                }
             }
             Content::Compacted(compaction) => {
                 let watcher = self.watchers.remove(&id).expect("a watcher");
+                self.ended.insert(id);
                 assert!(watcher.created && watcher.fragments.is_empty());
                 assert_eq!(revision, 0);
                 assert!(watcher.next < *compaction && *compaction <= world.compacted);
@@ -377,11 +384,16 @@ impl Client {
             }
             Content::Events {
                 events,
-                with_prev,
+                prev_since,
                 more,
             } => {
                 let watcher = self.watchers.get_mut(&id).expect("a watcher");
-                assert_eq!(*with_prev, watcher.request.prev_kv);
+                assert_eq!(prev_since.is_some(), watcher.request.prev_kv);
+                if let Some(since) = prev_since {
+                    // What was put together before is sent in fragments as it was.
+                    let now = *since == world.compacted;
+                    assert!(now || (watcher.request.fragment && *since < world.compacted));
+                }
                 watcher.events(world, events, *more, response);
             }
         }
@@ -390,6 +402,10 @@ impl Client {
     fn created(&mut self, world: &World, id: i64, revision: i64) {
         let request = self.creating.pop_front().expect("a request");
         assert!(request.watch_id == 0 || request.watch_id == id);
+        assert!(
+            !self.ended.contains(&id),
+            "{id} is taken until it is cancelled"
+        );
         assert!(revision <= world.revision());
         let watcher = Expected {
             range: KeyRange::new(request.key.clone(), &request.range_end),
@@ -417,17 +433,18 @@ impl Expected {
             assert!(events.len() == 1 || response.encoded_len() < limit);
         }
         assert!(!more || self.request.fragment);
-        self.fragments.extend(events.iter().cloned());
+        let part = events.iter().zip(response.to_message().events);
+        self.fragments
+            .extend(part.map(|(event, message)| (Arc::clone(event), message)));
         if more {
             return;
         }
         let events = std::mem::take(&mut self.fragments);
-        let last = events.last().expect("at least one").revision().main;
+        let last = events.last().expect("at least one").0.revision().main;
         assert!(response.header.revision >= last && response.header.revision <= world.revision());
         let got: Vec<Change> = events
-            .iter()
-            .map(|event| {
-                let event = event.to_message(self.request.prev_kv);
+            .into_iter()
+            .map(|(_, event)| {
                 let kv = event.kv.expect("a pair");
                 if event.r#type == 0 {
                     let first = kv.create_revision == kv.mod_revision;
@@ -447,17 +464,13 @@ impl Expected {
         self.next = last + 1;
     }
 
-    fn check_prev(
-        &self,
-        world: &World,
-        key: &Bytes,
-        main: i64,
-        prev: Option<&ferrite_api::pb::mvccpb::KeyValue>,
-    ) {
+    fn check_prev(&self, world: &World, key: &Bytes, main: i64, prev: Option<&mvccpb::KeyValue>) {
         let before = world.live_at(key, main - 1);
         match prev {
             Some(prev) => {
                 assert!(self.request.prev_kv);
+                // Also one that was looked up for another watcher before the compaction.
+                assert!(self.request.fragment || main - 1 >= world.compacted);
                 assert_eq!(Some(&prev.value), before);
                 assert!(prev.mod_revision < main && prev.key == *key);
             }
