@@ -12,7 +12,9 @@
 //! Survivors are the rows at or before `C` that a compaction at `R` would leave, without tombstones;
 //! or, where such a compaction would leave nothing at all, those that the one at `C` has left. Both
 //! are decided from the index, so that the hash is the same however far the removal of rows has got.
-//! (etcd takes what is still in its file where a compaction would leave nothing.)
+//! (etcd takes what is still in its file where a compaction would leave nothing. It overlooks a key that
+//! `R` itself deletes and puts again; were `C` = `R`, its compaction would remove that row, which is not
+//! repeated here.)
 //!
 //! A hash is computed in [steps](Hashing::step) of some milliseconds, each with a read transaction
 //! of its own. A pin keeps a later compaction from removing rows under it, for as long as the
@@ -75,6 +77,21 @@ pub struct Hashing {
     crc: u32,
 }
 
+/// Whether a compaction at `revision` would leave anything, as etcd counts it: from a key that the
+/// revision has deleted and put again, its index keeps nothing.
+fn leaves_any(view: &View, revision: i64) -> bool {
+    let all = KeyRange::all();
+    let alive = view.index.count(&all, revision);
+    let changes = view.index.changes(&all, revision - 1, revision);
+    let mut again: Vec<&[u8]> = changes
+        .filter(|(_, change)| change.tombstone)
+        .map(|(key, _)| key)
+        .filter(|key| view.index.get(key, revision).is_some())
+        .collect();
+    again.dedup();
+    alive > again.len() as u64
+}
+
 impl Hashing {
     /// Begins the hash at `revision`; 0 means the newest. A negative revision has no rows.
     ///
@@ -93,7 +110,7 @@ impl Hashing {
             revision
         };
         let compacted = view.compacted;
-        let any_left = view.index.count(&KeyRange::all(), revision) > 0;
+        let any_left = leaves_any(&view, revision);
         Ok(Self::new(view, compacted, revision, any_left))
     }
 
