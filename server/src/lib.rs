@@ -9,6 +9,7 @@ pub mod bootstrap;
 mod compactor;
 mod concurrency;
 pub mod config;
+pub mod corruption;
 pub mod error;
 mod gather;
 pub mod grpc;

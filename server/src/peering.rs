@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use ferrite_api::Error as ApiError;
+use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::types::{ClusterId, MemberId};
 use ferrite_disk::Disk;
 use ferrite_storage::page;
@@ -13,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::handle::{Versions, WeakHandle};
 use crate::member::{Incoming, Input, Published, Reads, ReadsDo, Reply};
-use crate::peer::{Answering, Directory, MemberInfo, Message, Peers, Sink, SnapshotSource};
+use crate::peer::{Answering, Directory, HashAnswer, MemberInfo, Message, Peers, Sink, SnapshotSource};
 use crate::shell::{Inbox, Waiter};
 
 /// Where snapshots are received.
@@ -215,6 +217,14 @@ impl Directory for Peering {
 
     fn versions(&self) -> Versions {
         Versions::of(&self.published)
+    }
+
+    fn hash_kv(&self, revision: i64) -> HashAnswer {
+        let handle = self.handle.get().and_then(WeakHandle::upgrade);
+        Box::pin(async move {
+            let handle = handle.ok_or(ApiError::Stopped)?;
+            handle.hash_kv(pb::HashKvRequest { revision }).await
+        })
     }
 }
 

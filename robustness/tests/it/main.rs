@@ -6,6 +6,7 @@ mod alone;
 mod arrows;
 mod client;
 mod cluster;
+mod corruption;
 mod crash_points;
 mod differential;
 mod faults;

@@ -514,9 +514,9 @@ pub static FLAGS: &[Flag] = &[
     flag("distributed-tracing-instance-id", Text, "", Tracing, TRACING_DETAIL, Same, "Service instance id of the spans."),
     flag("distributed-tracing-sampling-rate", Int, "0", Tracing, TRACING_DETAIL, Same, "Spans to send of each million."),
     // Features.
-    flag("corrupt-check-time", Duration, "0", Features, refused("corruption checks are not built yet"), Same,
+    flag("corrupt-check-time", Duration, "0", Features, Built, Same,
         "Time between two comparisons of the members' hashes; 0 for none."),
-    flag("compact-hash-check-time", Duration, "1m", Features, Dependent("feature-gates"), Same,
+    flag("compact-hash-check-time", Duration, "1m", Features, Built, Same,
         "Time between two comparisons of the members' hashes at compactions."),
     flag("compaction-batch-limit", Int, "0", Features, Built, Same, "Revisions that compaction removes at a time; 0 for 1000."),
     flag("compaction-sleep-interval", Duration, "0", Features, Built, Same,

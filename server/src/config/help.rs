@@ -37,7 +37,7 @@ pub fn flags() -> String {
             };
             let _ = write!(text, "  --{} '{default}'\n    {}\n", flag.name, flag.help);
             if flag.name == "feature-gates" {
-                for gate in GATES {
+                for gate in GATES.iter().filter(|gate| gate.is_listed()) {
                     let _ = writeln!(
                         text,
                         "    {}=true|false ({} - default={})",

@@ -35,6 +35,7 @@ mod tests;
 
 pub(crate) use bootstrap::same_urls;
 pub use error::{Error, Problems};
+pub use gates::{Feature, Features};
 pub use help::{USAGE, flags as help_flags, version};
 pub use load::{Exit, Loaded, Outcome, load};
 pub use note::Note;
@@ -133,9 +134,15 @@ pub struct Config {
     pub log: logging::Options,
     /// `--metrics extensive`, `ETCD_METRICS`. Default false.
     pub extensive_metrics: bool,
-    /// `--feature-gates LeaseCheckpoint=true`. Leaders checkpoint what is left of long leases.
-    /// Default false.
-    pub lease_checkpoint: bool,
+    /// `--feature-gates`, `ETCD_FEATURE_GATES`. Default etcd's.
+    pub features: Features,
+    /// `--corrupt-check-time`, `ETCD_CORRUPT_CHECK_TIME`. Time between two comparisons of the
+    /// members' hashes by the leader. Default none.
+    pub corrupt_check_time: Option<Duration>,
+    /// `--compact-hash-check-time`, `ETCD_COMPACT_HASH_CHECK_TIME`. Time between two comparisons of
+    /// the hashes that compactions leave, above 0; with [`Feature::CompactHashCheck`] only.
+    /// Default 1 min.
+    pub compact_hash_check_time: Duration,
     /// `--warning-apply-duration`, `ETCD_WARNING_APPLY_DURATION`. Slower applies are warned about.
     /// Default 100 ms.
     pub warning_apply_duration: Duration,

@@ -3,6 +3,7 @@
 
 use tracing::{error, info, warn};
 
+use super::gates;
 use super::value::GoDuration;
 
 /// One line for the log.
@@ -42,6 +43,8 @@ pub enum Note {
     },
     /// A flag that goes away.
     Deprecated(&'static str),
+    /// A feature gate that goes away.
+    Gate(gates::Warning),
     /// HTTP and gRPC share the client listeners.
     SinglePort,
     /// The name is the default one.
@@ -125,6 +128,7 @@ impl Note {
                 "loaded server configuration, other configuration command line flags and environment variables will be ignored if provided"
             ),
             Note::Deprecated(text) => warn!("{text}"),
+            Note::Gate(warning) => warn!("{}", warning.0),
             Note::SinglePort => warn!(
                 "Running http and grpc server on single port. This is not recommended for production."
             ),

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use super::error::{Error, Problems};
 use super::flags::{FLAGS, Flag, Status, Value};
+use super::gates::{self, Feature, Features};
 use super::note::Note;
 use super::raw::RawConfig;
 use super::urls::{Url, join};
 use super::value::GoDuration;
-use super::{AutoCompaction, Config, Discovery, DiscoverySrv, gates};
+use super::{AutoCompaction, Config, Discovery, DiscoverySrv};
 use crate::logging;
 
 /// Where the values came from: some of etcd's rules look at that.
@@ -69,6 +70,11 @@ impl Reader<'_> {
             zero if zero.nanos() == 0 => otherwise,
             given => given.clamped(),
         }
+    }
+
+    /// Not positive means never.
+    fn period(&self, name: &str) -> Option<Duration> {
+        Some(self.duration(name).clamped()).filter(|period| !period.is_zero())
     }
 
     fn uint_or(&self, name: &str, otherwise: u64) -> u64 {
@@ -340,23 +346,23 @@ fn check_tracing(read: &Reader<'_>, problems: &mut Vec<Error>) {
 fn check_gates(read: &Reader<'_>, problems: &mut Vec<Error>, notes: &mut Vec<Note>) {
     let text = read.text("feature-gates");
     // Checked where it was read.
-    let values = gates::parse(&text).unwrap_or_default();
-    let enabled = |name: &str| gates::is_on(&text, name);
-    if enabled("LeaseCheckpointPersist") && !enabled("LeaseCheckpoint") {
+    let (features, warnings) = gates::parse(&text).unwrap_or_default();
+    notes.extend(warnings.into_iter().map(Note::Gate));
+    let enabled = |feature| features.is_on(feature);
+    if enabled(Feature::LeaseCheckpointPersist) && !enabled(Feature::LeaseCheckpoint) {
         problems.push(Error::PersistWithoutCheckpoint);
     }
-    if enabled("LeaseCheckpoint") && !enabled("LeaseCheckpointPersist") {
+    if enabled(Feature::LeaseCheckpoint) && !enabled(Feature::LeaseCheckpointPersist) {
         notes.push(Note::CheckpointWithoutPersist);
     }
     // AllAlpha and AllBeta show in the gates that they switch.
-    let changed = values.iter().any(|(gate, on)| {
-        gate.default != *on && !gate.name.starts_with("All") && !gates::BUILT.contains(&gate.name)
-    });
-    if changed {
+    let defaults = Features::default();
+    let mut not_built = gates::NOT_BUILT.into_iter();
+    if not_built.any(|feature| enabled(feature) != defaults.is_on(feature)) {
         problems.push(Error::NotBuilt {
             flag: "feature-gates",
             value: text,
-            reason: "switching other features than LeaseCheckpoint is not built yet",
+            reason: "one of these features is not built yet",
             default: "",
         });
     }
@@ -580,7 +586,11 @@ fn build(
         host_whitelist: read.list("host-whitelist"),
         log,
         extensive_metrics: read.text("metrics") == "extensive",
-        lease_checkpoint: gates::is_on(&read.text("feature-gates"), "LeaseCheckpoint"),
+        features: gates::parse(&read.text("feature-gates"))
+            .unwrap_or_default()
+            .0,
+        corrupt_check_time: read.period("corrupt-check-time"),
+        compact_hash_check_time: read.duration("compact-hash-check-time").clamped(),
         warning_apply_duration: read.duration("warning-apply-duration").clamped(),
         warning_unary_request_duration: read
             .duration_or("warning-unary-request-duration", Duration::from_millis(300)),

@@ -819,11 +819,11 @@ fn what_is_not_built_is_refused_by_name() {
     }
     for (args, line) in [
         (
-            &["--feature-gates=InitialCorruptCheck=true"],
+            &["--feature-gates=PriorityRequest=true"],
             not_built(
                 "feature-gates",
-                "InitialCorruptCheck=true",
-                "switching other features than LeaseCheckpoint is not built yet",
+                "PriorityRequest=true",
+                "one of these features is not built yet",
                 "",
             ),
         ),
@@ -832,7 +832,7 @@ fn what_is_not_built_is_refused_by_name() {
             not_built(
                 "feature-gates",
                 "AllBeta=false",
-                "switching other features than LeaseCheckpoint is not built yet",
+                "one of these features is not built yet",
                 "",
             ),
         ),
@@ -939,8 +939,10 @@ fn notes() {
     let checkpoint = "--feature-gates=LeaseCheckpoint=true";
     assert!(has(&[checkpoint], &Note::CheckpointWithoutPersist));
     assert!(!has(&[persist], &Note::CheckpointWithoutPersist));
-    let checkpoints =
-        [&[][..], &[checkpoint], &[persist]].map(|args| config(args).lease_checkpoint);
+    let checkpoints = [&[][..], &[checkpoint], &[persist]].map(|args| {
+        let features = config(args).features;
+        features.is_on(Feature::LeaseCheckpoint)
+    });
     assert_eq!(checkpoints, [false, true, true]);
     assert!(has(
         &[],

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use ferrite_api::Error as ApiError;
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_storage::apply::outcome::Response;
+use ferrite_storage::members::Members;
 use ferrite_storage::mvcc::hash::{HashError, Hashing, KeyValueHash};
 use ferrite_storage::mvcc::view::View;
 use prost::Message;
@@ -101,6 +102,11 @@ impl Handle {
         })
     }
 
+    /// All members.
+    pub(crate) fn members(&self) -> Members {
+        self.inner.published.cluster().members.clone()
+    }
+
     /// Active alarms of all members.
     pub fn alarms(&self) -> Vec<pb::AlarmMember> {
         self.inner
@@ -189,6 +195,11 @@ impl Handle {
         mvcc.hash_duration.observe(begun.elapsed().as_secs_f64());
         let header = Some(self.header(keys.revision));
         Ok(pb::HashResponse { header, hash })
+    }
+
+    /// The hashes that the last compactions have left here, by revision.
+    pub(crate) fn compaction_hashes(&self) -> Vec<KeyValueHash> {
+        self.inner.published.hashes().all()
     }
 
     async fn hash_at(&self, revision: i64) -> Result<KeyValueHash, Error> {

@@ -130,6 +130,11 @@ impl Handle {
         self.inner.cluster_id
     }
 
+    /// How long a request may take.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.inner.limits.request_timeout
+    }
+
     /// Whether this member is a learner.
     pub fn is_learner(&self) -> bool {
         let cluster = self.inner.published.cluster();

@@ -146,7 +146,7 @@ impl Handle {
     }
 
     /// Whether this member leads, as far as it knows.
-    pub(super) fn leads(&self) -> bool {
+    pub(crate) fn leads(&self) -> bool {
         self.leader() == self.inner.member_id.get()
     }
 }

@@ -21,6 +21,11 @@ impl Hashes {
         kept.iter().find(|hash| hash.revision == revision).copied()
     }
 
+    /// All of them, by revision.
+    pub fn all(&self) -> Vec<KeyValueHash> {
+        self.kept.lock().clone()
+    }
+
     pub(super) fn store(&self, hash: KeyValueHash) {
         let mut kept = self.kept.lock();
         kept.push(hash);
@@ -45,6 +50,9 @@ mod tests {
             });
         }
         let kept = (1..=13).filter(|revision| hashes.get(*revision).is_some());
-        assert_eq!(kept.collect::<Vec<_>>(), [3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+        let kept: Vec<i64> = kept.collect();
+        assert_eq!(kept, [3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+        let all = hashes.all().into_iter();
+        assert_eq!(all.map(|hash| hash.revision).collect::<Vec<_>>(), kept);
     }
 }

@@ -9,6 +9,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, I
 
 use super::ETCD_VERSION;
 use super::register::{Registrar, doubling};
+use crate::config::Features;
 use crate::config::gates::GATES;
 
 macro_rules! request_kinds {
@@ -348,12 +349,12 @@ impl ServerMetrics {
         *now = Some(version.to_owned());
     }
 
-    /// Shows a feature gate of etcd's list as enabled or not; other names are ignored.
-    pub fn set_feature(&self, name: &str, enabled: bool) {
-        if let Some(gate) = GATES.iter().find(|gate| gate.name == name) {
+    /// Shows which features are on.
+    pub fn set_features(&self, features: &Features) {
+        for (gate, on) in features.iter() {
             self.feature_enabled
                 .with_label_values(&[gate.name, gate.stage.name()])
-                .set(i64::from(enabled));
+                .set(i64::from(on));
         }
     }
 

@@ -9,6 +9,7 @@ use tonic::Code;
 
 use super::server::CallKind;
 use super::*;
+use crate::config::{Feature, Features};
 
 #[derive(Debug, Default)]
 struct Family {
@@ -452,8 +453,9 @@ fn exact_lines() {
     metrics.server.set_cluster_version("3.7.0");
     metrics.server.set_cluster_version("3.7");
     metrics.mvcc.keys.set(1);
-    metrics.server.set_feature("LeaseCheckpoint", true);
-    metrics.server.set_feature("NoSuchGate", true);
+    let mut features = Features::default();
+    features.set(Feature::LeaseCheckpoint, true);
+    metrics.server.set_features(&features);
     let text = String::from_utf8(metrics.scrape().unwrap()).unwrap();
     for line in [
         "etcd_server_version{server_version=\"3.7.1\"} 1",

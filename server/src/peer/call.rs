@@ -83,6 +83,27 @@ where
         })
     }
 
+    /// Sends a request and reads an answer of at most `bound` bytes.
+    pub(super) async fn ask(
+        &mut self,
+        request: Request<B>,
+        bound: usize,
+    ) -> Result<(HeaderMap, Bytes), CallError> {
+        let response = self.send(request).await?;
+        if response.status() != StatusCode::OK {
+            return Err(refusal(response).await);
+        }
+        let (head, body) = response.into_parts();
+        match Limited::new(body, bound).collect().await {
+            Ok(page) => Ok((head.headers, page.to_bytes())),
+            Err(error) if error.is::<LengthLimitError>() => Err(CallError::TooLong(bound)),
+            Err(error) => match error.downcast::<hyper::Error>() {
+                Ok(error) => Err(CallError::Http(*error)),
+                Err(error) => Err(CallError::Nonsense(error.to_string())),
+            },
+        }
+    }
+
     /// Sends a request; the status is not looked at.
     pub(super) async fn send(
         &mut self,
@@ -119,19 +140,7 @@ impl Caller<Empty<Bytes>> {
         *request.method_mut() = Method::GET;
         *request.uri_mut() = http::Uri::from_static(path);
         *request.headers_mut() = headers;
-        let response = self.send(request).await?;
-        if response.status() != StatusCode::OK {
-            return Err(refusal(response).await);
-        }
-        let (head, body) = response.into_parts();
-        match Limited::new(body, bound).collect().await {
-            Ok(page) => Ok((head.headers, page.to_bytes())),
-            Err(error) if error.is::<LengthLimitError>() => Err(CallError::TooLong(bound)),
-            Err(error) => match error.downcast::<hyper::Error>() {
-                Ok(error) => Err(CallError::Http(*error)),
-                Err(error) => Err(CallError::Nonsense(error.to_string())),
-            },
-        }
+        self.ask(request, bound).await
     }
 }
 

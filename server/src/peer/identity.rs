@@ -148,7 +148,7 @@ pub(super) fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-fn hex(id: u64) -> HeaderValue {
+pub(super) fn hex(id: u64) -> HeaderValue {
     HeaderValue::from_str(&format!("{id:x}")).expect("hex digits are a header value")
 }
 

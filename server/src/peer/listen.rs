@@ -23,7 +23,7 @@ use super::link::Link;
 use super::receive::Stream;
 use super::shared::Shared;
 use super::socket::Socket;
-use super::{PROTOCOL, STREAM_PATH, pages, probe, snapshot};
+use super::{PROTOCOL, STREAM_PATH, hash_kv, pages, probe, snapshot};
 use crate::http::reply;
 use crate::serve::Listener;
 
@@ -64,7 +64,7 @@ impl Shared {
     async fn answer(self: &Arc<Self>, request: Request<Incoming>, remote: &str) -> Response {
         let method = match request.uri().path() {
             STREAM_PATH | snapshot::PATH => Method::POST,
-            "/members" | "/version" | "/downgrade/enabled" => Method::GET,
+            "/members" | "/version" | "/downgrade/enabled" | hash_kv::PATH => Method::GET,
             probe::PATH => request.method().clone(),
             _ => return reply::not_found(),
         };
@@ -77,6 +77,7 @@ impl Shared {
             "/members" => pages::members(self.identity.cluster, &self.directory.members()),
             "/version" => crate::http::version_reply(&self.directory.versions()),
             "/downgrade/enabled" => pages::downgrade_enabled(),
+            hash_kv::PATH => hash_kv::answer(self, request).await,
             _ => pages::probing(),
         }
     }

@@ -14,6 +14,7 @@ mod backoff;
 mod call;
 mod dial;
 mod frame;
+mod hash_kv;
 mod identity;
 mod link;
 mod listen;
@@ -40,6 +41,7 @@ use bytes::Bytes;
 use ferrite_api::types::MemberId;
 
 pub use call::CallError;
+pub use hash_kv::{HashAnswer, NoHash, RemoteHash, fetch_hash};
 pub use message::{Forwarded, Malformed, Message, ReadMessage};
 pub use pages::{Directory, MemberInfo};
 pub use questions::AskError;

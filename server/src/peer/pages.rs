@@ -7,6 +7,7 @@ use ferrite_api::types::{ClusterId, MemberId};
 use http::{HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
+use super::hash_kv::HashAnswer;
 use super::identity::CLUSTER_ID;
 use crate::handle::Versions;
 use crate::http::reply;
@@ -19,6 +20,9 @@ pub trait Directory: Send + Sync + 'static {
 
     /// The versions of `/version`.
     fn versions(&self) -> Versions;
+
+    /// The hash of the key space at a revision.
+    fn hash_kv(&self, revision: i64) -> HashAnswer;
 }
 
 /// A member, as the members tell each other.

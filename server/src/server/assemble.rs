@@ -13,7 +13,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Error, origin, strings};
 use crate::bootstrap::{self, Origin, Restored};
-use crate::config::Config;
+use crate::config::{Config, Feature};
+use crate::corruption;
 use crate::grpc;
 use crate::handle::{Handle, Inner, Limits, Readers, Watching};
 use crate::lessor;
@@ -73,7 +74,12 @@ pub(super) async fn start(
     } else {
         Arc::new(RealDisk)
     };
-    let options = bootstrap_options(config, origin(config, &disk).await?, nanos);
+    let restarted = has_log(config, &disk)?;
+    let origin = match restarted {
+        true => logged(config),
+        false => origin::find(config).await?,
+    };
+    let options = bootstrap_options(config, origin, nanos);
     let restored = tokio::task::spawn_blocking({
         let (disk, options) = (Arc::clone(&disk), options.clone());
         move || {
@@ -126,13 +132,45 @@ pub(super) async fn start(
         Arc::clone(metrics),
     );
     peering.speaks_through(peers.clone());
+    let limits = Limits {
+        max_request_bytes: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
+        max_txn_ops: usize::try_from(config.max_txn_ops).unwrap_or(usize::MAX),
+        quota: quota(config),
+        request_timeout: config.request_timeout(),
+    };
+    let max_message = grpc::max_message_bytes(limits.max_request_bytes);
+    let hub = Arc::new(Hub::new(
+        Arc::clone(&published),
+        watch::Limits::new(max_message),
+    ));
+    let hub_task = AbortOnDropHandle::new(tokio::spawn(Watching::run(Arc::clone(&hub))));
+    let handle = Handle::new(Inner {
+        cluster_id,
+        member_id,
+        published: Arc::clone(&published),
+        inbox: Arc::clone(&inbox),
+        ids,
+        lessor,
+        reads,
+        clock,
+        limits,
+        metrics: Arc::clone(metrics),
+        watching: Watching::new(hub, config.watch_progress_notify_interval),
+        readers: Readers::default(),
+        page_path: page_path.clone(),
+        peers: Some(peers.clone()),
+    });
+    peering.answers(handle.downgrade());
+    if restarted && config.features.is_on(Feature::InitialCorruptCheck) {
+        corruption::initial_check(&handle).await?;
+    }
     let thread = shell::start(shell::Parts {
         member,
-        published: Arc::clone(&published),
+        published,
         wal,
         ballots,
         disk,
-        page_path: page_path.clone(),
+        page_path,
         transport: Box::new(sockets),
         inbox: Arc::clone(&inbox),
         metrics: Arc::clone(metrics),
@@ -153,36 +191,6 @@ pub(super) async fn start(
             }
         })
         .map_err(Error::Thread)?;
-
-    let limits = Limits {
-        max_request_bytes: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
-        max_txn_ops: usize::try_from(config.max_txn_ops).unwrap_or(usize::MAX),
-        quota: quota(config),
-        request_timeout: config.request_timeout(),
-    };
-    let max_message = grpc::max_message_bytes(limits.max_request_bytes);
-    let hub = Arc::new(Hub::new(
-        Arc::clone(&published),
-        watch::Limits::new(max_message),
-    ));
-    let hub_task = AbortOnDropHandle::new(tokio::spawn(Watching::run(Arc::clone(&hub))));
-    let handle = Handle::new(Inner {
-        cluster_id,
-        member_id,
-        published,
-        inbox: Arc::clone(&inbox),
-        ids,
-        lessor,
-        reads,
-        clock,
-        limits,
-        metrics: Arc::clone(metrics),
-        watching: Watching::new(hub, config.watch_progress_notify_interval),
-        readers: Readers::default(),
-        page_path,
-        peers: Some(peers.clone()),
-    });
-    peering.answers(handle.downgrade());
     refresh_at_scrape(metrics, &handle);
     Ok(Started {
         handle,
@@ -200,30 +208,29 @@ pub(super) fn quota(config: &Config) -> Quota {
     }
 }
 
-/// What a member starts from if it has no log; with one, it does not look at flags like
-/// `--initial-cluster` any more.
-async fn origin(config: &Config, disk: &Arc<dyn Disk>) -> Result<Origin, Error> {
+/// Whether the member has run before: only its log counts then.
+fn has_log(config: &Config, disk: &Arc<dyn Disk>) -> Result<bool, bootstrap::Error> {
     let wal_dir = config.wal_path();
     let exists = wal::Wal::exists(disk.as_ref(), &wal_dir);
-    let exists = exists.map_err(|source| bootstrap::Error::Dir {
+    exists.map_err(|source| bootstrap::Error::Dir {
         path: wal_dir,
         source,
-    })?;
-    match exists {
-        true => {
-            if config.discovery.is_some() {
-                tracing::warn!(
-                    "wal-dir" = %config.wal_path().display(),
-                    "discovery token is ignored since cluster already initialized; valid logs are found"
-                );
-            }
-            Ok(Origin::New {
-                name: config.name.clone(),
-                members: BTreeMap::new(),
-                token: String::new(),
-            })
-        }
-        false => Ok(origin::find(config).await?),
+    })
+}
+
+/// A member with a log starts from nothing else, and does not look at flags like `--initial-cluster`
+/// any more.
+fn logged(config: &Config) -> Origin {
+    if config.discovery.is_some() {
+        tracing::warn!(
+            "wal-dir" = %config.wal_path().display(),
+            "discovery token is ignored since cluster already initialized; valid logs are found"
+        );
+    }
+    Origin::New {
+        name: config.name.clone(),
+        members: BTreeMap::new(),
+        token: String::new(),
     }
 }
 
@@ -269,7 +276,10 @@ fn member_options(config: &Config) -> member::Options {
             election_timeout: config.election_timeout,
             min_ttl: lessor::Options::min_ttl(config.election_ticks(), config.heartbeat_interval),
             retry: config.request_timeout(),
-            checkpoint_interval: config.lease_checkpoint.then_some(LEASE_CHECKPOINT_INTERVAL),
+            checkpoint_interval: config
+                .features
+                .is_on(Feature::LeaseCheckpoint)
+                .then_some(LEASE_CHECKPOINT_INTERVAL),
         },
     }
 }

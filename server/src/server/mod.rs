@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::bootstrap;
 use crate::compactor;
 use crate::config::{AutoCompaction, Config, GoDuration, Scheme, Url};
+use crate::corruption;
 use crate::grpc;
 use crate::handle::Handle;
 use crate::http;
@@ -49,6 +50,9 @@ pub enum Error {
     /// The data directory cannot be used or is damaged.
     #[error(transparent)]
     Bootstrap(#[from] bootstrap::Error),
+    /// The data of this member is not that of the others.
+    #[error(transparent)]
+    Corrupt(#[from] corruption::Refusal),
     /// The cluster has removed this member, for good.
     #[error("the member has been permanently removed from the cluster")]
     Removed,
@@ -86,10 +90,7 @@ impl Server {
     pub async fn start(config: Config) -> Result<Server, Error> {
         let metrics = Metrics::new(config.metrics_options());
         announce(&config);
-        metrics.server.set_feature("FastLeaseKeepAlive", true);
-        for gate in ["LeaseCheckpoint", "LeaseCheckpointPersist"] {
-            metrics.server.set_feature(gate, config.lease_checkpoint);
-        }
+        metrics.server.set_features(&config.features);
         metrics
             .server
             .quota_backend_bytes
@@ -154,6 +155,7 @@ impl Server {
         if let Some(mode) = config.auto_compaction {
             tokio::spawn(compactor::run(mode, handle.downgrade()));
         }
+        corruption::watch(&config, &handle);
         let clients = serve::serve(clients, grpc, router, &options);
         for address in clients.addresses() {
             tracing::info!(%address, traffic = "grpc+http", "serving client traffic insecurely; this is strongly discouraged!");

@@ -16,14 +16,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ferrite_api::Error as ApiError;
+use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::types::{ClusterId, MemberId};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tonic::Code;
 
 use super::{
-    Answering, Directory, MemberInfo, Message, Options, Peer, Peers, Sink, Sockets, Transport,
-    start,
+    Answering, Directory, HashAnswer, MemberInfo, Message, Options, Peer, Peers, Sink, Sockets,
+    Transport, start,
 };
+use crate::error::Error;
 use crate::handle::Versions;
 use crate::metrics::Metrics;
 use crate::serve::{Listener, Serves};
@@ -137,6 +141,25 @@ impl Directory for Book {
             member(1, ""),
             member(2, "two"),
         ]
+    }
+
+    /// Compacted to 5, and at 7, where hashing fails.
+    fn hash_kv(&self, revision: i64) -> HashAnswer {
+        let answer = match revision {
+            ..5 => Err(ApiError::Compacted.into()),
+            5 | 6 => Ok(pb::HashKvResponse {
+                header: Some(pb::ResponseHeader {
+                    revision: 7,
+                    ..Default::default()
+                }),
+                hash: 0xffff_fff0,
+                compact_revision: if revision == 5 { 0 } else { 5 },
+                hash_revision: revision,
+            }),
+            7 => Err(Error::status(Code::DataLoss, "row 7 is damaged")),
+            _ => Err(ApiError::FutureRev.into()),
+        };
+        Box::pin(ready(answer))
     }
 
     fn versions(&self) -> Versions {

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use ferrite_api::types::ClusterId;
+use ferrite_storage::mvcc::hash::KeyValueHash;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::super::{CallError, Directory, fetch_members, fetch_version};
+use super::super::{
+    CallError, Directory, NoHash, RemoteHash, fetch_hash, fetch_members, fetch_version,
+};
 use super::raw::send;
 use super::{Book, CLUSTER, Node, pair};
 use crate::config::Url;
@@ -54,7 +58,12 @@ async fn nothing_else_is_there() {
         assert_eq!(answer.status, 404, "{path}");
         assert_eq!(answer.body, "404 page not found\n");
     }
-    for path in ["/members", "/version", "/downgrade/enabled"] {
+    for path in [
+        "/members",
+        "/members/hashkv",
+        "/version",
+        "/downgrade/enabled",
+    ] {
         let request = format!("POST {path} HTTP/1.1\r\nhost: x\r\n\r\n");
         let answer = send(&a, &request).await;
         assert_eq!((answer.status, answer.header("allow")), (405, "GET"));
@@ -62,6 +71,79 @@ async fn nothing_else_is_there() {
     }
     let request = "POST /raft/probing HTTP/1.1\r\nhost: x\r\n\r\n";
     assert_eq!(send(&a, request).await.status, 200);
+}
+
+async fn hash_page(node: &Node, headers: &str, body: &str) -> (u16, String) {
+    let length = body.len();
+    let request = format!(
+        "GET /members/hashkv HTTP/1.1\r\nhost: x\r\n{headers}content-length: {length}\r\n\r\n{body}"
+    );
+    let answer = send(node, &request).await;
+    (answer.status, answer.body)
+}
+
+#[tokio::test]
+async fn hashes_as_etcd_writes_them() {
+    let a = Node::start(0xa).await;
+    let own = "x-etcd-cluster-id: c1\r\n";
+    let at_6 =
+        r#"{"header":{"revision":7},"hash":4294967280,"compact_revision":5,"hash_revision":6}"#;
+    let at_5 = r#"{"header":{"revision":7},"hash":4294967280,"hash_revision":5}"#;
+    let compacted = "mvcc: required revision has been compacted\n";
+    for (headers, body, status, answer) in [
+        (own, r#"{"revision":6}"#, 200, at_6),
+        ("", r#"{"revision":5}"#, 200, at_5),
+        (own, "{}", 400, compacted),
+        (own, r#"{"revision":7}"#, 400, "row 7 is damaged\n"),
+        (own, "6", 400, "error unmarshalling request\n"),
+        (
+            "x-etcd-cluster-id: c2\r\n",
+            r#"{"revision":6}"#,
+            412,
+            "cluster ID mismatch\n",
+        ),
+    ] {
+        let got = hash_page(&a, headers, body).await;
+        assert_eq!(got, (status, answer.to_owned()), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn members_ask_each_other_for_hashes() {
+    let a = Node::start(0xa).await;
+    let ask =
+        async |urls: &[Url], cluster, revision| fetch_hash(urls, cluster, revision, PATIENCE).await;
+    // Nobody listens at the first.
+    let urls = [url("http://127.0.0.1:1"), url(&a.url)];
+    let answer = ask(&urls, CLUSTER, 6).await.unwrap();
+    let hash = KeyValueHash {
+        hash: 0xffff_fff0,
+        compact_revision: 5,
+        revision: 6,
+    };
+    assert_eq!(answer, RemoteHash { hash, revision: 7 });
+    let failures = [
+        ask(&urls, CLUSTER, 4).await,
+        ask(&urls, CLUSTER, 8).await,
+        ask(&urls, CLUSTER, 7).await,
+        ask(&urls, ClusterId::new(1), 6).await,
+        ask(&urls[..1], CLUSTER, 6).await,
+        ask(&[], CLUSTER, 6).await,
+    ];
+    assert!(
+        matches!(
+            failures,
+            [
+                Err(NoHash::Compacted),
+                Err(NoHash::Future),
+                Err(NoHash::Call(CallError::Refused { .. })),
+                Err(NoHash::OtherCluster),
+                Err(NoHash::Call(CallError::Connect(_))),
+                Err(NoHash::NoUrl)
+            ]
+        ),
+        "{failures:?}"
+    );
 }
 
 fn url(text: &str) -> Url {
