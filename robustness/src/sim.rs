@@ -57,6 +57,7 @@ pub fn bootstrap_options() -> bootstrap::Options {
         },
         entry_cache_bytes: 4 << 10,
         force_new_cluster: false,
+        defrag_threshold: 0,
     }
 }
 
@@ -74,6 +75,7 @@ pub fn member_options() -> Options {
         catchup_entries: 5,
         max_learners: 1,
         strict_reconfig_check: true,
+        urgent_revocations: false,
         quota: Quota { bytes: -1 },
         name: "default".to_owned(),
         client_urls: vec!["http://localhost:2379".to_owned()],
@@ -196,6 +198,7 @@ impl SimMember {
             .step(Input::Propose {
                 id,
                 payload,
+                urgent: false,
                 waiter,
             })
             .map_err(Error::from)?;

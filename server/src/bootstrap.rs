@@ -59,6 +59,8 @@ pub struct Options {
     pub entry_cache_bytes: usize,
     /// Whether the other members are lost, and this one is to go on alone with its data.
     pub force_new_cluster: bool,
+    /// Bytes that a defragmentation has to free, or it is not done; 0 for never.
+    pub defrag_threshold: u64,
 }
 
 /// What a member without data starts from.
@@ -186,6 +188,44 @@ pub fn page_path(options: &Options) -> PathBuf {
     options.data_dir.join("member").join("snap").join("db")
 }
 
+/// Rebuilds the page file if that frees enough.
+fn defragmented(
+    page: PageFile,
+    path: &Path,
+    threshold: u64,
+) -> Result<PageFile, ferrite_storage::Error> {
+    if threshold == 0 {
+        return Ok(page);
+    }
+    let sizes = page.sizes();
+    if sizes.allocated.saturating_sub(sizes.in_use) < threshold {
+        tracing::info!(
+            "current-db-size-bytes" = sizes.allocated,
+            "current-db-size-in-use-bytes" = sizes.in_use,
+            "bootstrap-defrag-threshold-bytes" = threshold,
+            "Skipping defragmentation"
+        );
+        return Ok(page);
+    }
+    match page::rebuild_in_use(&page, path, &mut |_, _| {}) {
+        page::RebuildOutcome::Replaced(fresh, rebuilt) => {
+            tracing::info!(
+                "current-db-size-bytes-before" = rebuilt.before.allocated,
+                "current-db-size-bytes" = rebuilt.after.allocated,
+                "current-db-size-in-use-bytes" = rebuilt.after.in_use,
+                "finished defragmenting"
+            );
+            Ok(fresh)
+        }
+        page::RebuildOutcome::Kept(error) => {
+            // Room is missing, or whatever the next read will say: no reason not to serve.
+            tracing::error!(%error, "failed to defragment at start; the file is as it was");
+            Ok(page)
+        }
+        page::RebuildOutcome::Unknown(error) => Err(error.into()),
+    }
+}
+
 /// Restores the member of a data directory, or lays a new one out.
 ///
 /// # Errors
@@ -225,7 +265,7 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
             if options.force_new_cluster {
                 alone::go_on_alone(disk, options, &wal_dir, &page)?;
             }
-            page
+            defragmented(page, &page_path, options.defrag_threshold).map_err(storage)?
         }
         // It had a log, for that comes before the first ballot.
         (false, true) if ballots.known().is_some() => open()?,

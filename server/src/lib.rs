@@ -26,6 +26,7 @@ pub mod request_id;
 pub mod serve;
 pub mod server;
 mod shell;
+mod spans;
 pub mod validate;
 pub mod watch;
 

@@ -15,7 +15,9 @@ use tokio::sync::oneshot;
 
 use crate::handle::{Versions, WeakHandle};
 use crate::member::{Incoming, Input, Published, Reads, ReadsDo, Reply};
-use crate::peer::{Answering, Directory, HashAnswer, MemberInfo, Message, Peers, Sink, SnapshotSource};
+use crate::peer::{
+    Answering, Directory, HashAnswer, MemberInfo, Message, Peers, Sink, SnapshotSource,
+};
 use crate::shell::{Inbox, Waiter};
 
 /// Where snapshots are received.

@@ -25,7 +25,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::{self, Builder};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -55,6 +55,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Silence after which TCP asks whether the client is still there, and the time between questions.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Connections that wait to be accepted; the system may hold fewer.
+const BACKLOG: u32 = 1024;
 
 /// First and longest pause after a failure to accept, such as no free file descriptor.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
@@ -137,16 +140,32 @@ impl Listener {
     /// # Errors
     /// Those of the system, and of resolving a name.
     pub async fn tcp(address: &str, serves: Serves) -> io::Result<Self> {
-        let socket = match address
-            .strip_prefix(':')
-            .and_then(|port| port.parse::<u16>().ok())
-        {
-            Some(port) => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Self::tcp_with(address, serves, false).await
+    }
+
+    /// As [`Listener::tcp`]. With `reuse_port` other sockets with this option may listen on the same
+    /// address; the system then spreads connections over them.
+    ///
+    /// # Errors
+    /// As [`Listener::tcp`].
+    pub async fn tcp_with(address: &str, serves: Serves, reuse_port: bool) -> io::Result<Self> {
+        let port = address.strip_prefix(':').map(str::parse::<u16>);
+        let socket = match port {
+            Some(Ok(port)) => match bind((Ipv6Addr::UNSPECIFIED, port).into(), reuse_port) {
                 Ok(socket) => socket,
                 // No IPv6 here.
-                Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?,
+                Err(_) => bind((Ipv4Addr::UNSPECIFIED, port).into(), reuse_port)?,
             },
-            None => TcpListener::bind(address).await?,
+            _ => {
+                let mut bound = Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
+                for address in tokio::net::lookup_host(address).await? {
+                    bound = bind(address, reuse_port);
+                    if bound.is_ok() {
+                        break;
+                    }
+                }
+                bound?
+            }
         };
         let address = Address::Tcp(socket.local_addr()?);
         Ok(Self {
@@ -230,6 +249,18 @@ impl Listener {
             Socket::Unix(socket) => Ok(Stream::Unix(socket.accept().await?.0)),
         }
     }
+}
+
+/// Listens on an address, also if connections of an earlier process linger there.
+fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(reuse_port)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 impl Drop for Listener {

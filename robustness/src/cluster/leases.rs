@@ -112,6 +112,7 @@ impl World {
                 shell.push(Input::Propose {
                     id,
                     payload: Bytes::from(request.encode_to_vec()),
+                    urgent: false,
                     waiter: number,
                 });
                 self.asked.insert(number, (client, again));

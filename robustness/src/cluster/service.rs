@@ -88,6 +88,7 @@ impl World {
                 Ok(Input::Propose {
                     id,
                     payload: Bytes::from(request.encode_to_vec()),
+                    urgent: false,
                     waiter: number,
                 })
             }

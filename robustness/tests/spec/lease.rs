@@ -9,6 +9,7 @@ use ferrite_api::pb::etcdserverpb::compare::{CompareResult, CompareTarget, Targe
 use ferrite_api::pb::etcdserverpb::lease_client::LeaseClient;
 use ferrite_api::pb::etcdserverpb::maintenance_client::MaintenanceClient;
 use ferrite_api::pb::etcdserverpb::request_op::Request;
+use ferrite_server::config::{Config, Feature};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -305,6 +306,17 @@ async fn s6_keep_alive_renews_for_the_granted_time() {
     assert_eq!(answer.ttl, 9_000_000_000);
     let left = time_to_live(&member, 1).await.ttl;
     assert!((8_999_999_000..9_000_000_000).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn f6_keep_alives_are_answered_without_the_fast_way_too() {
+    let slow = |config: &mut Config| config.features.set(Feature::FastLeaseKeepAlive, false);
+    let member = Member::start_with(slow).await;
+    grant(&member, 1, 60).await;
+    let mut keep_alive = KeepAlive::open(&member, 1).await;
+    assert_eq!(keep_alive.next().await.ttl, 60);
+    let mut unknown = KeepAlive::open(&member, 2).await;
+    assert_eq!(unknown.next().await.ttl, 0);
 }
 
 #[tokio::test]

@@ -22,5 +22,6 @@ mod pipeline;
 mod queues;
 mod range_stream;
 mod support;
+mod tracing;
 mod txn;
 mod watch;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use ferrite_server::config::{self, Outcome};
 use ferrite_server::server::{Error, OriginError};
 use ferrite_server::{Server, logging};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 // Chosen by measurement: see ARCHITECTURE.md, "Allocator".
@@ -38,6 +39,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if loaded.config.memory_mlock
+        && let Err(error) = lock_memory()
+    {
+        tracing::error!("zap.level" = "fatal", %error, "cannot lock the memory of the process");
+        return ExitCode::FAILURE;
+    }
     match runtime.block_on(run(loaded.config)) {
         Ok(End::Signal(signal)) => end_by(signal),
         Ok(End::NotStarted) => ExitCode::FAILURE,
@@ -105,14 +112,36 @@ async fn run(config: config::Config) -> Result<End, Error> {
             return Ok(End::NotStarted);
         }
     };
+    notify(NotifyState::Ready);
     let (received, name) = tokio::select! {
         error = server.ended() => return Err(error),
         _ = interrupt.recv() => (SignalKind::interrupt(), "interrupt"),
         _ = terminate.recv() => (SignalKind::terminate(), "terminated"),
     };
     tracing::info!(signal = name, "received signal; shutting down");
+    notify(NotifyState::Stopping);
     server.stop().await?;
     Ok(End::Signal(received))
+}
+
+/// Tells the service manager, if one wants to know.
+fn notify(state: NotifyState<'_>) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    tracing::info!(%state, "notifying init daemon");
+    match sd_notify::notify(&[state]) {
+        Ok(()) => tracing::info!("successfully notified init daemon"),
+        Err(error) => tracing::error!(%error, "failed to notify systemd for readiness"),
+    }
+}
+
+/// Keeps every page of the process in memory from its first use on.
+fn lock_memory() -> std::io::Result<()> {
+    use rustix::mm::{MlockAllFlags, mlockall};
+    Ok(mlockall(
+        MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT,
+    )?)
 }
 
 /// Ends the process as the signal would have: that is what supervisors look at. The first process

@@ -56,6 +56,12 @@ pub enum Error {
     /// Another format.
     #[error("unknown log format: {0}, supported values json, console")]
     LogFormat(String),
+    /// Rotation is of exactly one file.
+    #[error("--log-outputs requires a single file path when --log-rotate-config-json is defined")]
+    RotationWithoutFile,
+    /// The description of a rotation is none.
+    #[error("{0}")]
+    Rotation(String),
     /// A URL to listen on that is not an address.
     #[error("{0}")]
     Bind(String),

@@ -95,7 +95,7 @@ pub enum Kind {
     Ignored,
 }
 
-/// Whether this build has what a flag asks for.
+/// Whether this build has what a flag asks for. `docs/flags.md` shows it to people; a test keeps it so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// It has.
@@ -307,7 +307,6 @@ const fn ignored(name: &'static str) -> Flag {
 const TLS: Status = refused("TLS is not built yet");
 const DISCOVERY_AUTH: Status =
     refused("showing who this is to the discovery service is not built yet");
-const TRACING_DETAIL: Status = Status::Dependent("enable-distributed-tracing");
 
 use FileKey::{At, None as NoKey, Same};
 use Group::{Auth, Clustering, Features, Logging, Member, Monitoring, Security, Tracing, Unsafe};
@@ -342,7 +341,7 @@ pub static FLAGS: &[Flag] = &[
         "Snapshot files to keep, 0 for all. Deprecated."),
     flag("max-wals", Uint, "5", Member, refused("log segments are recycled here, not retained by count"), Same,
         "Log files to keep, 0 for all."),
-    flag("memory-mlock", Bool, "false", Member, refused("locking memory is not built yet"), Same,
+    flag("memory-mlock", Bool, "false", Member, Built, Same,
         "Keep the memory of the process from being swapped out."),
     flag("quota-backend-bytes", Int, "0", Member, Built, Same,
         "Bytes that the store may take before writes are refused; 0 for 2 GiB, negative for no limit."),
@@ -360,13 +359,13 @@ pub static FLAGS: &[Flag] = &[
     flag("max-concurrent-streams", Uint32, "4294967295", Member, Built, Same,
         "Most calls that one client connection may have open."),
     flag("grpc-keepalive-min-time", Duration, "5s", Member,
-        refused("clients may ping as often as they like; a limit is not built yet"), Same,
+        Refused { reason: "the HTTP/2 library answers pings itself and does not tell how many came, so there is no rule to set", harmless: &["0"] }, Same,
         "Shortest time between two pings of a client; 0 for no rule."),
     flag("grpc-keepalive-interval", Duration, "2h", Member, Built, Same,
         "Time between two pings of the server to a client; 0 for none."),
     flag("grpc-keepalive-timeout", Duration, "20s", Member, Built, Same,
         "How long the server waits for the answer to a ping; 0 for no pings."),
-    flag("socket-reuse-port", Bool, "false", Member, refused("sharing a port is not built yet"), At(&["socket-options", "reuse-port"]),
+    flag("socket-reuse-port", Bool, "false", Member, Built, At(&["socket-options", "reuse-port"]),
         "Set SO_REUSEPORT on listeners."),
     flag("socket-reuse-address", Bool, "false", Member, Built, At(&["socket-options", "reuse-address"]),
         "Set SO_REUSEADDR on listeners; they always have it here."),
@@ -488,8 +487,8 @@ pub static FLAGS: &[Flag] = &[
     flag("bcrypt-cost", Uint, "10", Auth, refused("authentication is not built yet"), Same,
         "Cost of hashing passwords, 4 to 31."),
     // Profiling and monitoring.
-    flag("enable-pprof", Bool, "false", Monitoring, refused("profiles over HTTP are not built yet"), Same,
-        "Serve profiles under /debug/pprof/."),
+    flag("enable-pprof", Bool, "false", Monitoring, Built, Same,
+        "Serve a CPU profile under /debug/pprof/, to clients of HTTP; there are no others here."),
     flag("metrics", Text, "basic", Monitoring, Built, Same,
         "'extensive' adds a histogram of gRPC handling times to 'basic'."),
     flag("listen-metrics-urls", Urls, "", Monitoring, Built, Same, "Where to listen for /metrics and health checks only."),
@@ -499,20 +498,20 @@ pub static FLAGS: &[Flag] = &[
         "Where log lines go: 'default' or 'stderr', 'stdout', file paths."),
     flag("log-level", Text, "info", Logging, Built, Same, "debug, info, warn, error, panic or fatal."),
     flag("log-format", Text, "json", Logging, Built, Same, "json or console."),
-    flag("enable-log-rotation", Bool, "false", Logging, refused("log rotation is not built yet"), Same,
+    flag("enable-log-rotation", Bool, "false", Logging, Built, Same,
         "Rotate the one file among --log-outputs."),
     flag("log-rotation-config-json", Text,
         r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#,
-        Logging, Dependent("enable-log-rotation"), Same, "How to rotate: megabytes, days, files."),
+        Logging, Built, Same, "How to rotate: megabytes, days, files."),
     flag("warning-unary-request-duration", Duration, "300ms", Logging, Built, Same,
         "Log a warning about calls that take longer."),
     // Distributed tracing.
-    flag("enable-distributed-tracing", Bool, "false", Tracing, refused("distributed tracing is not built yet"), Same,
+    flag("enable-distributed-tracing", Bool, "false", Tracing, Built, Same,
         "Send spans to a collector."),
-    flag("distributed-tracing-address", Text, "localhost:4317", Tracing, TRACING_DETAIL, Same, "Address of the collector."),
-    flag("distributed-tracing-service-name", Text, "etcd", Tracing, TRACING_DETAIL, Same, "Service name of the spans."),
-    flag("distributed-tracing-instance-id", Text, "", Tracing, TRACING_DETAIL, Same, "Service instance id of the spans."),
-    flag("distributed-tracing-sampling-rate", Int, "0", Tracing, TRACING_DETAIL, Same, "Spans to send of each million."),
+    flag("distributed-tracing-address", Text, "localhost:4317", Tracing, Built, Same, "Address of the collector."),
+    flag("distributed-tracing-service-name", Text, "etcd", Tracing, Built, Same, "Service name of the spans."),
+    flag("distributed-tracing-instance-id", Text, "", Tracing, Built, Same, "Service instance id of the spans."),
+    flag("distributed-tracing-sampling-rate", Int, "0", Tracing, Built, Same, "Spans to send of each million."),
     // Features.
     flag("corrupt-check-time", Duration, "0", Features, Built, Same,
         "Time between two comparisons of the members' hashes; 0 for none."),
@@ -524,7 +523,7 @@ pub static FLAGS: &[Flag] = &[
     flag("watch-progress-notify-interval", Duration, "0", Features, Built, Same,
         "Time between two progress notifications to watchers; 0 for 10m."),
     flag("warning-apply-duration", Duration, "100ms", Features, Built, Same, "Log a warning about applies that take longer."),
-    flag("bootstrap-defrag-threshold-megabytes", Uint, "0", Features, refused("defragmentation at start is not built yet"),
+    flag("bootstrap-defrag-threshold-megabytes", Uint, "0", Features, Built,
         Same, "Defragment at start if that frees so many megabytes; 0 for never."),
     flag("max-learners", Int, "1", Features, Built, Same, "Most learners in the cluster."),
     flag("downgrade-check-time", Duration, "5s", Features, refused("downgrades are not built yet"), Same,

@@ -70,7 +70,8 @@ features! {
     AllBeta: false, Beta;
     /// The leader compares the hashes that compactions leave.
     CompactHashCheck: false, Alpha;
-    /// The leader renews leases without waiting for what is committed to be applied.
+    /// A leader that is the only voter renews leases without waiting for all that is committed to be
+    /// applied.
     FastLeaseKeepAlive: true, Beta;
     /// A member that starts again compares its data with the others' before it serves.
     InitialCorruptCheck: false, Alpha;
@@ -87,14 +88,6 @@ features! {
     /// No effect: transactions read the one state there is, of which nothing is ever copied.
     TxnModeWriteWithSharedBuffer: true, Beta;
 }
-
-/// Those that cannot be changed in this build.
-pub(super) const NOT_BUILT: [Feature; 4] = [
-    Feature::FastLeaseKeepAlive,
-    Feature::PriorityRequest,
-    Feature::SetMemberLocalAddr,
-    Feature::StopGRPCServiceOnDefrag,
-];
 
 /// The value of every gate.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -31,6 +31,8 @@ pub use ferrite_api::urls;
 mod value;
 
 #[cfg(test)]
+mod table;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use bootstrap::same_urls;
@@ -132,6 +134,11 @@ pub struct Config {
     /// `--log-level`, `--log-format`, `--log-outputs` and their variables. Default info, json,
     /// stderr.
     pub log: logging::Options,
+    /// `--enable-pprof`, `ETCD_ENABLE_PPROF`. A CPU profile is served to clients of HTTP; also at log
+    /// level debug. Default false.
+    pub enable_pprof: bool,
+    /// `--enable-distributed-tracing` and its details. Default none.
+    pub tracing: Option<Tracing>,
     /// `--metrics extensive`, `ETCD_METRICS`. Default false.
     pub extensive_metrics: bool,
     /// `--feature-gates`, `ETCD_FEATURE_GATES`. Default etcd's.
@@ -161,6 +168,15 @@ pub struct Config {
     /// `--watch-progress-notify-interval`, `ETCD_WATCH_PROGRESS_NOTIFY_INTERVAL`. Time between two
     /// progress notifications to a watcher that wants them. Default 10 min.
     pub watch_progress_notify_interval: Duration,
+    /// `--socket-reuse-port`, `ETCD_SOCKET_REUSE_PORT`. Whether other processes may listen on the same
+    /// ports. Default false.
+    pub socket_reuse_port: bool,
+    /// `--memory-mlock`, `ETCD_MEMORY_MLOCK`. The memory of the process stays out of the swap. For the
+    /// program: [`Server`](crate::Server) does not look at it. Default false.
+    pub memory_mlock: bool,
+    /// `--bootstrap-defrag-threshold-megabytes`, `ETCD_BOOTSTRAP_DEFRAG_THRESHOLD_MEGABYTES`. Bytes that
+    /// a defragmentation at start has to free, or it is not done; 0 for never. Default 0.
+    pub bootstrap_defrag_threshold: u64,
     /// `--force-new-cluster`, `ETCD_FORCE_NEW_CLUSTER`. The other members are lost: this one goes on
     /// alone with its data, and removes them. Default false.
     pub force_new_cluster: bool,
@@ -193,6 +209,21 @@ pub struct DiscoverySrv {
     pub domain: String,
     /// What is appended to the name of the service, if anything.
     pub service_name: String,
+}
+
+/// Where spans of calls are sent to, and of which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracing {
+    /// `--distributed-tracing-address`, `ETCD_DISTRIBUTED_TRACING_ADDRESS`. Host and port of a collector
+    /// that speaks OTLP over gRPC. Default `localhost:4317`.
+    pub address: String,
+    /// `--distributed-tracing-service-name`, `ETCD_DISTRIBUTED_TRACING_SERVICE_NAME`. Default `etcd`.
+    pub service_name: String,
+    /// `--distributed-tracing-instance-id`, `ETCD_DISTRIBUTED_TRACING_INSTANCE_ID`. Default empty: none.
+    pub instance_id: String,
+    /// `--distributed-tracing-sampling-rate`, `ETCD_DISTRIBUTED_TRACING_SAMPLING_RATE`. Spans of each
+    /// million calls that belong to no trace of a client's, at most a million. Default 0.
+    pub sampling_rate: u32,
 }
 
 /// What automatic compaction keeps.

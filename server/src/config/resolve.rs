@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::error::{Error, Problems};
 use super::flags::{FLAGS, Flag, Status, Value};
-use super::gates::{self, Feature, Features};
+use super::gates::{self, Feature};
 use super::note::Note;
 use super::raw::RawConfig;
 use super::urls::{Url, join};
 use super::value::GoDuration;
-use super::{AutoCompaction, Config, Discovery, DiscoverySrv};
+use super::{AutoCompaction, Config, Discovery, DiscoverySrv, Tracing};
 use crate::logging;
 
 /// Where the values came from: some of etcd's rules look at that.
@@ -159,6 +159,7 @@ fn log_options(read: &Reader<'_>, problems: &mut Vec<Error>) -> Option<logging::
             default: "default",
         });
     }
+    let rotation = rotation(read, &outputs, problems);
     let level = read.text("log-level");
     let parsed_level = logging::Level::parse(&level);
     if parsed_level.is_none() {
@@ -174,7 +175,32 @@ fn log_options(read: &Reader<'_>, problems: &mut Vec<Error>) -> Option<logging::
         level: parsed_level?,
         format: parsed_format?,
         outputs: logging::Output::parse_all(&outputs),
+        rotation,
     })
+}
+
+/// How the one log file is rotated, if it is.
+fn rotation(
+    read: &Reader<'_>,
+    outputs: &[String],
+    problems: &mut Vec<Error>,
+) -> Option<logging::Rotation> {
+    if !read.bool("enable-log-rotation") {
+        return None;
+    }
+    let is_file =
+        |output: &&String| !["", "default", "stderr", "stdout"].contains(&output.as_str());
+    if outputs.iter().filter(is_file).count() != 1 {
+        problems.push(Error::RotationWithoutFile);
+        return None;
+    }
+    match logging::Rotation::parse(&read.text("log-rotation-config-json")) {
+        Ok(rotation) => Some(rotation),
+        Err(reason) => {
+            problems.push(Error::Rotation(reason));
+            None
+        }
+    }
 }
 
 /// Steps 2 and 3: listen URLs are addresses, advertised ones have hosts.
@@ -342,11 +368,22 @@ fn check_tracing(read: &Reader<'_>, problems: &mut Vec<Error>) {
     }
 }
 
-/// Step 11, and that no gate asks for what is not built.
+/// Where spans go, if anywhere.
+fn tracing(read: &Reader<'_>) -> Option<Tracing> {
+    let rate = read.int("distributed-tracing-sampling-rate");
+    read.bool("enable-distributed-tracing").then(|| Tracing {
+        address: read.text("distributed-tracing-address"),
+        service_name: read.text("distributed-tracing-service-name"),
+        instance_id: read.text("distributed-tracing-instance-id"),
+        // Checked where it was read.
+        sampling_rate: u32::try_from(rate).unwrap_or(0),
+    })
+}
+
+/// Step 11.
 fn check_gates(read: &Reader<'_>, problems: &mut Vec<Error>, notes: &mut Vec<Note>) {
-    let text = read.text("feature-gates");
     // Checked where it was read.
-    let (features, warnings) = gates::parse(&text).unwrap_or_default();
+    let (features, warnings) = gates::parse(&read.text("feature-gates")).unwrap_or_default();
     notes.extend(warnings.into_iter().map(Note::Gate));
     let enabled = |feature| features.is_on(feature);
     if enabled(Feature::LeaseCheckpointPersist) && !enabled(Feature::LeaseCheckpoint) {
@@ -354,17 +391,6 @@ fn check_gates(read: &Reader<'_>, problems: &mut Vec<Error>, notes: &mut Vec<Not
     }
     if enabled(Feature::LeaseCheckpoint) && !enabled(Feature::LeaseCheckpointPersist) {
         notes.push(Note::CheckpointWithoutPersist);
-    }
-    // AllAlpha and AllBeta show in the gates that they switch.
-    let defaults = Features::default();
-    let mut not_built = gates::NOT_BUILT.into_iter();
-    if not_built.any(|feature| enabled(feature) != defaults.is_on(feature)) {
-        problems.push(Error::NotBuilt {
-            flag: "feature-gates",
-            value: text,
-            reason: "one of these features is not built yet",
-            default: "",
-        });
     }
 }
 
@@ -585,6 +611,8 @@ fn build(
         cors: read.list("cors"),
         host_whitelist: read.list("host-whitelist"),
         log,
+        enable_pprof: read.bool("enable-pprof"),
+        tracing: tracing(read),
         extensive_metrics: read.text("metrics") == "extensive",
         features: gates::parse(&read.text("feature-gates"))
             .unwrap_or_default()
@@ -603,6 +631,11 @@ fn build(
             .duration_or("compaction-sleep-interval", Duration::from_millis(10)),
         watch_progress_notify_interval: read
             .duration_or("watch-progress-notify-interval", Duration::from_secs(600)),
+        socket_reuse_port: read.bool("socket-reuse-port"),
+        memory_mlock: read.bool("memory-mlock"),
+        bootstrap_defrag_threshold: read
+            .uint("bootstrap-defrag-threshold-megabytes")
+            .saturating_mul(1024 * 1024),
         force_new_cluster: read.bool("force-new-cluster"),
         unsafe_no_fsync,
     };

@@ -662,6 +662,22 @@ fn rules() {
             "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"",
         ),
         (
+            &["--enable-log-rotation"],
+            "--log-outputs requires a single file path when --log-rotate-config-json is defined",
+        ),
+        (
+            &["--enable-log-rotation", "--log-outputs=a,b"],
+            "--log-outputs requires a single file path when --log-rotate-config-json is defined",
+        ),
+        (
+            &[
+                "--enable-log-rotation",
+                "--log-outputs=a",
+                "--log-rotation-config-json={",
+            ],
+            "improperly formatted log rotation config: EOF while parsing an object at line 1 column 1",
+        ),
+        (
             &["--heartbeat-interval=0"],
             "--heartbeat-interval must be >0 (set to 0ms)",
         ),
@@ -696,6 +712,20 @@ fn rules() {
         (
             &["--feature-gates=LeaseCheckpointPersist=true"],
             "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
+        ),
+        (
+            &[
+                "--enable-distributed-tracing",
+                "--distributed-tracing-sampling-rate=-1",
+            ],
+            "distributed tracing configurition is not valid: (tracing sampling rate must be positive)",
+        ),
+        (
+            &[
+                "--enable-distributed-tracing",
+                "--distributed-tracing-sampling-rate=1000001",
+            ],
+            "distributed tracing configurition is not valid: (tracing sampling rate must be less than 1000000)",
         ),
         (
             &["--compact-hash-check-time=-90s"],
@@ -762,21 +792,7 @@ fn rules() {
 fn rules_about_what_is_refused() {
     for (args, error) in [
         (
-            &[
-                "--enable-distributed-tracing",
-                "--distributed-tracing-sampling-rate=-1",
-            ][..],
-            "distributed tracing configurition is not valid: (tracing sampling rate must be positive)",
-        ),
-        (
-            &[
-                "--enable-distributed-tracing",
-                "--distributed-tracing-sampling-rate=1000001",
-            ],
-            "distributed tracing configurition is not valid: (tracing sampling rate must be less than 1000000)",
-        ),
-        (
-            &["--tls-min-version=TLS1.1"],
+            &["--tls-min-version=TLS1.1"][..],
             "unexpected TLS version \"TLS1.1\" (must be one of: TLS1.2, TLS1.3)",
         ),
         (
@@ -817,37 +833,13 @@ fn what_is_not_built_is_refused_by_name() {
         let line = not_built(flag.name, shown, reason, flag.default);
         assert!(all.ends_with(&line), "{all}");
     }
-    for (args, line) in [
-        (
-            &["--feature-gates=PriorityRequest=true"],
-            not_built(
-                "feature-gates",
-                "PriorityRequest=true",
-                "one of these features is not built yet",
-                "",
-            ),
-        ),
-        (
-            &["--feature-gates=AllBeta=false"],
-            not_built(
-                "feature-gates",
-                "AllBeta=false",
-                "one of these features is not built yet",
-                "",
-            ),
-        ),
-        (
-            &["--log-outputs=systemd/journal"],
-            not_built(
-                "log-outputs",
-                "systemd/journal",
-                "writing to the journal is not built yet",
-                "default",
-            ),
-        ),
-    ] {
-        assert_eq!(invalid(args, &[]), line);
-    }
+    let line = not_built(
+        "log-outputs",
+        "systemd/journal",
+        "writing to the journal is not built yet",
+        "default",
+    );
+    assert_eq!(invalid(&["--log-outputs=systemd/journal"], &[]), line);
 }
 
 #[test]
@@ -921,6 +913,37 @@ fn every_problem_is_reported() {
         exit.notes.last(),
         Some(&Note::AdvertiseClientUnset { error: unset })
     );
+}
+
+#[test]
+fn features_and_rotation_are_in_the_configuration() {
+    let config = config(&[
+        "--feature-gates=AllAlpha=true,SetMemberLocalAddr=false,FastLeaseKeepAlive=false",
+        "--enable-log-rotation",
+        "--log-outputs=stderr,etcd.log",
+        "--bootstrap-defrag-threshold-megabytes=3",
+        "--corrupt-check-time=2s",
+    ]);
+    let on: Vec<_> = config.features.iter().filter(|(_, on)| *on).collect();
+    let on: Vec<_> = on.iter().map(|(gate, _)| gate.name).collect();
+    assert_eq!(
+        on,
+        [
+            "AllAlpha",
+            "CompactHashCheck",
+            "InitialCorruptCheck",
+            "LeaseCheckpoint",
+            "LeaseCheckpointPersist",
+            "PriorityRequest",
+            "StopGRPCServiceOnDefrag",
+            "TxnModeWriteWithSharedBuffer"
+        ]
+    );
+    assert_eq!(config.log.rotation.unwrap().max_bytes, 100 << 20);
+    assert_eq!(config.bootstrap_defrag_threshold, 3 << 20);
+    assert_eq!(config.corrupt_check_time, Some(Duration::from_secs(2)));
+    assert_eq!(Config::default().corrupt_check_time, None);
+    assert_eq!(Config::default().log.rotation, None);
 }
 
 #[test]

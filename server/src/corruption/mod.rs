@@ -11,13 +11,12 @@ use std::time::Duration;
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::types::MemberId;
 use ferrite_storage::mvcc::hash::KeyValueHash;
-use tokio::time::{Instant, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Config, Feature, GoDuration, Url};
 use crate::error::Error;
 use crate::handle::{Handle, WeakHandle};
-use crate::peer::fetch_hash;
 use judge::{Asked, Own, Verdict};
 
 /// Why a member that starts again does not serve.
@@ -78,6 +77,7 @@ pub(crate) fn watch(config: &Config, handle: &Handle) {
 
 async fn check_periodically(period: Duration, member: WeakHandle) {
     let mut timer = interval_at(Instant::now() + period, period);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         timer.tick().await;
         let Some(handle) = member.upgrade() else {
@@ -92,7 +92,7 @@ async fn check_periodically(period: Duration, member: WeakHandle) {
 }
 
 /// Compares the newest data of the leader with that of the others at the same revision.
-pub(crate) async fn check_now(handle: &Handle) -> Result<(), Error> {
+async fn check_now(handle: &Handle) -> Result<(), Error> {
     let (before, _) = hash_now(handle).await?;
     let others = ask_others(handle, before.revision).await;
     // What they had applied when they answered is applied here after this.
@@ -125,7 +125,7 @@ async fn check_compactions(period: Duration, member: WeakHandle) {
 
 /// Compares the hashes of compactions to revisions above `checked`, the newest first, until one
 /// is known to all members. Returns the newest revision that all have agreed on.
-pub(crate) async fn check_unchecked(handle: &Handle, checked: i64) -> i64 {
+async fn check_unchecked(handle: &Handle, checked: i64) -> i64 {
     let own = handle.member_id();
     tracing::info!(
         "local-member-id" = %own,
@@ -174,17 +174,23 @@ async fn hash_now(handle: &Handle) -> Result<(KeyValueHash, i64), Error> {
 
 /// Asks all other members, at the same time, for their hash at a revision.
 async fn ask_others(handle: &Handle, revision: i64) -> Vec<Asked> {
+    let Some(peers) = handle.peers() else {
+        return Vec::new();
+    };
     let own = handle.member_id();
     let members = handle.members().to_api().into_iter();
     let others = members.filter(|member| member.id != own.get() && !member.peer_ur_ls.is_empty());
-    let (cluster, patience) = (handle.cluster_id(), handle.request_timeout());
-    let asking = others.map(|member| async move {
-        let urls = member.peer_ur_ls;
-        let usable: Vec<Url> = urls.iter().filter_map(|url| Url::parse(url).ok()).collect();
-        Asked {
-            answer: fetch_hash(&usable, cluster, revision, patience).await,
-            member: MemberId::new(member.id),
-            urls,
+    let patience = handle.request_timeout();
+    let asking = others.map(|member| {
+        let peers = peers.clone();
+        async move {
+            let urls = member.peer_ur_ls;
+            let usable: Vec<Url> = urls.iter().filter_map(|url| Url::parse(url).ok()).collect();
+            Asked {
+                answer: peers.fetch_hash(&usable, revision, patience).await,
+                member: MemberId::new(member.id),
+                urls,
+            }
         }
     });
     let tasks: Vec<_> = asking

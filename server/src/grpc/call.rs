@@ -20,6 +20,7 @@ use super::{Kv, status};
 use crate::error::Error;
 use crate::metrics::server::CallKind;
 use crate::metrics::{Method, Metrics};
+use crate::spans::{CallSpan, Spans};
 
 /// A call whose headers were found to be in order, and what they say.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct Call {
     pub(super) wants_leader: bool,
     /// Metadata `client-api-version`.
     version: Option<HeaderValue>,
+    /// Metadata `traceparent`, of clients that trace. Boxed, because others have none.
+    parent: Option<Box<HeaderValue>>,
 }
 
 /// The headers that matter here, the first of each name. Found in one pass: there are few headers,
@@ -44,6 +47,7 @@ struct Known<'a> {
     encoding: Option<&'a HeaderValue>,
     version: Option<&'a HeaderValue>,
     has_leader: Option<&'a HeaderValue>,
+    parent: Option<&'a HeaderValue>,
 }
 
 impl<'a> Known<'a> {
@@ -56,6 +60,7 @@ impl<'a> Known<'a> {
                 "grpc-encoding" => &mut known.encoding,
                 "client-api-version" => &mut known.version,
                 "hasleader" => &mut known.has_leader,
+                "traceparent" => &mut known.parent,
                 _ => continue,
             };
             known.get_or_insert(value);
@@ -119,6 +124,7 @@ impl Call {
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             wants_leader: known.has_leader.is_some_and(|value| value == "true"),
             version: known.version.cloned(),
+            parent: known.parent.cloned().map(Box::new),
         })
     }
 
@@ -203,6 +209,8 @@ pub(super) struct Account {
     deadline: Option<Instant>,
     /// Time above which the call is worth a line in the log.
     slow: Duration,
+    /// Its span, where calls are traced.
+    span: Option<Box<CallSpan>>,
     ended: bool,
 }
 
@@ -221,8 +229,16 @@ impl Account {
             began,
             deadline,
             slow,
+            span: None,
             ended: false,
         }
+    }
+
+    /// Begins a span for it, where calls are traced.
+    pub(super) fn traced(mut self, spans: Option<&Spans>, call: &Call) -> Self {
+        let span = spans.map(|spans| spans.begin(self.method, call.parent.as_deref()));
+        self.span = span.map(Box::new);
+        self
     }
 
     /// From now on the client takes the time: that is not worth a line.
@@ -237,6 +253,9 @@ impl Account {
             self.ended = true;
             let took = self.began.elapsed();
             self.metrics.grpc.method(self.method).handled(code, took);
+            if let Some(span) = self.span.take() {
+                span.end(code);
+            }
             if took > self.slow {
                 tracing::warn!(
                     service = self.method.service(),

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb as pb;
 use http::{Request, Response};
 use parking_lot::Mutex;
+use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
@@ -28,6 +29,7 @@ use crate::handle::range_stream::Messages;
 use crate::handle::snapshot::Snapshot;
 use crate::handle::{Handle, List, WatchStream};
 use crate::metrics::{Method, Metrics};
+use crate::spans::Spans;
 
 mod body;
 mod call;
@@ -138,6 +140,10 @@ pub trait Kv: Leases + Clusters + Clone + Send + Sync + 'static {
     fn leader(&self) -> u64;
     /// Whether this member is a learner.
     fn is_learner(&self) -> bool;
+    /// How many reasons there are for the health service to say `NOT_SERVING`; `None`: never any.
+    fn paused(&self) -> Option<Receiver<usize>> {
+        None
+    }
 }
 
 impl Kv for Handle {
@@ -198,6 +204,9 @@ impl Kv for Handle {
     fn defragment(&self) -> impl Future<Output = Result<pb::DefragmentResponse, Error>> + Send {
         Handle::defragment(self)
     }
+    fn paused(&self) -> Option<Receiver<usize>> {
+        Some(Handle::paused(self))
+    }
     fn snapshot(&self) -> impl Future<Output = Result<Snapshot, Error>> + Send {
         Handle::snapshot(self)
     }
@@ -241,6 +250,8 @@ struct Inner<K> {
     max_message_bytes: usize,
     /// Time above which a unary call is logged.
     slow_call: Duration,
+    /// Where calls are traced.
+    spans: Option<Spans>,
     stopping: CancellationToken,
     /// Ends the streams that insist on a leader; replaced when it was used. A mutex: taken once per
     /// such stream and per loss of the leader, never across an await.
@@ -267,6 +278,17 @@ impl<K: Kv> Server<K> {
         max_request_bytes: usize,
         slow_call: Duration,
     ) -> Self {
+        Self::traced(kv, metrics, max_request_bytes, slow_call, None)
+    }
+
+    /// As [`Server::new`], with spans for all calls if there are `spans`.
+    pub(crate) fn traced(
+        kv: K,
+        metrics: Arc<Metrics>,
+        max_request_bytes: usize,
+        slow_call: Duration,
+        spans: Option<Spans>,
+    ) -> Self {
         let stopping = CancellationToken::new();
         let max_message_bytes = max_message_bytes(max_request_bytes);
         let leaderless = Mutex::new(CancellationToken::new());
@@ -276,6 +298,7 @@ impl<K: Kv> Server<K> {
                 metrics,
                 max_message_bytes,
                 slow_call,
+                spans,
                 stopping,
                 leaderless,
                 connections: AtomicU32::new(0),

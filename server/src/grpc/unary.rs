@@ -71,7 +71,8 @@ impl<K: Kv> Server<K> {
             M::METHOD,
             call.deadline,
             self.inner.slow_call,
-        );
+        )
+        .traced(self.inner.spans.as_ref(), call);
         let rpc = self.metrics().grpc.method(M::METHOD);
         rpc.received();
         let serves_learner = M::serves_learner(&request);

@@ -20,6 +20,7 @@ use tonic::Code;
 
 use super::questions::{Answer, Question};
 use super::{Handle, mixed_up};
+use crate::config::Feature;
 use crate::error::Error;
 use crate::lessor::{Lookup, Renewal};
 use crate::member::{Input, Reply};
@@ -239,8 +240,16 @@ impl Handle {
     }
 
     /// Makes sure that nobody else leads, and that everything committed is applied here.
+    ///
+    /// A sole voter knows both without asking. Without [`Feature::FastLeaseKeepAlive`] it asks
+    /// nevertheless, and is answered when what is committed is applied.
     async fn confirm_leadership(&self) -> Result<(), Error> {
-        match self.view(false).await {
+        let confirmed = if self.is_on(Feature::FastLeaseKeepAlive) {
+            self.view(false).await
+        } else {
+            self.confirmed_view().await
+        };
+        match confirmed {
             Ok(_) => Ok(()),
             Err(Error::Api(ApiError::Stopped)) => Err(ApiError::Stopped.into()),
             Err(_) => Err(Error::status(Code::Unknown, "not a primary lessor")),

@@ -10,9 +10,11 @@ use ferrite_storage::members::Members;
 use ferrite_storage::mvcc::hash::{HashError, Hashing, KeyValueHash};
 use ferrite_storage::mvcc::view::View;
 use prost::Message;
+use tokio::sync::watch;
 use tonic::Code;
 
 use super::{Handle, Inner, mixed_up, signed};
+use crate::config::Feature;
 use crate::error::Error;
 use crate::member::{Cluster, Input, Published, Reply};
 use crate::metrics::{ETCD_VERSION, RequestKind};
@@ -144,6 +146,8 @@ impl Handle {
     /// The file could not be rebuilt; it is as it was.
     pub async fn defragment(&self) -> Result<pb::DefragmentResponse, Error> {
         let path = self.inner.page_path.clone();
+        let paused = self.is_on(Feature::StopGRPCServiceOnDefrag);
+        let _paused = paused.then(|| self.inner.paused.begin());
         let reply = self
             .ask(|waiter| Input::Defragment { path, waiter })
             .await?;
@@ -152,6 +156,11 @@ impl Handle {
             Reply::Failed(error) => Err(error),
             _ => Err(mixed_up()),
         }
+    }
+
+    /// How many defragmentations are running that the health service has to tell of.
+    pub(crate) fn paused(&self) -> watch::Receiver<usize> {
+        self.inner.paused.0.subscribe()
     }
 
     /// Maintenance.HashKV: of this member's own state.
@@ -256,6 +265,40 @@ impl Handle {
     }
 }
 
+/// How many defragmentations are running that the health service has to tell of.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Running(watch::Sender<usize>);
+
+/// One of them.
+struct Paused(Running);
+
+impl Running {
+    fn begin(&self) -> Paused {
+        self.0.send_modify(|running| *running += 1);
+        tracing::warn!(
+            service = "",
+            status = "NOT_SERVING",
+            reason = "defrag is active",
+            "grpc service status changed"
+        );
+        Paused(self.clone())
+    }
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        let Running(running) = &self.0;
+        running.send_modify(|running| *running -= 1);
+        if *running.borrow() == 0 {
+            tracing::info!(
+                service = "",
+                status = "SERVING",
+                "grpc service status changed"
+            );
+        }
+    }
+}
+
 fn hash_all(cluster: &Cluster, keys: &KeyValueHash) -> u32 {
     let mut crc = 0;
     let mut add = |bytes: &[u8]| crc = crc32c::crc32c_append(crc, bytes);
@@ -272,4 +315,21 @@ fn hash_all(cluster: &Cluster, keys: &KeyValueHash) -> u32 {
         add(&member.encode_to_vec());
     }
     crc
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_running_defragmentation_is_a_reason() {
+        let running = Running::default();
+        let reasons = running.0.subscribe();
+        let (one, two) = (running.begin(), running.begin());
+        assert_eq!(*reasons.borrow(), 2);
+        drop(one);
+        assert_eq!(*reasons.borrow(), 1);
+        drop(two);
+        assert_eq!(*reasons.borrow(), 0);
+    }
 }

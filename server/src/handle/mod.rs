@@ -34,6 +34,7 @@ use prost::Message;
 use tokio::sync::oneshot;
 use tonic::Code;
 
+use crate::config::{Feature, Features};
 use crate::error::Error;
 use crate::lessor::Lessor;
 use crate::member::{Applied, Input, Published, Reads, Reply};
@@ -45,6 +46,7 @@ use crate::shell::{Clock, Inbox, Waiter};
 
 pub(crate) use list::{HEADROOM, TAILROOM};
 pub use list::{List, RangeReply};
+pub(crate) use maintenance::Running;
 pub use maintenance::Versions;
 pub(crate) use readers::Readers;
 pub use watch::WatchStream;
@@ -94,6 +96,9 @@ pub(crate) struct Inner {
     pub(crate) reads: Arc<Reads<Waiter>>,
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
+    pub(crate) features: Features,
+    /// Defragmentations that are running, while the health service has to say so.
+    pub(crate) paused: Running,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) watching: Watching,
     pub(crate) readers: Readers,
@@ -130,9 +135,18 @@ impl Handle {
         self.inner.cluster_id
     }
 
+    /// The other members; `None` where there can be none.
+    pub(crate) fn peers(&self) -> Option<&Peers> {
+        self.inner.peers.as_ref()
+    }
+
     /// How long a request may take.
     pub(crate) fn request_timeout(&self) -> Duration {
         self.inner.limits.request_timeout
+    }
+
+    fn is_on(&self, feature: Feature) -> bool {
+        self.inner.features.is_on(feature)
     }
 
     /// Whether this member is a learner.
@@ -201,6 +215,11 @@ impl Handle {
         if serializable || published.reads_locally() {
             return Ok(published.view());
         }
+        self.confirmed_view().await
+    }
+
+    /// As [`Handle::view`], by a round even where that is not needed.
+    async fn confirmed_view(&self) -> Result<Arc<View>, Error> {
         let (waiter, answer) = oneshot::channel();
         let does = self.inner.reads.read(waiter)?;
         does.carry_out(self.inner.peers.as_ref());
@@ -234,10 +253,12 @@ impl Handle {
         // The entry is all that is needed from here on.
         drop(request);
         let payload = payload.freeze();
+        let urgent = kind == RequestKind::LeaseRevoke && self.is_on(Feature::PriorityRequest);
         let reply = self
             .ask(|waiter| Input::Propose {
                 id,
                 payload,
+                urgent,
                 waiter,
             })
             .await;

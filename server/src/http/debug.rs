@@ -1,12 +1,14 @@
-//! `/version` and `/debug/vars`.
+//! `/version`, `/debug/vars` and `/debug/log-level`.
 
 use axum::response::Response;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
+use url::form_urlencoded;
 
 use super::reply;
 use super::source::RaftStatus;
 use crate::handle::Versions;
+use crate::logging::{Handle, Level};
 use crate::metrics::process::fd_limit;
 
 /// The three versions; other members and clients read them.
@@ -44,6 +46,28 @@ pub(super) fn vars(status: &RaftStatus) -> Response {
     reply::with_type(StatusCode::OK, "application/json; charset=utf-8", body)
 }
 
+/// The level of the log, which `PUT` with `?level=debug` changes until the process ends. Not in etcd;
+/// where profiles are switched on.
+pub(super) fn log_level(method: &Method, query: Option<&str>, log: Option<&Handle>) -> Response {
+    let Some(log) = log else {
+        return reply::error(StatusCode::NOT_FOUND, "this process has another log");
+    };
+    if method == Method::PUT {
+        let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        let given = pairs.find(|(name, _)| name == "level");
+        let level = given.filter(|(_, level)| !level.is_empty());
+        let Some(level) = level.and_then(|(_, level)| Level::parse(&level)) else {
+            return reply::error(StatusCode::BAD_REQUEST, "?level= names no level");
+        };
+        tracing::info!(level = level.name(), "changing the level of the log");
+        log.set_level(level);
+    } else if method != Method::GET {
+        return reply::method_not_allowed();
+    }
+    let body = format!("{{\"level\":\"{}\"}}\n", log.level().name());
+    reply::with_type(StatusCode::OK, "application/json", body)
+}
+
 /// Raft's own JSON form, ids in hex.
 fn raft_status(status: &RaftStatus) -> String {
     let progress: Map<String, Value> = status
@@ -69,4 +93,31 @@ fn raft_status(status: &RaftStatus) -> String {
         Value::Object(progress),
         status.transferee,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logging::{Options, Output, ZapLayer};
+
+    #[test]
+    fn the_level_of_the_log_can_be_changed() {
+        let options = Options {
+            outputs: vec![Output::Discard],
+            ..Options::default()
+        };
+        let (_layer, log) = ZapLayer::new(&options).unwrap();
+        let ask = |method: &Method, query| log_level(method, query, Some(&log)).status().as_u16();
+        assert_eq!(ask(&Method::GET, None), 200);
+        assert_eq!(log.level(), Level::Info);
+        assert_eq!(ask(&Method::PUT, Some("level=warn")), 200);
+        assert_eq!(log.level(), Level::Warn);
+        for bad in [None, Some("level="), Some("level=loud"), Some("debug")] {
+            assert_eq!(ask(&Method::PUT, bad), 400, "{bad:?}");
+        }
+        assert_eq!(ask(&Method::POST, Some("level=debug")), 405);
+        assert_eq!(log.level(), Level::Warn);
+        let none = log_level(&Method::GET, None, None);
+        assert_eq!(none.status().as_u16(), 404);
+    }
 }

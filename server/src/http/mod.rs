@@ -8,12 +8,13 @@
 //!
 //! [`Gateway`] is the API as JSON, under `/v3/` of the client listeners.
 //!
-//! Not here: profiles; their paths answer 404, as etcd's do when they are switched off.
+//! Profiles are below `/debug/pprof/`, where they are switched on.
 
 mod access;
 mod debug;
 mod gateway;
 mod health;
+mod profile;
 pub(crate) mod reply;
 mod source;
 
@@ -35,6 +36,7 @@ pub use source::{RaftProgress, RaftStatus, Source};
 
 use crate::config::Config;
 use crate::handle::Versions;
+use crate::logging;
 use crate::metrics::{Metrics, TEXT_FORMAT};
 use health::Kind;
 
@@ -45,6 +47,8 @@ pub struct Options {
     pub request_timeout: Duration,
     /// Who may send requests to the client listeners.
     pub access: Access,
+    /// Whether profiles are served, to clients.
+    pub profiles: bool,
 }
 
 impl From<&Config> for Options {
@@ -52,6 +56,7 @@ impl From<&Config> for Options {
         Self {
             request_timeout: config.request_timeout(),
             access: Access::new(&config.cors, &config.host_whitelist),
+            profiles: config.enable_pprof || config.log.level == logging::Level::Debug,
         }
     }
 }
@@ -162,6 +167,15 @@ impl<S: Source> Endpoints<S> {
             }
             "/debug/vars" if client && !get => reply::method_not_allowed(),
             "/debug/vars" if client => debug::vars(&self.source.raft_status()),
+            "/debug/log-level" if client && self.options.profiles => {
+                debug::log_level(&request.method, query, logging::of_process())
+            }
+            "/debug/pprof" if client && self.options.profiles => {
+                reply::redirect(&request.method, profile::PREFIX, query)
+            }
+            _ if client && self.options.profiles && path.starts_with(profile::PREFIX) => {
+                profile::serve(&path[profile::PREFIX.len()..], query).await
+            }
             _ => match Kind::of_path(path) {
                 Some(_) if !get => health::refuse_method("Health request error", path),
                 Some((kind, check)) => self.checks(kind, check, path, query).await,

@@ -114,6 +114,7 @@ fn options() -> Options {
     Options {
         request_timeout: Duration::from_secs(7),
         access: Access::new(&[], &[]),
+        profiles: false,
     }
 }
 
@@ -639,4 +640,30 @@ fn options_come_from_the_configuration() {
     let everything = ["*".to_owned()];
     assert_eq!(options.request_timeout, Duration::from_secs(7));
     assert_eq!(options.access, Access::new(&everything, &everything));
+}
+
+#[tokio::test]
+async fn profiles_are_there_where_they_are_switched_on() {
+    let paths = [
+        ("/debug/pprof", 307),
+        ("/debug/pprof/", 200),
+        ("/debug/pprof/cmdline", 200),
+        ("/debug/pprof/heap", 404),
+    ];
+    for (path, status) in paths {
+        for profiles in [false, true] {
+            let options = Options {
+                profiles,
+                ..options()
+            };
+            let metrics = Metrics::new(Default::default());
+            let router = client_router(Fake::default(), metrics.clone(), options.clone(), None);
+            let answer = send(router, request("GET", path)).await;
+            let expected = if profiles { status } else { 404 };
+            assert_eq!(answer.status, expected, "{path}");
+            let router = metrics_router(Fake::default(), metrics, options);
+            let answer = send(router, request("GET", path)).await;
+            assert_eq!(answer.status, 404, "{path} is for clients only");
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
@@ -16,7 +17,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::line::{Line, level_of};
-use super::{Error, Format, Level, Options, Output};
+use super::rotate::RotatingFile;
+use super::{Error, Format, Level, Options, Output, Rotation};
 
 /// Libraries of the HTTP stack, whose events below warn say nothing to an operator.
 const NOISY: [&str; 7] = [
@@ -104,15 +106,11 @@ impl ZapLayer {
                 Output::Stdout => writers.push(Box::new(std::io::stdout())),
                 Output::Discard => {}
                 Output::File(path) => {
-                    let file = OpenOptions::new()
-                        .append(true)
-                        .create(true)
-                        .open(path)
-                        .map_err(|error| Error::Open {
-                            path: path.clone(),
-                            error,
-                        })?;
-                    writers.push(Box::new(file));
+                    let opened = open(path, options.rotation.as_ref());
+                    writers.push(opened.map_err(|error| Error::Open {
+                        path: path.clone(),
+                        error,
+                    })?);
                 }
             }
         }
@@ -145,6 +143,16 @@ impl ZapLayer {
         };
         (ZapLayer { shared }, handle)
     }
+}
+
+fn open(path: &Path, rotation: Option<&Rotation>) -> std::io::Result<Box<dyn Write + Send>> {
+    Ok(match rotation {
+        Some(rotation) => {
+            let file = RotatingFile::open(path, rotation.clone(), SystemTime::now)?;
+            Box::new(file)
+        }
+        None => Box::new(OpenOptions::new().append(true).create(true).open(path)?),
+    })
 }
 
 impl<S: Subscriber> Layer<S> for ZapLayer {

@@ -18,16 +18,19 @@
 
 mod layer;
 mod line;
+mod rotate;
 mod time;
 
 #[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use tracing_subscriber::layer::SubscriberExt;
 
 pub use layer::{Handle, ZapLayer};
+pub use rotate::Rotation;
 pub(crate) use time::{parse_rfc3339, rfc3339_nanos};
 
 /// Severity, in zap's order.
@@ -151,6 +154,9 @@ pub struct Options {
     pub format: Format,
     /// `--log-outputs`. Every line goes to each.
     pub outputs: Vec<Output>,
+    /// `--enable-log-rotation` and `--log-rotation-config-json`, for the files among the outputs.
+    /// Default none.
+    pub rotation: Option<Rotation>,
 }
 
 impl Default for Options {
@@ -159,6 +165,7 @@ impl Default for Options {
             level: Level::Info,
             format: Format::Json,
             outputs: vec![Output::Stderr],
+            rotation: None,
         }
     }
 }
@@ -188,5 +195,13 @@ pub fn init(options: &Options) -> Result<Handle, Error> {
     let (layer, handle) = ZapLayer::new(options)?;
     let subscriber = tracing_subscriber::registry().with(layer);
     tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::AlreadySet)?;
+    let _first = OF_PROCESS.set(handle.clone());
     Ok(handle)
+}
+
+static OF_PROCESS: OnceLock<Handle> = OnceLock::new();
+
+/// The log that [`init`] has set up, if it has.
+pub fn of_process() -> Option<&'static Handle> {
+    OF_PROCESS.get()
 }

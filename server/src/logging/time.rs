@@ -15,6 +15,12 @@ pub(crate) fn rfc3339_nanos(at: SystemTime) -> String {
     format!("{}Z", nanos.trim_end_matches('0').trim_end_matches('.'))
 }
 
+/// The same to the millisecond, always with three digits.
+pub(super) fn rfc3339_millis(at: SystemTime) -> String {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{:03}Z", to_the_second(since), since.subsec_millis())
+}
+
 /// The time that [`rfc3339_nanos`] or another program has printed, with any offset; `None` if it is
 /// none, or before 1970.
 pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {

@@ -62,7 +62,7 @@ impl<T> Member<T> {
         // Without room in the log, or far behind, more entries help nobody.
         if let Some(term) = self.leading
             && !self.log_full
-            && !self.backlogged()
+            && !self.backlogged(self.options.urgent_revocations)
         {
             let turn = self.lessor.lock().turn(now);
             self.propose_turn(term, turn);
@@ -78,7 +78,7 @@ impl<T> Member<T> {
     pub(super) fn leases_behind(&self) -> bool {
         self.leading.is_some()
             && !self.log_full
-            && !self.backlogged()
+            && !self.backlogged(self.options.urgent_revocations)
             && self.lessor.lock().is_behind()
     }
 

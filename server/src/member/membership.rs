@@ -25,7 +25,7 @@ impl<T> Member<T> {
             payload: change.encode(),
             origin: Origin::Here,
         };
-        self.propose(proposal, waiter);
+        self.propose(proposal, false, waiter);
     }
 
     /// The checks before the log: of a promotion, that the learner has nearly all entries; with

@@ -93,6 +93,9 @@ pub struct Options {
     pub max_learners: usize,
     /// Whether a change of the membership is refused that could cost the quorum.
     pub strict_reconfig_check: bool,
+    /// Whether revocations of leases are urgent: proposed while other requests are refused because
+    /// too much is not applied yet.
+    pub urgent_revocations: bool,
     /// The space quota, as it is looked at after a request was applied.
     pub quota: Quota,
     /// The name to publish.
@@ -114,6 +117,8 @@ pub enum Input<T> {
         id: RequestId,
         /// The encoded request.
         payload: Bytes,
+        /// Whether it is taken while others are refused because too much is not applied yet.
+        urgent: bool,
         /// Who waits.
         waiter: T,
     },
@@ -457,6 +462,7 @@ impl<T> Member<T> {
             Input::Propose {
                 id,
                 payload,
+                urgent,
                 waiter,
             } => {
                 let proposal = Proposal {
@@ -465,7 +471,7 @@ impl<T> Member<T> {
                     payload,
                     origin: Origin::Here,
                 };
-                self.propose(proposal, waiter);
+                self.propose(proposal, urgent, waiter);
             }
             Input::ChangeMembers { change, waiter } => self.change_members(&change, waiter),
             Input::MoveLeader { to, waiter } => self.move_leader(to, waiter),

@@ -21,6 +21,9 @@ use crate::peer::{Forwarded, Message};
 /// Entries that may be committed and not yet applied before new proposals are refused.
 const MAX_BACKLOG: u64 = 5000;
 
+/// The same for urgent ones.
+const MAX_URGENT_BACKLOG: u64 = 2 * MAX_BACKLOG;
+
 /// Payload in one message to the leader, bytes; a proposal that is larger goes alone.
 const FORWARD_BYTES: usize = 1 << 20;
 
@@ -127,8 +130,8 @@ impl Queue {
 }
 
 impl<T> Member<T> {
-    pub(super) fn propose(&mut self, proposal: Proposal, waiter: T) {
-        if self.backlogged() {
+    pub(super) fn propose(&mut self, proposal: Proposal, urgent: bool, waiter: T) {
+        if self.backlogged(urgent) {
             self.fail(waiter, ferrite_api::Error::RequestTooManyRequests);
         } else if self.log_full {
             self.fail(waiter, ferrite_api::Error::NoSpace);
@@ -289,9 +292,9 @@ impl<T> Member<T> {
     }
 
     /// Whether so much is committed and not applied that nothing more is to be proposed.
-    pub(super) fn backlogged(&self) -> bool {
+    pub(super) fn backlogged(&self, urgent: bool) -> bool {
         let status = self.driver.status();
-        status.commit > status.applied + MAX_BACKLOG
+        is_backlog(status.commit, status.applied, urgent)
     }
 
     fn own(&self, mut request: InternalRaftRequest) -> (RequestId, Bytes) {
@@ -331,6 +334,34 @@ impl<T> Member<T> {
                 ..
             } => self.lessor.lock().put_off(self.time, lease),
             Origin::Here | Origin::Leader { .. } => {}
+        }
+    }
+}
+
+fn is_backlog(committed: u64, applied: u64, urgent: bool) -> bool {
+    let most = if urgent {
+        MAX_URGENT_BACKLOG
+    } else {
+        MAX_BACKLOG
+    };
+    committed > applied.saturating_add(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urgent_proposals_are_taken_twice_as_long() {
+        for (gap, refused) in [
+            (0, [false, false]),
+            (5000, [false, false]),
+            (5001, [true, false]),
+            (10_000, [true, false]),
+            (10_001, [true, true]),
+        ] {
+            let found = [false, true].map(|urgent| is_backlog(7 + gap, 7, urgent));
+            assert_eq!(found, refused, "{gap}");
         }
     }
 }

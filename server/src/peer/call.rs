@@ -1,6 +1,7 @@
 //! HTTP requests to other members.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -61,8 +62,9 @@ where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     B: Send + Unpin + 'static,
 {
-    pub(super) async fn connect(url: &Url) -> Result<Self, CallError> {
-        let socket = Socket::connect(url).await.map_err(CallError::Connect)?;
+    pub(super) async fn connect(url: &Url, from: Option<IpAddr>) -> Result<Self, CallError> {
+        let socket = Socket::connect(url, from).await;
+        let socket = socket.map_err(CallError::Connect)?;
         let host = if url.scheme().is_unix() {
             "localhost"
         } else {
@@ -152,7 +154,7 @@ pub(super) async fn get(
     patience: Duration,
 ) -> Result<(HeaderMap, Bytes), CallError> {
     let got = timeout(patience, async {
-        let mut caller = Caller::connect(url).await?;
+        let mut caller = Caller::connect(url, None).await?;
         caller.get(path, HeaderMap::new(), bound).await
     });
     got.await.unwrap_or(Err(CallError::TimedOut))

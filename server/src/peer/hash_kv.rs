@@ -1,6 +1,7 @@
 //! `/members/hashkv`: the hash of a member's key space, for the members that compare theirs.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -118,20 +119,16 @@ impl NoHash {
     }
 }
 
-/// Asks a member of this cluster for its hash at a revision, at one URL after the other, each with
-/// `patience`.
-///
-/// # Errors
-/// What the last URL came to.
-pub async fn fetch_hash(
+/// See [`Peers::fetch_hash`](super::Peers::fetch_hash).
+pub(super) async fn fetch(
     urls: &[Url],
-    cluster: ClusterId,
+    (cluster, from): (ClusterId, Option<IpAddr>),
     revision: i64,
     patience: Duration,
 ) -> Result<RemoteHash, NoHash> {
     let mut failure = NoHash::NoUrl;
     for url in urls {
-        let asked = timeout(patience, hash_at(url, cluster, revision)).await;
+        let asked = timeout(patience, hash_at(url, from, cluster, revision)).await;
         match asked.unwrap_or(Err(CallError::TimedOut)) {
             Ok(hash) => return Ok(hash),
             Err(error) => {
@@ -148,7 +145,12 @@ pub async fn fetch_hash(
     Err(failure)
 }
 
-async fn hash_at(url: &Url, cluster: ClusterId, revision: i64) -> Result<RemoteHash, CallError> {
+async fn hash_at(
+    url: &Url,
+    from: Option<IpAddr>,
+    cluster: ClusterId,
+    revision: i64,
+) -> Result<RemoteHash, CallError> {
     let nonsense = |error: serde_json::Error| CallError::Nonsense(error.to_string());
     let question = serde_json::to_vec(&Question { revision }).map_err(nonsense)?;
     let mut request = Request::new(Full::new(Bytes::from(question)));
@@ -157,7 +159,7 @@ async fn hash_at(url: &Url, cluster: ClusterId, revision: i64) -> Result<RemoteH
     let headers = request.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     headers.insert(CLUSTER_ID, identity::hex(cluster.get()));
-    let mut caller = Caller::connect(url).await?;
+    let mut caller = Caller::connect(url, from).await?;
     let (_, answer) = caller.ask(request, MAX_ANSWER).await?;
     let json: Json = serde_json::from_slice(&answer).map_err(nonsense)?;
     Ok(RemoteHash {

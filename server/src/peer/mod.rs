@@ -41,7 +41,7 @@ use bytes::Bytes;
 use ferrite_api::types::MemberId;
 
 pub use call::CallError;
-pub use hash_kv::{HashAnswer, NoHash, RemoteHash, fetch_hash};
+pub use hash_kv::{HashAnswer, NoHash, RemoteHash};
 pub use message::{Forwarded, Malformed, Message, ReadMessage};
 pub use pages::{Directory, MemberInfo};
 pub use questions::AskError;

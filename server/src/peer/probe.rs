@@ -1,5 +1,6 @@
 //! Measures how far away a peer is, and whether its clock agrees with the one here.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -49,25 +50,25 @@ pub(super) async fn keep_probing(shared: Arc<Shared>, link: Arc<Link>) {
     tokio::select! {
         () = link.end.cancelled() => {}
         () = shared.draining.cancelled() => {}
-        () = run(&link) => {}
+        () = run(&link, shared.local) => {}
     }
 }
 
-async fn run(link: &Link) {
+async fn run(link: &Link, from: Option<IpAddr>) {
     let mut timer = interval(INTERVAL);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut probe, mut warned) = (Probe::default(), None::<Instant>);
+    let (mut probe, mut warned) = (Probe::from(from), None::<Instant>);
     loop {
         timer.tick().await;
         if link.since.lock().is_none() {
-            probe = Probe::default();
+            probe = Probe::from(from);
             continue;
         }
         let found = timeout(PATIENCE, probe.probe(link)).await;
         match found.unwrap_or(Err(CallError::TimedOut)) {
             Ok(found) => report(link, &found, &mut warned),
             Err(error) => {
-                probe = Probe::default();
+                probe = Probe::from(from);
                 tracing::debug!(peer = %link.peer, %error, "a probe of a peer has failed");
             }
         }
@@ -93,9 +94,15 @@ fn report(link: &Link, found: &Found, warned: &mut Option<Instant>) {
 }
 
 /// A connection that is kept from probe to probe.
-#[derive(Default)]
 pub(super) struct Probe {
+    from: Option<IpAddr>,
     caller: Option<Caller<Empty<Bytes>>>,
+}
+
+impl From<Option<IpAddr>> for Probe {
+    fn from(from: Option<IpAddr>) -> Self {
+        Self { from, caller: None }
+    }
 }
 
 impl Probe {
@@ -107,7 +114,7 @@ impl Probe {
                 let url = url.ok_or_else(|| {
                     CallError::Connect(std::io::Error::other("there is no connection"))
                 })?;
-                self.caller.insert(Caller::connect(&url).await?)
+                self.caller.insert(Caller::connect(&url, self.from).await?)
             }
         };
         let (begun, asked) = (Instant::now(), SystemTime::now());

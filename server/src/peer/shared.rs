@@ -1,6 +1,7 @@
 //! What all tasks of the transport share.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) dial_timeout: Duration,
     pub(super) queue_bytes: usize,
+    /// Where connections to other members come from, if that is given.
+    pub(super) local: Option<IpAddr>,
     pub(super) roster: RwLock<Roster>,
     pub(super) connections: Connections,
     /// Whom this side has refused, to say each only once.
@@ -64,6 +67,7 @@ impl Shared {
         directory: Arc<dyn Directory>,
         metrics: Arc<Metrics>,
         (dial_timeout, queue_bytes): (Duration, usize),
+        local: Option<IpAddr>,
         session: u64,
     ) -> Self {
         Self {
@@ -73,6 +77,7 @@ impl Shared {
             metrics,
             dial_timeout,
             queue_bytes,
+            local,
             roster: RwLock::default(),
             connections: Connections::default(),
             refused: Refused::default(),

@@ -2,11 +2,12 @@
 //! TLS will be another kind of [`Socket`].
 
 use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use crate::config::{Scheme, Url};
 use crate::serve::{self, Stream};
@@ -29,14 +30,17 @@ macro_rules! either {
 }
 
 impl Socket {
-    /// Connects to a peer URL.
+    /// Connects to a peer URL, `from` an address of this machine if there is one to come from.
     ///
     /// # Errors
     /// Those of the system and of resolving a name; `Unsupported` for the TLS schemes.
-    pub(super) async fn connect(url: &Url) -> io::Result<Self> {
+    pub(super) async fn connect(url: &Url, from: Option<IpAddr>) -> io::Result<Self> {
         match url.scheme() {
             Scheme::Http => {
-                let stream = TcpStream::connect(url.address()).await?;
+                let stream = match from {
+                    None => TcpStream::connect(url.address()).await?,
+                    Some(from) => connect_from(from, url.address()).await?,
+                };
                 serve::set_up(&stream)?;
                 Ok(Socket::Tcp(stream))
             }
@@ -83,6 +87,29 @@ impl Socket {
         use rustix::net::{Shutdown, shutdown};
         either!(self, stream => Ok(shutdown(stream, Shutdown::Write)?))
     }
+}
+
+/// Connects to the first address of a host that answers, of those of the same family as `from`.
+async fn connect_from(from: IpAddr, host: &str) -> io::Result<TcpStream> {
+    let mut failure = io::Error::new(
+        io::ErrorKind::AddrNotAvailable,
+        format!("{host} has no address that can be reached from {from}"),
+    );
+    for to in tokio::net::lookup_host(host).await? {
+        if to.is_ipv4() != from.is_ipv4() {
+            continue;
+        }
+        let socket = match from {
+            IpAddr::V4(_) => TcpSocket::new_v4()?,
+            IpAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.bind(SocketAddr::new(from, 0))?;
+        match socket.connect(to).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 impl From<Stream> for Socket {

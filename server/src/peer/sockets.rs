@@ -1,6 +1,7 @@
 //! The transport over sockets, put together.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use ferrite_api::types::{ClusterId, MemberId};
 use tokio::runtime::Handle;
 
 use super::dial;
+use super::hash_kv::{self, NoHash, RemoteHash};
 use super::identity::Identity;
 use super::link::Link;
 use super::listen;
@@ -46,6 +48,9 @@ pub struct Options {
     pub session: u64,
     /// What is queued for a peer, in bytes; one message may go beyond. Default 64 MiB.
     pub queue_bytes: usize,
+    /// The address of this machine that connections to other members come from. Default: the system's
+    /// choice.
+    pub local: Option<IpAddr>,
 }
 
 impl Options {
@@ -58,6 +63,7 @@ impl Options {
             election_timeout: Duration::from_secs(1),
             session: 1,
             queue_bytes: QUEUE_BYTES,
+            local: None,
         }
     }
 }
@@ -82,6 +88,7 @@ pub fn start(
         directory,
         metrics,
         (DIAL + options.election_timeout, options.queue_bytes),
+        options.local,
         options.session,
     ));
     let addresses = listeners
@@ -286,6 +293,23 @@ impl Peers {
         }
         link.flush();
         asked.answered().await
+    }
+
+    /// Asks a member of the cluster for its hash at a revision, at one peer URL after the other, each
+    /// with `patience`. It need not be a member that was told of: streams play no part.
+    ///
+    /// # Errors
+    /// What the last URL came to.
+    pub async fn fetch_hash(
+        &self,
+        urls: &[Url],
+        revision: i64,
+        patience: Duration,
+    ) -> Result<RemoteHash, NoHash> {
+        let Shared {
+            identity, local, ..
+        } = &*self.shared;
+        hash_kv::fetch(urls, (identity.cluster, *local), revision, patience).await
     }
 
     /// Stops: takes no more connections, writes what is queued for peers that are connected, and

@@ -1,6 +1,7 @@
 //! Putting a member together: from its data directory and its configuration to running threads.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,7 +17,7 @@ use crate::bootstrap::{self, Origin, Restored};
 use crate::config::{Config, Feature};
 use crate::corruption;
 use crate::grpc;
-use crate::handle::{Handle, Inner, Limits, Readers, Watching};
+use crate::handle::{Handle, Inner, Limits, Readers, Running, Watching};
 use crate::lessor;
 use crate::member::{self, Fatal, Member};
 use crate::metrics::Metrics;
@@ -124,6 +125,7 @@ pub(super) async fn start(
             peer_urls: strings(&config.advertise_peer_urls),
             election_timeout: config.election_timeout,
             session: nanos,
+            local: local_address(config),
             ..peer::Options::new(cluster_id, member_id)
         },
         peer_listeners,
@@ -154,6 +156,8 @@ pub(super) async fn start(
         reads,
         clock,
         limits,
+        features: config.features.clone(),
+        paused: Running::default(),
         metrics: Arc::clone(metrics),
         watching: Watching::new(hub, config.watch_progress_notify_interval),
         readers: Readers::default(),
@@ -249,6 +253,7 @@ fn bootstrap_options(config: &Config, origin: Origin, seed: u64) -> bootstrap::O
         wal: WAL,
         entry_cache_bytes: ENTRY_CACHE_BYTES,
         force_new_cluster: config.force_new_cluster,
+        defrag_threshold: config.bootstrap_defrag_threshold,
     }
 }
 
@@ -269,6 +274,7 @@ fn member_options(config: &Config) -> member::Options {
         catchup_entries: config.snapshot_catchup_entries,
         max_learners: usize::try_from(config.max_learners).unwrap_or(0),
         strict_reconfig_check: config.strict_reconfig_check,
+        urgent_revocations: config.features.is_on(Feature::PriorityRequest),
         quota: quota(config),
         name: config.name.clone(),
         client_urls: strings(&config.advertise_client_urls),
@@ -282,6 +288,31 @@ fn member_options(config: &Config) -> member::Options {
                 .then_some(LEASE_CHECKPOINT_INTERVAL),
         },
     }
+}
+
+/// Where connections to other members come from: the first advertised peer address that others can
+/// know, with [`Feature::SetMemberLocalAddr`]. Names are not resolved, as in etcd.
+fn local_address(config: &Config) -> Option<IpAddr> {
+    if !config.features.is_on(Feature::SetMemberLocalAddr) {
+        return None;
+    }
+    let urls = strings(&config.advertise_peer_urls);
+    tracing::info!(
+        "advertise-peer-urls" = ?urls,
+        "searching for a suitable member local address in AdvertisePeerURLs"
+    );
+    let addresses = config.advertise_peer_urls.iter();
+    let local = addresses
+        .filter_map(|url| url.host().parse::<IpAddr>().ok())
+        .find(|address| !address.is_loopback() && !address.is_unspecified());
+    match local {
+        Some(local) => tracing::info!(LocalAddr = %local, "setting member local address"),
+        None => tracing::warn!(
+            "advertise-peer-urls" = ?urls,
+            "unable to set a member local address due to lack of suitable local addresses"
+        ),
+    }
+    local
 }
 
 /// etcd's advice: nobody but the server's user should see the data.
@@ -310,4 +341,34 @@ fn refresh_at_scrape(metrics: &Metrics, handle: &Handle) {
         };
         handle.measure(metrics);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Url;
+
+    #[test]
+    fn the_first_address_that_others_can_know() {
+        let local = |on: bool, urls: &[&str]| {
+            let mut config = Config {
+                advertise_peer_urls: urls.iter().map(|url| Url::parse(url).unwrap()).collect(),
+                ..Config::default()
+            };
+            config.features.set(Feature::SetMemberLocalAddr, on);
+            local_address(&config)
+        };
+        let urls = [
+            "http://name.example:2380",
+            "http://127.0.0.1:2380",
+            "http://0.0.0.0:2380",
+            "http://[::1]:2380",
+            "http://[fd00::1]:2380",
+            "http://192.0.2.7:2380",
+        ];
+        assert_eq!(local(false, &urls), None);
+        assert_eq!(local(true, &urls), Some("fd00::1".parse().unwrap()));
+        assert_eq!(local(true, &urls[5..]), Some("192.0.2.7".parse().unwrap()));
+        assert_eq!(local(true, &urls[..4]), None);
+    }
 }

@@ -27,11 +27,15 @@ use crate::metrics::Metrics;
 use crate::peer::Peers;
 use crate::serve::{self, Address, Listener, Serves, Serving};
 use crate::shell::{Ended, Inbox, Wanted};
+use crate::spans::Spans;
 use assemble::Started;
 pub use origin::{DiscoveryError, Error as OriginError, SrvError};
 
 /// How long the last messages to other members may take to leave.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long the last spans may take to the collector.
+const SPANS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why a server did not start or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +54,9 @@ pub enum Error {
     /// The data directory cannot be used or is damaged.
     #[error(transparent)]
     Bootstrap(#[from] bootstrap::Error),
+    /// Spans cannot be sent to the given address.
+    #[error("distributed tracing: {0}")]
+    Spans(#[from] opentelemetry_otlp::ExporterBuildError),
     /// The data of this member is not that of the others.
     #[error(transparent)]
     Corrupt(#[from] corruption::Refusal),
@@ -77,6 +84,7 @@ pub struct Server {
     peers: Peers,
     ended: oneshot::Receiver<Result<Ended, Fatal>>,
     stop_patience: Duration,
+    spans: Option<Spans>,
     _hub: AbortOnDropHandle<()>,
     /// The directory stays locked until the member has ended.
     _lock: Box<dyn DiskLock>,
@@ -96,15 +104,15 @@ impl Server {
             .quota_backend_bytes
             .set(config.quota_backend_bytes);
         assemble::quota(&config).announce();
-        let peers = bind(&config.listen_peer_urls, Serves::Http).await?;
+        let peers = bind(&config, &config.listen_peer_urls, Serves::Http).await?;
         let serves = if config.listen_client_http_urls.is_empty() {
             Serves::Both
         } else {
             Serves::Grpc
         };
-        let mut clients = bind(&config.listen_client_urls, serves).await?;
-        clients.extend(bind(&config.listen_client_http_urls, Serves::Http).await?);
-        let scrapers = bind(&config.listen_metrics_urls, Serves::Http).await?;
+        let mut clients = bind(&config, &config.listen_client_urls, serves).await?;
+        clients.extend(bind(&config, &config.listen_client_http_urls, Serves::Http).await?);
+        let scrapers = bind(&config, &config.listen_metrics_urls, Serves::Http).await?;
 
         let Started {
             handle,
@@ -120,13 +128,15 @@ impl Server {
                 .filter(|interval| !interval.is_zero() && !config.grpc_keepalive_timeout.is_zero()),
             keepalive_timeout: config.grpc_keepalive_timeout,
         };
+        let spans = config.tracing.as_ref().map(Spans::start).transpose()?;
         let services = || {
             let limit = usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX);
-            grpc::Server::new(
+            grpc::Server::traced(
                 handle.clone(),
                 Arc::clone(&metrics),
                 limit,
                 config.warning_unary_request_duration,
+                spans.clone(),
             )
         };
         let grpc = services();
@@ -169,6 +179,7 @@ impl Server {
             peers,
             ended,
             stop_patience,
+            spans,
             _hub: hub,
             _lock: lock,
         })
@@ -206,6 +217,9 @@ impl Server {
         self.inbox.want(Wanted::Stop);
         let ended = self.ended.await;
         self.peers.shutdown(DRAIN_PATIENCE).await;
+        if let Some(spans) = self.spans {
+            spans.stop(SPANS_PATIENCE).await;
+        }
         match ended {
             Ok(result) => result.map(drop).map_err(Error::from),
             Err(_) => Err(Error::Panicked("member")),
@@ -267,13 +281,13 @@ fn strings(urls: &[Url]) -> Vec<String> {
     urls.iter().map(|url| url.as_str().to_owned()).collect()
 }
 
-async fn bind(urls: &[Url], serves: Serves) -> Result<Vec<Listener>, Error> {
+async fn bind(config: &Config, urls: &[Url], serves: Serves) -> Result<Vec<Listener>, Error> {
     let mut listeners = Vec::new();
     for url in urls {
         let listener = match url.scheme() {
             Scheme::Unix => Listener::unix(&PathBuf::from(url.address()), serves).await,
             // Configuration refuses the TLS schemes until TLS is built.
-            _ => Listener::tcp(url.address(), serves).await,
+            _ => Listener::tcp_with(url.address(), serves, config.socket_reuse_port).await,
         };
         let address = url.as_str().to_owned();
         listeners.push(listener.map_err(|source| Error::Listen { address, source })?);

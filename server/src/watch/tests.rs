@@ -218,6 +218,7 @@ fn options() -> bootstrap::Options {
         },
         entry_cache_bytes: 4 << 10,
         force_new_cluster: false,
+        defrag_threshold: 0,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -165,10 +166,7 @@ fn bad_url_is_named() {
 
 #[test]
 fn flags_of_parts_that_are_not_built_are_refused_by_name() {
-    for (flag, value) in [
-        ("--cert-file", "server.crt"),
-        ("--corrupt-check-time", "1h"),
-    ] {
+    for (flag, value) in [("--cert-file", "server.crt"), ("--auth-token", "jwt")] {
         let dir = tempfile::tempdir().unwrap();
         let output = run(etcd().arg("--data-dir").arg(dir.path()).args([flag, value]));
         assert!(!output.status.success(), "{flag}");
@@ -198,6 +196,43 @@ fn port_in_use_is_refused() {
         &run(&mut command),
         &format!("listen http://127.0.0.1:{port}"),
     );
+}
+
+#[test]
+fn a_port_can_be_shared_by_those_who_want_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut first, port) = member(&dir.path().join("one"));
+    first.arg("--socket-reuse-port");
+    let log = dir.path().join("log");
+    let file = std::fs::File::create(&log).unwrap();
+    let _first = Running(first.stderr(file).spawn().unwrap());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !std::fs::read_to_string(&log)
+        .unwrap()
+        .contains("serving client traffic")
+    {
+        assert!(Instant::now() < deadline, "it does not serve");
+        std::thread::yield_now();
+    }
+    let url = format!("http://127.0.0.1:{port}");
+    let urls = [
+        "--listen-client-urls",
+        &url,
+        "--advertise-client-urls",
+        &url,
+    ];
+    // Whoever does not ask for it is refused.
+    let (mut second, _) = member(&dir.path().join("two"));
+    assert_one_error(&run(second.args(urls)), &format!("listen {url}"));
+    let shared = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::STREAM,
+        None,
+    );
+    let shared = shared.unwrap();
+    rustix::net::sockopt::set_socket_reuseport(&shared, true).unwrap();
+    let address: std::net::SocketAddr = ([127, 0, 0, 1], port).into();
+    rustix::net::bind(&shared, &address).unwrap();
 }
 
 #[test]
@@ -271,4 +306,24 @@ fn version_and_help_succeed() {
     let output = run(etcd().arg("--help"));
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stdout).contains("--data-dir"));
+}
+
+#[test]
+fn the_service_manager_is_told_when_it_serves_and_when_it_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    let minute = Some(Duration::from_secs(60));
+    manager.set_read_timeout(minute).unwrap();
+    let (mut command, _) = member(&dir.path().join("data"));
+    command.env("NOTIFY_SOCKET", &socket);
+    let mut running = Running(command.stderr(Stdio::null()).spawn().unwrap());
+    let hear = || {
+        let mut message = [0; 100];
+        let length = manager.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    assert_eq!(hear(), "READY=1\n");
+    running.signal(rustix::process::Signal::TERM);
+    assert_eq!(hear(), "STOPPING=1\n");
 }

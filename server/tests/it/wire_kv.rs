@@ -124,6 +124,16 @@ async fn a_stock_client_talks_to_every_method_that_is_built() {
         .unwrap()
         .into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
+    port.fake.pause(1);
+    assert_eq!(watch.message().await.unwrap().unwrap().status, 2);
+    let checked = health.check(HealthCheckRequest::default()).await.unwrap();
+    assert_eq!(checked.into_inner().status, 2);
+    let listed = health.list(HealthListRequest {}).await.unwrap();
+    assert_eq!(listed.into_inner().statuses[""].status, 2);
+    // Another reason is no news.
+    port.fake.pause(2);
+    port.fake.pause(0);
+    assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use ferrite_server::serve::{Address, Listener, Options, Serves, Serving, serve};
 use http::{HeaderMap, Method, Request};
 use prost::Message;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// `--max-request-bytes` of the tests; the longest message is 512 KiB longer.
 pub(crate) const MAX_REQUEST: usize = 1000;
@@ -38,6 +38,8 @@ pub(crate) struct Fake(Arc<State>);
 struct State {
     leaderless: AtomicBool,
     learner: AtomicBool,
+    /// Reasons for the health service to say that it does not serve.
+    paused: watch::Sender<usize>,
     /// Puts of `block` that have arrived.
     blocked: AtomicU64,
     arrived: Notify,
@@ -47,6 +49,10 @@ struct State {
 impl Fake {
     pub(crate) fn lose_leader(&self) {
         self.0.leaderless.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn pause(&self, reasons: usize) {
+        self.0.paused.send_replace(reasons);
     }
 
     pub(crate) fn become_learner(&self) {
@@ -322,6 +328,10 @@ impl Kv for Fake {
 
     fn is_learner(&self) -> bool {
         self.0.learner.load(Ordering::SeqCst)
+    }
+
+    fn paused(&self) -> Option<watch::Receiver<usize>> {
+        Some(self.0.paused.subscribe())
     }
 }
 

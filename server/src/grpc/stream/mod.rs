@@ -75,7 +75,8 @@ impl<K: Kv> Server<K> {
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let metrics = self.metrics();
-        let mut account = Account::begin(metrics, M::METHOD, call.deadline, Duration::MAX);
+        let mut account = Account::begin(metrics, M::METHOD, call.deadline, Duration::MAX)
+            .traced(self.inner.spans.as_ref(), &call);
         if let Err(error) = call.admit(self.kv(), metrics, CallKind::Stream, M::SERVES_LEARNER) {
             account.end(error.wire_code());
             return status::refuse(&error.into());

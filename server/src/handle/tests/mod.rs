@@ -21,7 +21,8 @@ use ferrite_storage::state::State;
 use parking_lot::Mutex;
 use prost::Message;
 
-use super::{Handle, Inner, Limits, Readers, Watching};
+use super::{Handle, Inner, Limits, Readers, Running, Watching};
+use crate::config::Features;
 use crate::lessor::{self, Lessor};
 use crate::member::{Cluster, Published, Reads};
 use crate::metrics::{self, Metrics};
@@ -100,6 +101,8 @@ impl Store {
                 quota: Quota { bytes: -1 },
                 request_timeout: Duration::from_secs(7),
             },
+            features: Features::default(),
+            paused: Running::default(),
             metrics: Metrics::new(metrics::Options::default()),
             lessor: Arc::new(Mutex::new(Lessor::new(lessor, std::iter::empty()))),
             clock: Clock::start(),

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use ferrite_api::types::ClusterId;
+use ferrite_api::types::{ClusterId, MemberId};
 use ferrite_storage::mvcc::hash::KeyValueHash;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::super::{
-    CallError, Directory, NoHash, RemoteHash, fetch_hash, fetch_members, fetch_version,
+    CallError, Directory, NoHash, Options, RemoteHash, fetch_members, fetch_version,
 };
 use super::raw::send;
 use super::{Book, CLUSTER, Node, pair};
@@ -111,11 +111,12 @@ async fn hashes_as_etcd_writes_them() {
 #[tokio::test]
 async fn members_ask_each_other_for_hashes() {
     let a = Node::start(0xa).await;
-    let ask =
-        async |urls: &[Url], cluster, revision| fetch_hash(urls, cluster, revision, PATIENCE).await;
+    let b = Node::start(0xb).await;
+    let other = Node::start_with(Options::new(ClusterId::new(1), MemberId::new(0xb))).await;
+    let ask = async |urls: &[Url], revision| b.peers.fetch_hash(urls, revision, PATIENCE).await;
     // Nobody listens at the first.
     let urls = [url("http://127.0.0.1:1"), url(&a.url)];
-    let answer = ask(&urls, CLUSTER, 6).await.unwrap();
+    let answer = ask(&urls, 6).await.unwrap();
     let hash = KeyValueHash {
         hash: 0xffff_fff0,
         compact_revision: 5,
@@ -123,12 +124,12 @@ async fn members_ask_each_other_for_hashes() {
     };
     assert_eq!(answer, RemoteHash { hash, revision: 7 });
     let failures = [
-        ask(&urls, CLUSTER, 4).await,
-        ask(&urls, CLUSTER, 8).await,
-        ask(&urls, CLUSTER, 7).await,
-        ask(&urls, ClusterId::new(1), 6).await,
-        ask(&urls[..1], CLUSTER, 6).await,
-        ask(&[], CLUSTER, 6).await,
+        ask(&urls, 4).await,
+        ask(&urls, 8).await,
+        ask(&urls, 7).await,
+        other.peers.fetch_hash(&urls, 6, PATIENCE).await,
+        ask(&urls[..1], 6).await,
+        ask(&[], 6).await,
     ];
     assert!(
         matches!(
@@ -144,6 +145,32 @@ async fn members_ask_each_other_for_hashes() {
         ),
         "{failures:?}"
     );
+}
+
+#[tokio::test]
+async fn connections_come_from_the_address_that_is_given() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = url(&format!("http://{}", listener.local_addr().unwrap()));
+    let local = "127.0.0.2".parse().unwrap();
+    let options = |local| Options {
+        local,
+        ..Options::new(CLUSTER, MemberId::new(0xa))
+    };
+    let from = Node::start_with(options(Some(local))).await;
+    let urls = [target.clone()];
+    let asking = from.peers.fetch_hash(&urls, 1, PATIENCE);
+    let accepted = async {
+        let (_hangs_up, caller) = listener.accept().await.unwrap();
+        caller.ip()
+    };
+    let (answer, caller) = tokio::join!(asking, accepted);
+    assert!(answer.is_err());
+    assert_eq!(caller, local);
+    // An address of the other family reaches nobody here.
+    let six = Node::start_with(options(Some("::1".parse().unwrap()))).await;
+    let answer = six.peers.fetch_hash(&urls, 1, PATIENCE).await;
+    let error = answer.unwrap_err().to_string();
+    assert!(error.contains("can be reached from ::1"), "{error}");
 }
 
 fn url(text: &str) -> Url {
