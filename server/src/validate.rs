@@ -43,8 +43,7 @@ pub fn range(request: &RangeRequest) -> Checked {
 
 /// The checks of RangeStream (4.2 steps 1 to 5).
 ///
-/// A sort target without a sort order passes, as in etcd, where it makes chunks overlap; whoever
-/// streams must ignore the target.
+/// A sort target without a sort order passes, as in etcd.
 ///
 /// # Errors
 /// As [`range`], then `UNIMPLEMENTED` for what a stream in key order cannot do.

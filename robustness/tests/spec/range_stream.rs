@@ -206,16 +206,53 @@ async fn s4_2_all_messages_together_are_the_answer_of_range() {
     }
 }
 
-/// etcd sorts each message of its own and then goes on behind the wrong key.
+/// Up to ten pairs as in etcd, which sorts each message of its own and then goes on behind the wrong key.
 #[tokio::test]
-async fn s4_2_a_target_without_an_order_is_ignored() {
+async fn s4_2_a_target_without_an_order_sorts_as_in_range() {
     let member = Member::filled().await;
     member.put("k00", "changed").await;
+    for target in [
+        SortTarget::Version,
+        SortTarget::Create,
+        SortTarget::Mod,
+        SortTarget::Value,
+    ] {
+        for (limit, count_only) in [(0, false), (7, false), (25, false), (0, true)] {
+            let mut request = pb::RangeRequest {
+                limit,
+                count_only,
+                ..range("k", "l")
+            };
+            request.set_sort_target(target);
+            let answer = member.kv().range(request.clone()).await.unwrap();
+            let messages = member.stream(request.clone()).await;
+            assert_eq!(messages, [answer.into_inner()], "{request:?}");
+        }
+    }
+    let mut none = range("x", "y");
+    none.set_sort_target(SortTarget::Mod);
+    let messages = member.stream(none).await;
+    assert_eq!((messages.len(), messages[0].count), (1, 0));
+    full(messages[0].header, 27);
+}
+
+/// More than the pieces in which it is read.
+#[tokio::test]
+async fn s4_2_a_long_sorted_answer_is_one_message() {
+    let member = Member::start().await;
+    let value = "v".repeat(1 << 20);
+    for number in [3, 1, 2, 5, 4] {
+        member.put(&format!("k{number}"), &value).await;
+    }
     let mut request = range("k", "l");
-    request.set_sort_target(SortTarget::Mod);
-    let kvs: Vec<KeyValue> = merged(&member.stream(request).await).kvs;
-    let sorted: Vec<_> = (0..25).map(|number| format!("k{number:02}")).collect();
-    assert_eq!(keys(&kvs), sorted);
+    request.set_sort_target(SortTarget::Create);
+    let mut client = member.kv().max_decoding_message_size(usize::MAX);
+    let mut stream = client.range_stream(request).await.unwrap().into_inner();
+    let message = stream.message().await.unwrap().unwrap();
+    let kvs = message.range_response.unwrap().kvs;
+    assert_eq!(keys(&kvs), ["k3", "k1", "k2", "k5", "k4"]);
+    assert!(kvs.iter().all(|kv| kv.value == value));
+    assert!(stream.message().await.unwrap().is_none());
 }
 
 /// More than windows and buffers hold, so that the stream has not ended when the store changes.

@@ -5,10 +5,12 @@
 //! Range, and read by the same reader threads in the same pieces, so a message of any size costs no
 //! more memory than a piece.
 //!
+//! A sort target other than the key, without a sort order, sorts as in Range: such an answer is one
+//! message, which is what etcd sends as long as it is short. (It sorts each message for itself and
+//! continues behind its last key, so that in longer answers keys repeat or are missing.)
+//!
 //! Deviations: a negative revision is pinned like 0, where etcd reads every message at the newest
-//! revision of its moment. A sort target without a sort order is ignored, where etcd sorts each
-//! message for itself and continues behind its last key, so that keys repeat or are missing. A
-//! compaction ends a stream that goes on only when its patience with readers ends, not at once.
+//! revision of its moment. A compaction ends a stream that goes on only when its patience with readers ends, not at once.
 
 use std::cmp::min;
 
@@ -24,6 +26,7 @@ use prost::encoding::{encode_varint, encoded_len_varint};
 
 use super::Handle;
 use super::encoding::{MAX_HEADER, MAX_TAIL, header_len, put_header, put_tail, tail_len};
+use super::list::List;
 use super::readers::{self, PIECE, Pieces, Source};
 use crate::error::Error;
 use crate::validate;
@@ -47,6 +50,7 @@ pub struct Messages {
 #[derive(Debug)]
 enum Origin {
     Reader(Pieces<Piece>),
+    Sorted(Box<Sorted>),
     Given(std::vec::IntoIter<Piece>),
 }
 
@@ -80,6 +84,7 @@ impl Messages {
     pub async fn next(&mut self) -> Option<Result<Piece, Error>> {
         let piece = match &mut self.source {
             Origin::Reader(pieces) => pieces.next().await,
+            Origin::Sorted(message) => message.next().await,
             Origin::Given(pieces) => pieces.next().map(Ok),
         };
         match &piece {
@@ -107,6 +112,18 @@ impl Handle {
     /// As etcd's.
     pub async fn range_stream(&self, request: pb::RangeRequest) -> Result<Messages, Error> {
         validate::range_stream(&request)?;
+        if request.sort_target != pb::range_request::SortTarget::Key as i32 {
+            let list = self.begin_list(request).await?;
+            return Ok(Messages {
+                source: Origin::Sorted(Box::new(Sorted {
+                    list,
+                    begun: false,
+                    ended: false,
+                })),
+                left: 0,
+                ended: false,
+            });
+        }
         let mut view = self.view(request.serializable).await?;
         let (at, pin) = loop {
             let at = view.resolve(request.revision);
@@ -144,6 +161,51 @@ impl Handle {
             left: 0,
             ended: false,
         })
+    }
+}
+
+/// An answer that is not in the order of keys: one message.
+#[derive(Debug)]
+struct Sorted {
+    list: List,
+    begun: bool,
+    ended: bool,
+}
+
+impl Sorted {
+    async fn next(&mut self) -> Option<Result<Piece, Error>> {
+        if self.ended {
+            return None;
+        }
+        let (header, more, count) = (self.list.header(), self.list.more(), self.list.count());
+        let pairs_len = usize::try_from(self.list.bytes()).unwrap_or(usize::MAX);
+        let pairs = match self.list.next().await.transpose() {
+            Ok(pairs) => pairs.unwrap_or_default(),
+            Err(error) => {
+                self.ended = true;
+                return Some(Err(error));
+            }
+        };
+        let mut bytes = BytesMut::with_capacity(2 * MAX_HEADER + pairs.len() + MAX_TAIL);
+        let mut begins = None;
+        if !std::mem::replace(&mut self.begun, true) {
+            let around = header_len(&header) + tail_len(more, count);
+            let inner = pairs_len.saturating_add(around);
+            bytes.put_u8(RANGE_RESPONSE);
+            encode_varint(inner as u64, &mut bytes);
+            begins = Some(inner.saturating_add(bytes.len()));
+            put_header(&header, &mut bytes);
+        }
+        bytes.extend_from_slice(&pairs);
+        if self.list.bytes() == 0 {
+            put_tail(more, count, &mut bytes);
+            self.ended = true;
+        }
+        Some(Ok(Piece {
+            begins,
+            last: true,
+            bytes: bytes.freeze(),
+        }))
     }
 }
 

@@ -82,6 +82,9 @@ pub struct Hashing {
 fn leaves_any(view: &View, revision: i64) -> bool {
     let all = KeyRange::all();
     let alive = view.index.count(&all, revision);
+    if alive == 0 {
+        return false;
+    }
     let changes = view.index.changes(&all, revision - 1, revision);
     let mut again: Vec<&[u8]> = changes
         .filter(|(_, change)| change.tombstone)
