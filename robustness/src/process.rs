@@ -88,20 +88,28 @@ impl Process {
         });
     }
 
-    /// The binary that the workspace's tests have built beside this one.
+    /// The server that the workspace's tests have built beside this one.
     ///
     /// # Errors
     /// It is not there.
     pub fn built_beside_tests() -> anyhow::Result<PathBuf> {
+        Self::program_beside_tests("etcd", "ferrite-server")
+    }
+
+    /// The program of this name, of this package, that the workspace's tests have built beside this one.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn program_beside_tests(name: &str, package: &str) -> anyhow::Result<PathBuf> {
         let own = std::env::current_exe()?;
         let profile = own
             .parent()
             .and_then(Path::parent)
             .context("the test binary has a folder")?;
-        let binary = profile.join("etcd");
+        let binary = profile.join(name);
         if !binary.exists() {
             bail!(
-                "{} is missing: run `cargo build -p ferrite-server` first",
+                "{} is missing: run `cargo build -p {package}` first",
                 binary.display()
             );
         }

@@ -2,15 +2,15 @@
 //! [`ferrite_robustness::differential`].
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use ferrite_robustness::differential::commands::{self, Unequal};
+use ferrite_robustness::differential::commands::{self, Outcome, Side, Unequal};
 use ferrite_robustness::differential::{Binaries, Difference, run, shrink};
 
-const USAGE: &str = "differential --ours PATH --etcd PATH [--seed N | --seeds A..B] [--steps N] [--no-shrink] | --etcdctl PATH";
+const USAGE: &str = "differential --ours PATH --etcd PATH [--seed N | --seeds A..B] [--steps N] [--no-shrink] | --etcdctl PATH [--our-etcdctl PATH]";
 
 struct Args {
     binaries: Binaries,
@@ -19,10 +19,12 @@ struct Args {
     shrink: bool,
     /// etcd's `etcdctl`, whose commands are compared instead.
     etcdctl: Option<PathBuf>,
+    /// Ferrite's, to be compared with that on etcd's server.
+    our_etcdctl: Option<PathBuf>,
 }
 
 fn args() -> anyhow::Result<Args> {
-    let (mut ours, mut etcd, mut etcdctl) = (None, None, None);
+    let (mut ours, mut etcd, mut etcdctl, mut our_etcdctl) = (None, None, None, None);
     let (mut seeds, mut steps, mut shrink) = (0..10, 1000, true);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -31,6 +33,7 @@ fn args() -> anyhow::Result<Args> {
             "--ours" => ours = Some(PathBuf::from(value()?)),
             "--etcd" => etcd = Some(PathBuf::from(value()?)),
             "--etcdctl" => etcdctl = Some(PathBuf::from(value()?)),
+            "--our-etcdctl" => our_etcdctl = Some(PathBuf::from(value()?)),
             "--seed" => {
                 let seed: u64 = value()?.parse().context("--seed")?;
                 seeds = seed..seed + 1;
@@ -54,6 +57,7 @@ fn args() -> anyhow::Result<Args> {
         steps,
         shrink,
         etcdctl,
+        our_etcdctl,
     })
 }
 
@@ -66,9 +70,18 @@ async fn main() -> ExitCode {
             return ExitCode::from(4);
         }
     };
-    let equal = match &args.etcdctl {
-        Some(etcdctl) => compare_commands(&args.binaries, etcdctl).await,
-        None => compare(&args).await,
+    let Binaries { ours, etcd } = &args.binaries;
+    let equal = match (&args.etcdctl, &args.our_etcdctl) {
+        (Some(etcdctl), our_etcdctl) => {
+            let program = our_etcdctl.as_ref().unwrap_or(etcdctl);
+            let server = if our_etcdctl.is_some() { etcd } else { ours };
+            let other = Side {
+                program: etcdctl,
+                server: etcd,
+            };
+            compare_commands([Side { program, server }, other]).await
+        }
+        (None, _) => compare(&args).await,
     };
     match equal {
         Ok(true) => ExitCode::SUCCESS,
@@ -107,18 +120,26 @@ async fn compare(args: &Args) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Whether `etcdctl` cannot tell the servers apart.
-async fn compare_commands(binaries: &Binaries, etcdctl: &Path) -> anyhow::Result<bool> {
-    let (count, unequal) = commands::compare(binaries, etcdctl).await?;
+/// Whether every command ends alike.
+async fn compare_commands(sides: [Side<'_>; 2]) -> anyhow::Result<bool> {
+    let Outcome {
+        count,
+        not_built,
+        unequal,
+    } = commands::compare(sides).await?;
     for Unequal {
         command,
-        ours,
-        etcd,
+        one,
+        other,
     } in &unequal
     {
-        println!("etcdctl {command}\n--- ours\n{ours}\n--- etcd\n{etcd}\n");
+        println!("etcdctl {command}\n--- ours\n{one}\n--- etcd\n{other}\n");
     }
-    println!("{count} commands, {} answered otherwise", unequal.len());
+    println!(
+        "{count} commands, {} end otherwise, {} not built",
+        unequal.len(),
+        not_built.len()
+    );
     Ok(unequal.is_empty())
 }
 

@@ -1,5 +1,6 @@
-//! etcd's own `etcdctl`, with the same command lines against Ferrite and against etcd: what it prints, and
-//! its exit code, must be equal but for ids, times and sizes.
+//! The same command lines with two `etcdctl` against two servers: what is printed, and the exit code, must
+//! be equal but for ids, times and sizes. With etcd's own `etcdctl` on both sides it is the servers that are
+//! compared, with etcd's server on both sides the programs.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -12,158 +13,200 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{Binaries, Pair};
+use crate::process::Process;
 
 /// How long a command may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Command lines that end by themselves, in their order; what follows `<` is the standard input. Each is tried with every output
-/// format that there is.
-const COMMANDS: &[&str] = &[
-    "put a 1",
-    "put a 2 --prev-kv",
-    "put a/1 x",
-    "put a/2 y",
-    "put",
-    "put b < from standard input",
-    "put none --ignore-value",
-    "put a --ignore-value",
-    "put c v --lease=123",
-    "get",
-    "get a",
-    "get none",
-    "get a --prefix",
-    "get a b",
-    "get a --from-key",
-    "get a --from-key --prefix",
-    "get --prefix --keys-only a",
-    "get --prefix --count-only a",
-    "get --prefix --limit=2 a",
-    "get --prefix --order=DESCEND --sort-by=MODIFY a",
-    "get --prefix --order=wrong a",
-    "get --rev=2 a",
-    "get --rev=1000 a",
-    "get --print-value-only a",
-    "get --hex a",
-    "get --consistency=s a",
-    "get --consistency=z a",
-    "get --min-mod-rev=3 --prefix a",
-    "get --max-create-rev=3 --prefix a",
-    "txn < value(\"a\") = \"2\"\n\nput a 3\nget a\n\nget none\n\n",
-    "txn < mod(\"a\") > \"1000\"\n\nput a 4\n\nget a --prefix\ndel b\n\n",
-    "txn < nonsense\n\n\n\n",
-    "del none",
-    "del b --prev-kv",
-    "del",
-    "del a/ --prefix --prev-kv",
-    "lease grant 1000 0",
-    "lease grant x",
-    "lease list",
-    "lease timetolive 7b",
-    "lease revoke 7b",
-    "lease keep-alive --once 7b",
-    "compaction 3",
-    "compaction 3",
-    "compaction 1000",
-    "compaction x",
-    "get --rev=2 a",
-    "alarm list",
-    "alarm disarm",
-    "member list",
-    "member list --consistency=s",
-    "member remove 123",
-    "member promote 123",
-    "member update 123 --peer-urls=http://127.0.0.1:1",
-    "member add",
-    "member add x --peer-urls=nonsense",
-    "endpoint health",
-    "endpoint health --cluster",
-    "endpoint status",
-    "endpoint hashkv",
-    "endpoint hashkv --rev=5",
-    "move-leader 123",
-    "lock l true",
-    "snapshot",
-    "snapshot save",
-    "defrag --cluster",
-    "role list",
-    "user list",
-    "auth status",
-    "version",
-    "nonsense",
-];
+/// What is run; the file says how it is read.
+const LINES: &str = include_str!("commands/lines.txt");
 
-/// `-w`; the table and fields of a message show the same as these.
-const FORMATS: [&str; 3] = ["simple", "json", "fields"];
+/// `-w`, for lines that are tried with each.
+const FORMATS: [&str; 5] = ["simple", "json", "fields", "table", "protobuf"];
 
-/// A command that is not answered alike.
+/// One of the two that are compared: a program and the server that it talks to.
+#[derive(Clone, Copy, Debug)]
+pub struct Side<'a> {
+    /// `etcdctl`.
+    pub program: &'a Path,
+    /// `etcd`.
+    pub server: &'a Path,
+}
+
+/// What was compared.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// How many commands were run.
+    pub count: usize,
+    /// Commands that a program says are not built into it.
+    pub not_built: Vec<String>,
+    /// Commands that do not end alike.
+    pub unequal: Vec<Unequal>,
+}
+
+/// A command that does not end alike.
 #[derive(Clone, Debug)]
 pub struct Unequal {
     /// The command line.
     pub command: String,
-    /// What it prints against Ferrite.
-    pub ours: String,
-    /// What it prints against etcd.
-    pub etcd: String,
+    /// What is printed on the one side.
+    pub one: String,
+    /// What is printed on the other.
+    pub other: String,
 }
 
-/// Runs all commands with this `etcdctl` against two new servers. Also says how many were run.
+/// Runs all commands on both sides, whose servers are new.
 ///
 /// # Errors
 /// A server does not start, or a command does not end.
-pub async fn compare(binaries: &Binaries, etcdctl: &Path) -> anyhow::Result<(usize, Vec<Unequal>)> {
-    let pair = Pair::start(binaries).await?;
-    let (mut count, mut unequal) = (0, Vec::new());
-    for command in COMMANDS {
-        for format in FORMATS {
-            let [ours, etcd] = &pair.processes;
-            let (ours, etcd) = (ours.endpoint(), etcd.endpoint());
-            let (ours, etcd) = tokio::try_join!(
-                run(etcdctl, &ours, command, format),
-                run(etcdctl, &etcd, command, format)
-            )
-            .with_context(|| format!("etcdctl {command} -w {format}"))?;
-            count += 1;
-            if ours != etcd {
-                unequal.push(Unequal {
-                    command: format!("{command} -w {format}"),
-                    ours,
-                    etcd,
+pub async fn compare(sides: [Side<'_>; 2]) -> anyhow::Result<Outcome> {
+    let dir = tempfile::tempdir()?;
+    let [one, other] = sides;
+    let (mut one, mut other) = tokio::try_join!(
+        Running::start(one, dir.path().join("one")),
+        Running::start(other, dir.path().join("other"))
+    )?;
+    let mut outcome = Outcome::default();
+    for line in LINES.lines() {
+        for line in Line::each(line) {
+            let (printed, also) = tokio::try_join!(one.run(&line), other.run(&line))
+                .with_context(|| format!("etcdctl {}", line.shown))?;
+            outcome.count += 1;
+            if printed.contains(NOT_BUILT) || also.contains(NOT_BUILT) {
+                outcome.not_built.push(line.shown);
+            } else if printed != also {
+                outcome.unequal.push(Unequal {
+                    command: line.shown,
+                    one: printed,
+                    other: also,
                 });
             }
         }
     }
-    Ok((count, unequal))
+    one.process.stopped().await?;
+    other.process.stopped().await?;
+    Ok(outcome)
 }
 
-/// Everything that the command prints, and how it ends.
-async fn run(
-    etcdctl: &Path,
-    endpoint: &str,
-    command: &str,
-    format: &str,
-) -> anyhow::Result<String> {
-    let (line, input) = command.split_once(" < ").unwrap_or((command, ""));
-    let mut child = Command::new(etcdctl)
-        .args(["--endpoints", endpoint, "--dial-timeout=5s", "-w", format])
-        .args(line.split_whitespace())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    let mut stdin = child.stdin.take().context("it is piped")?;
-    // One that does not read has ended.
-    let _ = stdin.write_all(input.as_bytes()).await;
-    drop(stdin);
-    let output = timeout(PATIENCE, child.wait_with_output()).await??;
-    let text = format!(
-        "{}{}exit {:?}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-        output.status.code()
-    );
-    Ok(without_identity(&text.replace(endpoint, "ENDPOINT")))
+/// In the refusal of a command that Ferrite's `etcdctl` does not have.
+const NOT_BUILT: &str = "is not built into this etcdctl";
+
+/// A command as it is run.
+struct Line {
+    shown: String,
+    environment: Vec<(String, String)>,
+    arguments: Vec<String>,
+    input: String,
+}
+
+impl Line {
+    /// The commands that a line of the file asks for.
+    fn each(line: &str) -> Vec<Line> {
+        if line.is_empty() || line.starts_with('#') {
+            return Vec::new();
+        }
+        match line.strip_prefix("* ") {
+            Some(line) => FORMATS
+                .iter()
+                .map(|format| Line::read(line, &["-w", format]))
+                .collect(),
+            None => vec![Line::read(line, &[])],
+        }
+    }
+
+    fn read(line: &str, format: &[&str]) -> Line {
+        let (line, input) = line.split_once(" <").unwrap_or((line, ""));
+        let mut words = line.split_whitespace().peekable();
+        let mut environment = Vec::new();
+        while let Some(word) = words.next_if(|word| word.starts_with("ETCDCTL_")) {
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            environment.push((name.to_owned(), value.to_owned()));
+        }
+        let mut arguments: Vec<String> = format.iter().map(|&word| word.to_owned()).collect();
+        if !line.contains("--endpoints") {
+            arguments.push("--endpoints=ENDPOINT".to_owned());
+        }
+        arguments.extend(words.map(str::to_owned));
+        Line {
+            shown: format!("{line} {}", format.join(" ")),
+            environment,
+            arguments,
+            input: input.trim_start().replace('⏎', "\n"),
+        }
+    }
+}
+
+/// A side whose server runs.
+struct Running<'a> {
+    program: &'a Path,
+    process: Process,
+    dir: String,
+}
+
+impl<'a> Running<'a> {
+    async fn start(side: Side<'a>, dir: std::path::PathBuf) -> anyhow::Result<Running<'a>> {
+        std::fs::create_dir_all(&dir)?;
+        // Ids come of these, so both have the same. Nobody goes there: there are no other members.
+        let peer = "http://127.0.0.1:1";
+        let initial = format!("--initial-cluster=default={peer}");
+        let advertised = format!("--initial-advertise-peer-urls={peer}");
+        let args = ["--unsafe-no-fsync", &initial, &advertised];
+        let mut process = Process::new(side.server, &dir, &args)?;
+        process.start().await?;
+        Ok(Running {
+            program: side.program,
+            process,
+            dir: dir.to_str().context("a readable path")?.to_owned(),
+        })
+    }
+
+    /// Everything that the command prints, and how it ends.
+    async fn run(&self, line: &Line) -> anyhow::Result<String> {
+        let endpoint = self.process.endpoint();
+        let arguments = line.arguments.iter().map(|word| {
+            word.replace("ENDPOINT", &endpoint)
+                .replace("DIR", &self.dir)
+        });
+        let mut child = Command::new(self.program)
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(line.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let mut stdin = child.stdin.take().context("it is piped")?;
+        // One that does not read has ended.
+        let _ = stdin.write_all(line.input.as_bytes()).await;
+        drop(stdin);
+        let output = timeout(PATIENCE, child.wait_with_output()).await??;
+        let text = format!(
+            "{}{}exit {:?}",
+            without_help(&output.stdout),
+            without_help(&output.stderr),
+            output.status.code()
+        );
+        let text = text
+            .replace(&endpoint, "ENDPOINT")
+            .replace(&self.dir, "DIR");
+        Ok(without_identity(&text))
+    }
+}
+
+/// Readable, and without help: each program explains itself in its own words.
+fn without_help(printed: &[u8]) -> String {
+    let text = match std::str::from_utf8(printed) {
+        Ok(text) => text.to_owned(),
+        Err(_) => printed.escape_ascii().to_string(),
+    };
+    match text.split_once("Usage:\n") {
+        None => text,
+        // A mistake stands before it, an introduction need not be the same.
+        Some((before, _)) if before.starts_with("Error: ") => format!("{before}USAGE\n"),
+        Some(_) => "HELP\n".to_owned(),
+    }
 }
 
 /// Without what two servers may print differently.
@@ -174,18 +217,20 @@ fn without_identity(text: &str) -> String {
             // The client's own log.
             replace(r"(?m)^\{.level.*\n", ""),
             replace(
-                r#""(cluster_id|member_id|raft_term|ID|leader|raftIndex|raftTerm|raftAppliedIndex|dbSize|dbSizeInUse|leader_id|ttl|version|storageVersion)":"?[\w.]+"?"#,
+                r#""(raft_term|ID|leader_id|raftIndex|raftTerm|raftAppliedIndex|dbSize|dbSizeInUse|ttl|version|storageVersion)":"?[\w.]+"?"#,
                 "\"$1\":_",
             ),
             replace(
-                r#""(ClusterID|MemberID|RaftTerm|ID|Leader|RaftIndex|RaftAppliedIndex|DBSize|DBSizeInUse|TTL|Version|StorageVersion)" : "?[\w.]+"?"#,
+                r#""(RaftTerm|ID|RaftIndex|RaftAppliedIndex|DBSize|DBSizeInUse|TTL|Version|StorageVersion)" : "?[\w.]+"?"#,
                 "\"$1\" : _",
             ),
             replace(r"\b[0-9a-f]{12,16}\b", "ID"),
             replace(r"\b\d{17,20}\b", "ID"),
-            replace(r"http://127\.0\.0\.1:\d+", "URL"),
             replace(r"[\d.]+ ?(µs|ms|s|B|kB|MB)\b|\d+%", "N"),
             replace(r"remaining\(\d+s\)", "remaining"),
+            // Tables are as wide as their times and sizes.
+            replace("─+", "─"),
+            replace(r" {2,}", " "),
         ]
     });
     let mut text = text.to_owned();

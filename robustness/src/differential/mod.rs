@@ -12,7 +12,7 @@
 //! * [`call`]: how a server is asked.
 //! * [`scrub`]: what may differ, by name.
 //! * [`shrink`]: fewer steps.
-//! * [`commands`]: the same for the command lines of etcd's own `etcdctl`.
+//! * [`commands`]: the same for the command lines of `etcdctl`, etcd's own or ours.
 //!
 //! No etcd comes with this repository: the binary is given by its path (`differential --help`).
 

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use ferrite_robustness::differential::commands::{self, Side};
 use ferrite_robustness::differential::step::Step;
 use ferrite_robustness::differential::{Binaries, replay, run, shrink};
 use ferrite_robustness::process::Process;
@@ -28,6 +29,21 @@ async fn random_requests_are_answered_alike() {
             difference.etcd
         );
     }
+}
+
+/// With `ETCDCTL_BINARY` set to etcd's `etcdctl` ours is compared with that, on the same server.
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_end_alike() {
+    let program = Process::program_beside_tests("etcdctl", "ferrite-etcdctl").unwrap();
+    let etcdctl = std::env::var_os("ETCDCTL_BINARY").map(PathBuf::from);
+    let server = binaries().etcd;
+    let sides = [&program, etcdctl.as_ref().unwrap_or(&program)].map(|program| Side {
+        program,
+        server: &server,
+    });
+    let outcome = commands::compare(sides).await.unwrap();
+    assert!(outcome.unequal.is_empty(), "{:#?}", outcome.unequal);
+    assert!(outcome.count > 5 * outcome.not_built.len(), "{outcome:?}");
 }
 
 /// What is shown is as little as there is to show.
