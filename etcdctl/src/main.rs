@@ -8,6 +8,7 @@
 mod cli;
 mod commands;
 mod context;
+mod discovery;
 mod failure;
 mod go;
 mod log;

@@ -7,7 +7,9 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::{Flags, Matches};
 use crate::context::Context;
+use crate::discovery;
 use crate::failure::{Exit, Failure};
+use crate::go::quote::quote;
 use crate::log::{self, RetryWarnings, Value};
 use crate::print::{self, Printer};
 
@@ -18,8 +20,10 @@ const FOR_WATCH: [&str; 2] = ["ETCDCTL_WATCH_KEY", "ETCDCTL_WATCH_RANGE_END"];
 /// Everything a command needs to make calls and show answers.
 pub(crate) struct Session {
     runtime: Runtime,
-    /// The flags after the environment was applied.
+    /// Discovered, or as given.
     pub(crate) endpoints: Vec<String>,
+    /// As given: what `endpoint` and `defrag` ask.
+    pub(crate) given_endpoints: Vec<String>,
     /// `endpoint --cluster`.
     pub(crate) whole_cluster: bool,
     pub(crate) printer: Box<dyn Printer>,
@@ -78,17 +82,22 @@ impl Session {
         let format = flags.0.text("write-out");
         let printer = print::for_format(&format, flags.0.switch("hex"))
             .ok_or_else(|| Failure::new(Exit::BadFeature, "unsupported output format"))?;
-        let endpoints = flags.0.list("endpoints");
         let level = context
             .environment
             .iter()
             .find(|(name, _)| name == b"ETCD_CLIENT_DEBUG")
             .map(|(_, value)| String::from_utf8_lossy(value).into_owned());
-        RetryWarnings::install(&endpoints, &level.unwrap_or_default());
         let runtime = runtime
             .enable_all()
             .build()
             .map_err(|error| Failure::new(Exit::Error, error))?;
+        let given_endpoints = flags.0.list("endpoints");
+        let discovered = runtime.block_on(discover(context, &flags.0))?;
+        let endpoints = match discovered.is_empty() {
+            true => given_endpoints.clone(),
+            false => discovered,
+        };
+        RetryWarnings::install(&endpoints, &level.unwrap_or_default());
         Ok(Session {
             runtime,
             config: flags.config(&endpoints),
@@ -96,6 +105,7 @@ impl Session {
             timeout_given: flags.0.changed("command-timeout"),
             whole_cluster: flags.0.declares("cluster") && flags.0.switch("cluster"),
             endpoints,
+            given_endpoints,
             printer,
         })
     }
@@ -147,6 +157,24 @@ impl Session {
     pub(crate) fn run<T>(&self, calls: impl Future<Output = T>) -> T {
         self.runtime.block_on(calls)
     }
+}
+
+/// What `--discovery-srv` finds; nothing without the flag.
+async fn discover(context: &mut Context, flags: &Flags) -> Result<Vec<String>, Failure> {
+    let domain = flags.text("discovery-srv");
+    if domain.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut found = discovery::endpoints(&domain, &flags.text("discovery-srv-name"))
+        .await
+        .map_err(|reason| Failure::new(Exit::Error, reason))?;
+    if !flags.switch("insecure-discovery") {
+        for insecure in found.extract_if(.., |endpoint| endpoint.starts_with("http://")) {
+            let shown = quote(&insecure);
+            context.error_line(format!("ignoring discovered insecure endpoint {shown}"))?;
+        }
+    }
+    Ok(found)
 }
 
 /// Refuses flags of what is not built, if they have a text.
@@ -243,7 +271,6 @@ impl GlobalFlags {
             &[
                 (&["cert", "key", "cacert"], "TLS"),
                 (&["user", "password", "auth-jwt-token"], "authentication"),
-                (&["discovery-srv", "discovery-srv-name"], "DNS discovery"),
             ],
         )?;
         for (name, refused) in [

@@ -133,7 +133,7 @@ pub(crate) fn hash_kv(context: &mut Context, matches: &Matches) -> Result<(), Fa
 /// The endpoints to ask: as given, or with `--cluster` the client URLs of all members.
 pub(super) fn endpoints(session: &Session) -> Result<Vec<String>, Failure> {
     if !session.whole_cluster {
-        return Ok(session.endpoints.clone());
+        return Ok(session.given_endpoints.clone());
     }
     let client = session
         .client()

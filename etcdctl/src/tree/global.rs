@@ -119,14 +119,14 @@ pub(crate) const GLOBAL: [Flag; 21] = [
     Flag::new(
         "discovery-srv",
         Kind::Text(""),
-        "domain of SRV records (not built yet)",
+        "domain whose SRV records name the endpoints",
     )
     .short('d')
     .hidden(),
     Flag::new(
         "discovery-srv-name",
         Kind::Text(""),
-        "suffix of SRV names (not built yet)",
+        "suffix of the names of those records",
     )
     .hidden(),
 ];

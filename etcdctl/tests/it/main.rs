@@ -269,7 +269,6 @@ fn what_is_not_built_is_refused_in_one_line() {
         &["get", "k", "--cacert", "ca.pem"],
         &["get", "k", "--insecure-transport=false"],
         &["get", "k", "--insecure-skip-tls-verify"],
-        &["get", "k", "--discovery-srv", "example.com"],
         &["get", "k", "--auth-jwt-token", "x"],
     ] {
         let ran = run(args);

@@ -42,8 +42,8 @@ pub(crate) fn run(context: &mut Context, matches: &Matches) -> Result<(), Failur
 
 async fn measure(context: &mut Context, check: &Check, load: &Load) -> Result<(), Failure> {
     check.require_no_keys(check.client(), "").await?;
-    let endpoint = check.session.endpoints[0].trim();
-    let Some(before) = memory(context, endpoint).await? else {
+    let endpoint = check.client().endpoints().swap_remove(0);
+    let Some(before) = memory(context, &endpoint).await? else {
         return unread(context, "before");
     };
     writeln!(
@@ -67,7 +67,7 @@ async fn measure(context: &mut Context, check: &Check, load: &Load) -> Result<()
     )
     .await;
     bar.finish();
-    let after = memory(context, endpoint).await?;
+    let after = memory(context, &endpoint).await?;
     // Also when the memory is not known: etcd's tool leaves the keys then.
     let revision = check.delete(check.client()).await?;
     check.compact(context, revision).await?;

@@ -109,11 +109,11 @@ impl Check {
             return Ok(());
         }
         let client = self.client().with_timeout(PATIENCE);
-        for endpoint in &self.session.endpoints {
-            let shown = quote(endpoint);
+        for endpoint in self.client().endpoints() {
+            let shown = quote(&endpoint);
             writeln!(context.out(), "Defragmenting {shown}")?;
             context.flush()?;
-            client.maintenance().defragment(endpoint).await?;
+            client.maintenance().defragment(&endpoint).await?;
             writeln!(context.out(), "Defragmented {shown}")?;
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::interval;
+use tokio::time::{Instant, interval_at};
 
 use super::writers::{Pairs, Tickets, Writes, write};
 use super::{Check, PATIENCE, progress_bar, report};
@@ -71,7 +71,8 @@ async fn written(check: &Check, rate: u32, signals: &mut Signals) -> Result<Writ
     let tickets = Tickets::rate(rate, LASTING);
     let stop = tickets.stop();
     let bar = progress_bar(u64::from(SECONDS));
-    let mut second = interval(Duration::from_secs(1));
+    let second = Duration::from_secs(1);
+    let mut seconds = interval_at(Instant::now() + second, second);
     let mut writing = pin!(write(&check.clients, &pairs, tickets, || ()));
     loop {
         tokio::select! {
@@ -79,7 +80,7 @@ async fn written(check: &Check, rate: u32, signals: &mut Signals) -> Result<Writ
                 bar.finish();
                 return Ok(writes);
             }
-            _ = second.tick() => bar.inc(1),
+            _ = seconds.tick() => bar.inc(1),
             () = signals.next() => {
                 // What is under way is waited for.
                 if stop.swap(true, Ordering::Relaxed) {
