@@ -6,11 +6,25 @@ use crate::failure::to_stderr;
 
 /// A line: time, level, place, message, fields, which are JSON.
 pub(crate) fn info(place: &str, message: &str, fields: &str) {
+    line("info", place, message, fields);
+}
+
+/// The same, of another level.
+pub(crate) fn warn(place: &str, message: &str, fields: &str) {
+    line("warn", place, message, fields);
+}
+
+/// The same, of another level.
+pub(crate) fn error(place: &str, message: &str, fields: &str) {
+    line("error", place, message, fields);
+}
+
+fn line(level: &str, place: &str, message: &str, fields: &str) {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
     let now = timestamp(now);
-    to_stderr(&format!("{now}\tinfo\t{place}\t{message}\t{fields}\n"));
+    to_stderr(&format!("{now}\t{level}\t{place}\t{message}\t{fields}\n"));
 }
 
 /// Seconds since 1970 as `2026-06-02T07:01:41Z`.

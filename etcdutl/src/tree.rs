@@ -108,13 +108,13 @@ pub(crate) static ROOT: Program = Program {
             name: "migrate",
             arguments: "",
             count: (0, 0),
-            short: "Makes a member of a new cluster from the data directory of an etcd",
+            short: "Changes the storage version of a data directory, or makes one from an etcd's",
             long: MIGRATE,
             flags: &[
                 Flag::new(
                     "from-etcd",
                     Kind::Text(""),
-                    "Required. The data directory of an etcd that does not run",
+                    "The data directory of an etcd that does not run",
                 ),
                 Flag::new(
                     "from-wal-dir",
@@ -130,7 +130,12 @@ pub(crate) static ROOT: Program = Program {
                 Flag::new(
                     "target-version",
                     Kind::Text(""),
-                    "Not built yet: to change the storage version of a data directory",
+                    "Storage version that the data directory is to have. Format \"X.Y\", for example 3.6; 3.5 at least",
+                ),
+                Flag::new(
+                    "force",
+                    Kind::Switch,
+                    "Write the storage version even if the migration is refused. Not recommended",
                 ),
             ],
             run: migrate::run,
@@ -222,8 +227,12 @@ Shows the entries of the log, one a line: term, index, type, content. Entries up
 mark are in the page file. Passwords are not shown.";
 
 const MIGRATE: &str = "\
-Makes a member of a new cluster from the data directory of an etcd that does not run, of version 3.4 to
-3.7.
+With --target-version: changes the storage version of a member that does not run, a minor version at a
+time, for a server of that version. Each step is made as a whole or not at all. A running cluster does
+this by itself: see `etcdctl downgrade`.
+
+With --from-etcd: makes a member of a new cluster from the data directory of an etcd that does not run, of
+version 3.4 to 3.7.
 
 Keys, revisions, history, leases, users, roles and alarms are those of the old member, with what its log
 has beyond its database. The old directory is not changed. The members of a new cluster are all made from

@@ -116,6 +116,11 @@ impl Process {
         Ok(binary)
     }
 
+    /// From the next start on it is another program. Returns which it was.
+    pub fn becomes(&mut self, binary: &Path) -> PathBuf {
+        std::mem::replace(&mut self.binary, binary.to_path_buf())
+    }
+
     /// The data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.join("data")

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ferrite_api::Version;
 use ferrite_api::pb::etcdserverpb::{InternalRaftRequest, RequestHeader};
 use ferrite_api::types::MemberId;
 use ferrite_disk::sim::SimDisk;
@@ -58,6 +59,7 @@ pub fn bootstrap_options() -> bootstrap::Options {
         entry_cache_bytes: 4 << 10,
         force_new_cluster: false,
         defrag_threshold: 0,
+        release: Version::RELEASE,
     }
 }
 
@@ -79,6 +81,9 @@ pub fn member_options() -> Options {
         quota: Quota { bytes: -1 },
         name: "default".to_owned(),
         client_urls: vec!["http://localhost:2379".to_owned()],
+        release: Version::RELEASE,
+        version_ticks: 40,
+        downgrade_check_ticks: 50,
         lessor: lessor::Options {
             election_timeout: 10 * TICK,
             min_ttl: 1,

@@ -177,6 +177,10 @@ impl Kv for Null {
         Ok(pb::AlarmResponse::default())
     }
 
+    async fn downgrade(&self, _: pb::DowngradeRequest) -> Result<pb::DowngradeResponse, Error> {
+        Err(unused())
+    }
+
     async fn hash(&self) -> Result<pb::HashResponse, Error> {
         Err(unused())
     }

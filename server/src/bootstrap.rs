@@ -20,18 +20,22 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ferrite_api::Version;
 use ferrite_api::pb::membershippb::Member;
 use ferrite_api::types::{ClusterId, MemberId};
 use ferrite_disk::wal::{self, Wal};
 use ferrite_disk::{Disk, DiskLock};
 use ferrite_raft::{Ballot, BallotFile, Driver, Mark, log};
+use ferrite_storage::cluster_version::ClusterVersion;
 use ferrite_storage::founding::{FIRST, found};
 use ferrite_storage::members;
-use ferrite_storage::page::{self, Initial, PageFile};
+use ferrite_storage::page::{self, Initial, PageFile, Table};
 use ferrite_storage::restore;
+use ferrite_storage::schema;
 use ferrite_storage::snapshot;
 use ferrite_storage::state::State;
 
+use crate::release::InvalidDowngrade;
 pub use alone::Error as AloneError;
 pub use ferrite_storage::founding::{cluster_id, member_id};
 use heal::{Damage, metadata};
@@ -61,6 +65,9 @@ pub struct Options {
     pub force_new_cluster: bool,
     /// Bytes that a defragmentation has to free, or it is not done; 0 for never.
     pub defrag_threshold: u64,
+    /// The version of the program. Its level is the newest storage schema that it knows, and what it lays
+    /// a new member out in.
+    pub release: Version,
 }
 
 /// What a member without data starts from.
@@ -162,6 +169,19 @@ pub enum Error {
         /// Why.
         source: ferrite_storage::Error,
     },
+    /// The page file is in a schema that this program does not know.
+    #[error("page file {}: storage {source}; this program is {release}", path.display())]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// The program's version.
+        release: Version,
+        /// Why.
+        source: schema::Error,
+    },
+    /// The cluster's version is above the program's.
+    #[error(transparent)]
+    InvalidDowngrade(#[from] InvalidDowngrade),
     /// The member cannot go on alone.
     #[error(transparent)]
     Alone(#[from] AloneError),
@@ -257,8 +277,12 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
     page::remove_remains(disk, &page_path).map_err(|e| storage(e.into()))?;
     settle_snapshot(disk, options, &wal_dir, has_log, &ballots)?;
     let has_page = disk.exists(&page_path).map_err(dir_error(&page_path))?;
-    let open =
-        || PageFile::open(disk, &page_path, options.page.clone()).map_err(|e| storage(e.into()));
+    let open = || {
+        let page = PageFile::open(disk, &page_path, options.page.clone());
+        let page = page.map_err(|e| storage(e.into()))?;
+        check_versions(&page, options)?;
+        Ok::<_, Error>(page)
+    };
     let page = match (has_log, has_page) {
         (true, true) => {
             let page = open()?;
@@ -368,6 +392,38 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
         ballots,
         lock,
     })
+}
+
+/// Refuses what a later program has written, before anything is changed that it may want to find.
+fn check_versions(page: &PageFile, options: &Options) -> Result<(), Error> {
+    let path = page_path(options);
+    let release = options.release;
+    schema::check(&page.meta(), release).map_err(|source| Error::Schema {
+        path: path.clone(),
+        release,
+        source,
+    })?;
+    let rows = page
+        .reader()
+        .and_then(|reader| reader.table(Table::Cluster));
+    let rows = rows.map_err(ferrite_storage::Error::from);
+    let agreed = rows.and_then(|rows| ClusterVersion::load(&rows));
+    let agreed = agreed.map_err(|source| Error::Storage { path, source })?;
+    if let Some(target) = agreed.downgrade {
+        tracing::info!(
+            "target-cluster-version" = %target,
+            "current-server-version" = %release,
+            "cluster is downgrading to target version"
+        );
+    }
+    InvalidDowngrade::check(release, agreed.version)?;
+    if let Some(version) = agreed.version {
+        tracing::info!(
+            "cluster-version" = version.short(),
+            "set cluster version from store"
+        );
+    }
+    Ok(())
 }
 
 /// Refuses a log that has lost its end, and does not look damaged.
@@ -535,7 +591,7 @@ fn lay_out(
         drop(page);
         disk.remove(path).map_err(dir_error(path))?;
     }
-    let initial = match &options.origin {
+    let mut initial = match &options.origin {
         Origin::New {
             name,
             members,
@@ -554,6 +610,7 @@ fn lay_out(
             ..Initial::default()
         },
     };
+    initial.meta.storage_version = Some(options.release.level().to_string());
     PageFile::create(disk, path, options.page.clone(), &initial).map_err(storage)
 }
 

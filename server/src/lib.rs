@@ -21,7 +21,9 @@ pub mod member;
 pub mod metrics;
 pub mod peer;
 mod peering;
+pub mod program;
 pub mod quota;
+mod release;
 pub mod request_id;
 pub mod serve;
 pub mod server;
@@ -30,4 +32,5 @@ mod spans;
 pub mod validate;
 pub mod watch;
 
+pub use release::InvalidDowngrade;
 pub use server::Server;

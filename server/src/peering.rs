@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::handle::{Versions, WeakHandle};
 use crate::member::{Incoming, Input, Published, Reads, ReadsDo, Reply};
 use crate::peer::{
-    Answering, Directory, HashAnswer, MemberInfo, Message, Peers, Sink, SnapshotSource,
+    Answering, Asking, Directory, HashAnswer, MemberInfo, Message, Peers, Sink, SnapshotSource,
 };
 use crate::shell::{Inbox, Waiter};
 
@@ -226,6 +226,15 @@ impl Directory for Peering {
         Box::pin(async move {
             let handle = handle.ok_or(ApiError::Stopped)?;
             handle.hash_kv(pb::HashKvRequest { revision }).await
+        })
+    }
+
+    fn downgrade_enabled(&self) -> Asking {
+        let handle = self.handle.get().and_then(WeakHandle::upgrade);
+        Box::pin(async move {
+            let handle = handle.ok_or("the member is starting")?;
+            let enabled = handle.downgrade_enabled().await;
+            enabled.map_err(|error| error.message().into_owned())
         })
     }
 }

@@ -19,6 +19,8 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ferrite_api::Version;
+
 use crate::error::Error;
 use crate::mvcc::hash::{HashError, Hashing, KeyValueHash};
 use crate::mvcc::index::KeyIndex;
@@ -26,6 +28,7 @@ use crate::mvcc::recent::RecentRows;
 use crate::page::{
     self, Batch, Meta, MetaUpdate, PageFile, RebuildOutcome, Rebuilt, RowId, RowWrite, TableWrite,
 };
+use crate::schema::Step;
 use crate::state::State;
 
 /// When a checkpoint is due.
@@ -181,6 +184,8 @@ pub struct Checkpoint {
     tables: Vec<TableWrite>,
     remove: Vec<RowId>,
     meta: MetaUpdate,
+    /// The schema of the page file changes, too.
+    schema: Option<Step>,
 }
 
 /// The result of a job.
@@ -250,12 +255,15 @@ impl Checkpoint {
                 record: row.record.clone(),
             })
             .collect();
-        let batch = Batch {
+        let mut batch = Batch {
             rows,
             remove: self.remove.clone(),
             tables: self.tables.clone(),
             meta: self.meta.clone(),
         };
+        if let Some(step) = &self.schema {
+            step.join(&mut batch);
+        }
         self.page.commit(&batch)
     }
 }
@@ -289,6 +297,8 @@ pub struct Finished {
     pub compacted: Option<i64>,
     /// A defragmentation, and what it has changed, or why nothing.
     pub defragmented: Option<Result<Rebuilt, String>>,
+    /// The schema that the page file has got.
+    pub migrated: Option<Version>,
 }
 
 impl State {
@@ -302,8 +312,6 @@ impl State {
             Reason::Changed => self.store().recent().bytes() >= policy.max_bytes,
             Reason::Aged => self.checkpoint.touched,
         };
-        let page = Arc::clone(self.store().page());
-        let after = page.meta().revision;
         let mut remove = Vec::new();
         let mut finishes = None;
         let oldest_pin = self.store().pins().oldest();
@@ -351,13 +359,29 @@ impl State {
         if !due && !compacting {
             return None;
         }
+        let finished = finishes.unwrap_or(self.checkpoint.finished);
+        Some(self.begin_checkpoint(remove, finished, None))
+    }
+
+    /// A checkpoint that changes the schema of the page file, too, if no job is running: the file is then
+    /// at the step's target, as of the last applied entry.
+    pub fn migrate(&mut self, step: Step) -> Option<Job> {
+        self.expect_conf_state();
+        if self.checkpoint.running {
+            return None;
+        }
+        let finished = self.checkpoint.finished;
+        Some(self.begin_checkpoint(Vec::new(), finished, Some(step)))
+    }
+
+    fn begin_checkpoint(&mut self, remove: Vec<RowId>, finished: i64, schema: Option<Step>) -> Job {
         self.checkpoint.running = true;
         self.checkpoint.touched = false;
-        let finished = finishes.unwrap_or(self.checkpoint.finished);
-        let upto = self.store().revision();
+        let page = Arc::clone(self.store().page());
+        let (after, upto) = (page.meta().revision, self.store().revision());
         let mut tables = std::mem::take(&mut self.checkpoint.tables);
         tables.extend(self.store_mut().leases_mut().take_writes());
-        Some(Job::Checkpoint(Box::new(Checkpoint {
+        Job::Checkpoint(Box::new(Checkpoint {
             recent: self.store().recent().clone(),
             page,
             after,
@@ -373,7 +397,8 @@ impl State {
                 conf_state: Some(self.conf_state().clone()),
                 ..MetaUpdate::default()
             },
-        })))
+            schema,
+        }))
     }
 
     /// The job that rebuilds the page file, which is at `path`, if no other is running. Until it has
@@ -407,6 +432,7 @@ impl State {
                     "a checkpoint of another state, which a snapshot has replaced"
                 );
                 finished.consistent_index = Some(meta.consistent_index);
+                finished.migrated = checkpoint.schema.map(|step| step.target());
                 self.store_mut().checkpointed(checkpoint.upto);
                 if meta.finished_compact > self.checkpoint.finished {
                     self.checkpoint.finished = meta.finished_compact;

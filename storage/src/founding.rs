@@ -13,9 +13,6 @@ use crate::page::{ConfState, Initial, MetaUpdate};
 /// the state.
 pub const FIRST: u64 = 1;
 
-/// The storage schema that a new store is laid out in.
-pub const STORAGE_VERSION: &str = "3.7.0";
-
 /// The id of a member: the first 8 bytes of SHA-1 over its sorted peer URLs and the cluster token
 /// (spec cluster.md section 1).
 pub fn member_id(peer_urls: &[String], token: &str) -> MemberId {
@@ -63,7 +60,6 @@ pub fn found(name: &str, members: &BTreeMap<String, Vec<String>>, token: &str) -
         meta: MetaUpdate {
             consistent_index: Some(FIRST),
             term: Some(FIRST),
-            storage_version: Some(STORAGE_VERSION.to_owned()),
             conf_state: Some(ConfState {
                 voters: ids.iter().map(|id| id.get()).collect(),
                 ..ConfState::default()

@@ -10,6 +10,7 @@ pub mod alarms;
 pub mod apply;
 pub mod bolt;
 pub mod checkpoint;
+pub mod cluster_version;
 pub mod error;
 pub mod etcd;
 pub mod founding;
@@ -19,6 +20,7 @@ pub mod membership;
 pub mod mvcc;
 pub mod page;
 pub mod restore;
+pub mod schema;
 pub mod snapshot;
 pub mod state;
 

@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use ferrite_api::Version;
 use ferrite_api::pb::etcdserverpb::{AlarmMember, AlarmRequest};
 use ferrite_api::pb::membershippb::Attributes;
 use ferrite_api::types::{ClusterId, MemberId, RaftIndex, Revision, Term};
@@ -21,6 +21,7 @@ use ferrite_api::types::{ClusterId, MemberId, RaftIndex, Revision, Term};
 use crate::alarms::Alarms;
 use crate::apply::tally::Tally;
 use crate::checkpoint::{self, Compaction};
+use crate::cluster_version::ClusterVersion;
 use crate::error::Error;
 use crate::leases::Leases;
 use crate::members::Members;
@@ -31,8 +32,6 @@ use crate::mvcc::view::View;
 use crate::page::{self, ConfState, PageFile, RowId, Table, TableWrite};
 use crate::restore;
 
-/// The row of the `cluster` table that holds the cluster version, as text (`3.7.0`).
-pub const CLUSTER_VERSION: &[u8] = b"clusterVersion";
 /// The row of the `auth` table that says whether authentication is on: one byte, 0 or 1.
 pub const AUTH_ENABLED: &[u8] = b"authEnabled";
 
@@ -42,7 +41,7 @@ pub struct State {
     store: Store,
     members: Members,
     alarms: Alarms,
-    cluster_version: Option<String>,
+    cluster_version: ClusterVersion,
     /// Counts changes of `members`, `alarms` and `cluster_version`, so that they are published only then.
     cluster_changes: u64,
     cluster_id: ClusterId,
@@ -83,11 +82,7 @@ impl State {
         let members = Members::load(&reader.table(Table::Members)?, &removed)?;
         let alarms = Alarms::load(&reader.table(Table::Alarms)?)?;
         let mut leases = Leases::load(&reader.table(Table::Leases)?)?;
-        let cluster_version = reader
-            .table(Table::Cluster)?
-            .into_iter()
-            .find(|(key, _)| key == CLUSTER_VERSION)
-            .map(|(_, value)| String::from_utf8_lossy(&value).into_owned());
+        let cluster_version = ClusterVersion::load(&reader.table(Table::Cluster)?)?;
         drop(reader);
 
         let index = restore::index(&page, &meta, &mut leases)?;
@@ -154,11 +149,16 @@ impl State {
     }
 
     /// The cluster version (`3.7.0`), once decided.
-    pub fn cluster_version(&self) -> Option<&str> {
-        self.cluster_version.as_deref()
+    pub fn cluster_version(&self) -> Option<Version> {
+        self.cluster_version.version
     }
 
-    /// How often members, alarms or cluster version have changed since the start.
+    /// The version that a downgrade under way leads to.
+    pub fn downgrade(&self) -> Option<Version> {
+        self.cluster_version.downgrade
+    }
+
+    /// How often members, alarms, cluster version or downgrade have changed since the start.
     pub fn cluster_changes(&self) -> u64 {
         self.cluster_changes
     }
@@ -224,9 +224,15 @@ impl State {
         self.checkpoint.touched = true;
     }
 
-    pub(crate) fn set_cluster_version(&mut self, version: String) {
-        self.checkpoint.tables.push(version_row(&version));
-        self.cluster_version = Some(version);
+    pub(crate) fn set_cluster_version(&mut self, version: Version) {
+        let row = self.cluster_version.set_version(version);
+        self.checkpoint.tables.push(row);
+        self.cluster_changes += 1;
+    }
+
+    pub(crate) fn set_downgrade(&mut self, target: Option<Version>) {
+        let row = self.cluster_version.set_downgrade(target);
+        self.checkpoint.tables.push(row);
         self.cluster_changes += 1;
     }
 
@@ -258,11 +264,10 @@ impl State {
         self.checkpoint.schedule(revision, previous);
     }
 
-    /// The rows of members, alarms and cluster version, which the page file may not have yet.
+    /// The rows of members, alarms, cluster version and downgrade, which the page file may not have yet.
     pub(crate) fn cluster_rows(&self) -> Vec<TableWrite> {
-        let version = self.cluster_version.as_deref().map(version_row);
         let rows = self.members.rows().chain(self.alarms.rows());
-        rows.chain(version).collect()
+        rows.chain(self.cluster_version.rows()).collect()
     }
 
     /// The digest of all rows, as the page file will hold it once everything is checkpointed:
@@ -277,11 +282,6 @@ impl State {
                 digest.wrapping_add(digest_of(row.revision, row.tombstone, &row.record))
             })
     }
-}
-
-fn version_row(version: &str) -> TableWrite {
-    let key = Bytes::from_static(CLUSTER_VERSION);
-    TableWrite::put(Table::Cluster, key, Bytes::from(version.to_owned()))
 }
 
 fn digest_of(revision: Revision, tombstone: bool, record: &[u8]) -> u64 {

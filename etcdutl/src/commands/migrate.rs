@@ -1,5 +1,5 @@
-//! `migrate --from-etcd`: a member of a new cluster from the data directory of an etcd that does not
-//! run.
+//! `migrate`: `--from-etcd` makes a member of a new cluster from the data directory of an etcd that does
+//! not run; otherwise the storage schema of a member changes ([`migrate_schema`]).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use ferrite_disk::{Disk, OverlayDisk, RealDisk};
 use ferrite_storage::etcd::{self, Database};
 use ferrite_storage::page::Options;
 
+use super::migrate_schema;
 use super::progress::Progress;
 use super::snapshot_restore::tell_members;
 use crate::cli::Matches;
@@ -21,13 +22,23 @@ use crate::render::quote;
 const PLACE: &str = "commands/migrate.rs";
 
 pub(crate) fn run(matches: &Matches) -> Result<(), Failure> {
+    let given = |flag: &&str| matches.path(flag).is_some();
     let Some(from) = matches.path("from-etcd") else {
-        let message = match matches.path("target-version") {
-            None => "migrate needs --from-etcd, the data directory of an etcd",
-            Some(_) => "changing the storage version is not built into this etcdutl yet",
-        };
-        return Err(Failure::with_code(Exit::BadArgs, message));
+        let required = ["data-dir", "target-version"].iter();
+        let missing: Vec<String> = required
+            .filter(|flag| !given(flag))
+            .map(|flag| format!("\"{flag}\""))
+            .collect();
+        if !missing.is_empty() {
+            let message = format!("required flag(s) {} not set", missing.join(", "));
+            return Err(Failure::new(message));
+        }
+        return migrate_schema::run(matches);
     };
+    if given(&"target-version") {
+        let message = "--from-etcd and --target-version do not go together";
+        return Err(Failure::with_code(Exit::BadArgs, message));
+    }
     let cluster = NewCluster::of(matches)?;
     let (db, wal) = places(&from, matches);
     stat(&db)?;

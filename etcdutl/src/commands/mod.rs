@@ -7,6 +7,7 @@ pub(crate) mod dump_db;
 pub(crate) mod dump_log;
 pub(crate) mod hashkv;
 pub(crate) mod migrate;
+mod migrate_schema;
 mod progress;
 mod request;
 pub(crate) mod snapshot_restore;

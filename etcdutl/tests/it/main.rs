@@ -6,6 +6,7 @@ mod check;
 mod defrag;
 mod dump;
 mod hashkv;
+mod migrate;
 mod snapshot;
 mod support;
 mod usage;

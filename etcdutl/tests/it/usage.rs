@@ -132,12 +132,16 @@ fn what_does_not_go_together_has_a_code_of_its_own() {
             "--bump-revision must not be negative",
         ),
         (
-            &["migrate"],
-            "migrate needs --from-etcd, the data directory of an etcd",
+            &["migrate", "--from-etcd", "d", "--target-version", "3.6"],
+            "--from-etcd and --target-version do not go together",
         ),
         (
-            &["migrate", "--data-dir", "d", "--target-version", "3.6"],
-            "changing the storage version is not built into this etcdutl yet",
+            &["migrate", "--data-dir", "d", "--target-version", "3.6.0"],
+            "wrong target version format, expected \"X.Y\", got \"3.6.0\"",
+        ),
+        (
+            &["migrate", "--data-dir", "d", "--target-version", "3.4"],
+            "target version \"3.4\" not supported. Minimal \"3.5\"",
         ),
     ] {
         let ran = etcdutl(arguments);

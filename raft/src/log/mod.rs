@@ -47,9 +47,10 @@ mod takeover;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use ferrite_disk::wal::{Record, WalReader};
 use raft::eraftpb;
-use raft::eraftpb::Entry;
+use raft::eraftpb::{Entry, EntryType};
 use raft::{GetEntriesContext, RaftState, StorageError};
 
 pub(crate) use record::MAX_NUMBER;
@@ -167,6 +168,20 @@ impl RaftLog {
     /// The term of an entry that is in the log, or of the mark.
     pub(crate) fn term_of(&self, index: u64) -> Option<u64> {
         self.entries.term(index)
+    }
+
+    /// The data of the entries after one, if all of them are in memory; `None` in the place of a change
+    /// of the configuration.
+    pub fn cached_after(&self, index: u64) -> Option<impl Iterator<Item = Option<Bytes>>> {
+        let last = self.last();
+        let in_memory = index >= last || self.entries.cached(index + 1).is_some();
+        let entries = (index + 1..=last).filter_map(|index| self.entries.cached(index));
+        in_memory.then(|| {
+            entries.map(|entry| {
+                let is_normal = entry.entry_type == EntryType::EntryNormal;
+                is_normal.then(|| entry.data.clone())
+            })
+        })
     }
 
     /// Entries in memory.

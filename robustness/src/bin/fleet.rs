@@ -8,6 +8,7 @@
 //! | `partitions`: members cut off from each other, in a network of their own (needs root and iproute2) | `members` (3), `hold` (30 s) |
 //! | `replace`: a learner is added and promoted and a member removed, until all are others | `members` (3), `keys` (1000000) |
 //! | `lagging`: a member comes back by snapshot; sender and receiver killed meanwhile | `members` (3), `keys` (200000), `rounds` (6), `value` (1000 bytes) |
+//! | `downgrade`: to the version before and up again, kill -9 at each step (`previous=PATH`, by default the `etcd-previous` beside this program) | `members` (3), `between` (100) |
 //!
 //! `between`: acknowledged writes between two events. Of every load: `clients` (8), `pace-ms` (10),
 //! `seed` (1). The data of a run that found a violation is kept.
@@ -18,7 +19,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use ferrite_robustness::fleet::{lagging, leader_kill, load, partitions, replace, rolling};
+use ferrite_robustness::fleet::{
+    downgrade, lagging, leader_kill, load, partitions, replace, rolling,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Two election timeouts, as long as nobody sets another: a new leader is there in this time, mostly.
@@ -75,8 +78,10 @@ async fn main_result() -> anyhow::Result<()> {
     let scenario = args.next().context("which scenario?")?;
     let mut numbers = BTreeMap::new();
     let mut binary = std::env::current_exe()?.with_file_name("etcd");
+    let mut previous = binary.with_file_name("etcd-previous");
     for arg in args {
         match arg.split_once('=') {
+            Some(("previous", path)) => previous = PathBuf::from(path),
             Some((name, text)) => {
                 let number = text
                     .parse()
@@ -91,7 +96,7 @@ async fn main_result() -> anyhow::Result<()> {
     // Processes and networks are to go when this process is asked to.
     let mut terminate = signal(SignalKind::terminate())?;
     let result = tokio::select! {
-        result = scenario_result(&scenario, Numbers(numbers), binary, dir.path()) => result,
+        result = scenario_result(&scenario, Numbers(numbers), (binary, previous), dir.path()) => result,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
         _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
     };
@@ -104,7 +109,7 @@ async fn main_result() -> anyhow::Result<()> {
 async fn scenario_result(
     scenario: &str,
     mut numbers: Numbers,
-    binary: PathBuf,
+    (binary, previous): (PathBuf, PathBuf),
     dir: &std::path::Path,
 ) -> anyhow::Result<()> {
     let print = &mut |line: &str| println!("{line}");
@@ -177,6 +182,16 @@ async fn scenario_result(
             };
             numbers.finish()?;
             let report = lagging::run(&binary, dir, &plan, print).await?;
+            table(&report.table());
+        }
+        "downgrade" => {
+            let plan = downgrade::Plan {
+                members: numbers.size("members", 3)?,
+                writes_between: numbers.take("between", 100),
+                load,
+            };
+            numbers.finish()?;
+            let report = downgrade::run(&binary, &previous, dir, &plan, print).await?;
             table(&report.table());
         }
         _ => bail!("no scenario is called {scenario}"),

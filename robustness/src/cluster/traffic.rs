@@ -175,5 +175,7 @@ fn name(message: &Message) -> String {
         }
         Message::Refused { term, ids } => format!("refused {} in term {term}", ids.len()),
         Message::Read(message) => format!("{message:x?}"),
+        Message::VersionQuestion { number } => format!("version {number}"),
+        Message::VersionAnswer { number, version } => format!("version {number}: {version}"),
     }
 }

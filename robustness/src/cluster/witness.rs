@@ -166,7 +166,7 @@ fn rest(state: &State) -> String {
         state.applied_term(),
         store.revision(),
         store.compacted(),
-        state.cluster_version(),
+        (state.cluster_version(), state.downgrade()),
     );
     // Writing to a string does not fail.
     for (id, lease) in state.leases().iter() {

@@ -21,12 +21,14 @@ pub(super) const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
 const STREAM: &str = "/etcdserverpb.KV/RangeStream";
 
+const DOWNGRADE: &str = "/etcdserverpb.Maintenance/Downgrade";
+
 static POOL: LazyLock<DescriptorPool> =
     LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).expect("the build has encoded it"));
 
 /// Calls, and how often they come among each other. The last column is the path of the JSON gateway, where
 /// calls go by it now and then.
-const CALLS: [(u32, &str, &str); 27] = [
+const CALLS: [(u32, &str, &str); 28] = [
     (300, "etcdserverpb.KV/Put", "kv/put"),
     (200, "etcdserverpb.KV/Range", "kv/range"),
     (60, "etcdserverpb.KV/RangeStream", ""),
@@ -69,6 +71,11 @@ const CALLS: [(u32, &str, &str); 27] = [
         2,
         "etcdserverpb.Maintenance/MoveLeader",
         "maintenance/transfer-leadership",
+    ),
+    (
+        3,
+        "etcdserverpb.Maintenance/Downgrade",
+        "maintenance/downgrade",
     ),
 ];
 
@@ -123,6 +130,14 @@ const ENDS: [&[u8]; 13] = [
 
 /// Values.
 const VALUES: [&[u8]; 6] = [b"", b"x", b"y", b"\0\xff", b"value", b"another value"];
+
+/// Where a downgrade is to lead.
+const VERSIONS: [&str; 11] = [
+    "3.6", "3.6.4", "", "3", "3.5", "3.5.1", "3.7.0", "3.8", "4.6", "v3.6", "3.6.0.1",
+];
+
+/// So many of them, from the first one on, are possible.
+const POSSIBLE: usize = 2;
 
 /// Nesting of transactions: more than is allowed.
 const DEPTH: u32 = 3;
@@ -209,6 +224,10 @@ impl Generator {
             // A target without an order makes etcd sort each chunk, so that chunks overlap: not repeated.
             request.clear_field_by_name("sort_target");
         }
+        if path == DOWNGRADE && self.is_possible(&request) {
+            // When the members have done it is chance: not begun.
+            request.clear_field_by_name("action");
+        }
         if let Some(lease) = request
             .get_field_by_name("lease")
             .and_then(|it| it.as_i64())
@@ -247,6 +266,13 @@ impl Generator {
                 self.leader = Some(leader.clone());
             }
         }
+    }
+
+    /// Whether a downgrade leads where one can go.
+    fn is_possible(&self, request: &DynamicMessage) -> bool {
+        let version = request.get_field_by_name("version");
+        let version = version.as_deref().and_then(Value::as_str);
+        version.is_some_and(|version| VERSIONS[..POSSIBLE].contains(&version))
     }
 
     fn json(&mut self, request: &DynamicMessage) -> String {
@@ -352,6 +378,9 @@ impl Generator {
                 Value::EnumNumber(if unknown { 77 } else { known })
             }
             Kind::Bytes => Value::Bytes(self.bytes(field)),
+            Kind::String if field.name() == "version" => {
+                Value::String(self.pick(&VERSIONS).to_owned())
+            }
             Kind::String => Value::String(
                 self.pick(&["", "http://127.0.0.1:1", "nonsense"])
                     .to_owned(),

@@ -5,11 +5,12 @@
 //! * [`load`]: clients that write and read through all of it, and note what they were told.
 //! * [`agree`]: what must be true at the end: every member has what was acknowledged, and the same.
 //! * [`network`]: a network of their own, which can be cut.
-//! * [`leader_kill`], [`rolling`], [`partitions`], [`replace`], [`lagging`]: the scenarios.
+//! * [`leader_kill`], [`rolling`], [`partitions`], [`replace`], [`lagging`], [`downgrade`]: the scenarios.
 //!
 //! A scenario returns figures; only what is wrong at any speed is an error.
 
 pub mod agree;
+pub mod downgrade;
 pub mod figures;
 pub mod fill;
 pub mod lagging;

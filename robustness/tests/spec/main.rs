@@ -11,6 +11,7 @@
 mod alarms;
 mod cluster;
 mod coverage;
+mod downgrade;
 mod ecosystem;
 mod gateway;
 mod gateway_streams;

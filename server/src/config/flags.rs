@@ -526,7 +526,7 @@ pub static FLAGS: &[Flag] = &[
     flag("bootstrap-defrag-threshold-megabytes", Uint, "0", Features, Built,
         Same, "Defragment at start if that frees so many megabytes; 0 for never."),
     flag("max-learners", Int, "1", Features, Built, Same, "Most learners in the cluster."),
-    flag("downgrade-check-time", Duration, "5s", Features, refused("downgrades are not built yet"), Same,
+    flag("downgrade-check-time", Duration, "5s", Features, Built, Same,
         "Time between two looks at a running downgrade."),
     // Unsafe.
     flag("force-new-cluster", Bool, "false", Unsafe, Built, Same,

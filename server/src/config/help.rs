@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use ferrite_api::Version;
+
 use super::flags::{FLAGS, Group};
 use super::gates::GATES;
-use crate::metrics::ETCD_VERSION;
 
 /// The short text that goes to stderr with `--help` and with every flag error.
 pub const USAGE: &str = "\
@@ -62,11 +63,12 @@ pub fn version() -> String {
         other => other,
     };
     format!(
-        "etcd Version: {ETCD_VERSION}\n\
+        "etcd Version: {}\n\
          Git SHA: {}\n\
          Go Version: none (Rust)\n\
          Go OS/Arch: {}/{arch}\n\
          Ferrite Version: {}\n",
+        Version::RELEASE,
         option_env!("FERRITE_GIT_SHA").unwrap_or("not provided"),
         std::env::consts::OS,
         env!("CARGO_PKG_VERSION"),

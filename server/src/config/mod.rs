@@ -15,6 +15,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ferrite_api::Version;
 pub mod bootstrap;
 pub mod cli;
 mod env;
@@ -177,6 +178,11 @@ pub struct Config {
     /// `--bootstrap-defrag-threshold-megabytes`, `ETCD_BOOTSTRAP_DEFRAG_THRESHOLD_MEGABYTES`. Bytes that
     /// a defragmentation at start has to free, or it is not done; 0 for never. Default 0.
     pub bootstrap_defrag_threshold: u64,
+    /// `--downgrade-check-time`, `ETCD_DOWNGRADE_CHECK_TIME`. Time between two looks of the leader whether
+    /// a downgrade is done; 0 for none. Default 5 s.
+    pub downgrade_check_time: Duration,
+    /// The version that the program says it is of. No flag: for programs that stand in for others.
+    pub release: Version,
     /// `--force-new-cluster`, `ETCD_FORCE_NEW_CLUSTER`. The other members are lost: this one goes on
     /// alone with its data, and removes them. Default false.
     pub force_new_cluster: bool,
@@ -287,6 +293,7 @@ impl Config {
     pub fn metrics_options(&self) -> metrics::Options {
         metrics::Options {
             extensive: self.extensive_metrics,
+            release: self.release,
         }
     }
 }

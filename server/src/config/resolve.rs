@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ferrite_api::Version;
+
 use super::error::{Error, Problems};
 use super::flags::{FLAGS, Flag, Status, Value};
 use super::gates::{self, Feature};
@@ -636,6 +638,8 @@ fn build(
         bootstrap_defrag_threshold: read
             .uint("bootstrap-defrag-threshold-megabytes")
             .saturating_mul(1024 * 1024),
+        downgrade_check_time: read.duration("downgrade-check-time").clamped(),
+        release: Version::RELEASE,
         force_new_cluster: read.bool("force-new-cluster"),
         unsafe_no_fsync,
     };

@@ -118,6 +118,11 @@ pub trait Kv: Leases + Clusters + Clone + Send + Sync + 'static {
         &self,
         request: pb::AlarmRequest,
     ) -> impl Future<Output = Result<pb::AlarmResponse, Error>> + Send;
+    /// Maintenance.Downgrade.
+    fn downgrade(
+        &self,
+        request: pb::DowngradeRequest,
+    ) -> impl Future<Output = Result<pb::DowngradeResponse, Error>> + Send;
     /// Maintenance.Hash.
     fn hash(&self) -> impl Future<Output = Result<pb::HashResponse, Error>> + Send;
     /// Maintenance.HashKV.
@@ -191,6 +196,12 @@ impl Kv for Handle {
         request: pb::AlarmRequest,
     ) -> impl Future<Output = Result<pb::AlarmResponse, Error>> + Send {
         Handle::alarm(self, request)
+    }
+    fn downgrade(
+        &self,
+        request: pb::DowngradeRequest,
+    ) -> impl Future<Output = Result<pb::DowngradeResponse, Error>> + Send {
+        self.downgrade_cluster(request)
     }
     fn hash(&self) -> impl Future<Output = Result<pb::HashResponse, Error>> + Send {
         Handle::hash(self)
@@ -425,6 +436,7 @@ impl<K: Kv> Server<K> {
                 self.unary::<cluster::MoveLeader, B>(&call, body).await
             }
             Method::MaintenanceAlarm => self.unary::<unary::Alarm, B>(&call, body).await,
+            Method::MaintenanceDowngrade => self.unary::<unary::Downgrade, B>(&call, body).await,
             Method::MaintenanceDefragment => self.unary::<unary::Defragment, B>(&call, body).await,
             Method::MaintenanceHash => self.unary::<unary::Hash, B>(&call, body).await,
             Method::MaintenanceHashKv => self.unary::<unary::HashKv, B>(&call, body).await,

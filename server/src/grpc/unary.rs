@@ -241,6 +241,22 @@ impl Unary for Alarm {
     }
 }
 
+/// Maintenance.Downgrade.
+pub(super) struct Downgrade;
+
+impl Unary for Downgrade {
+    const METHOD: Method = Method::MaintenanceDowngrade;
+    type Request = pb::DowngradeRequest;
+    type Reply = pb::DowngradeResponse;
+
+    fn call<K: Kv>(
+        kv: &K,
+        request: pb::DowngradeRequest,
+    ) -> impl Future<Output = Result<pb::DowngradeResponse, Error>> + Send {
+        kv.downgrade(request)
+    }
+}
+
 /// Maintenance.Hash.
 pub(super) struct Hash;
 

@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use ferrite_api::Error as ApiError;
 use ferrite_api::pb::etcdserverpb as pb;
+use ferrite_api::{Error as ApiError, Version};
 use ferrite_storage::apply::outcome::Response;
 use ferrite_storage::members::Members;
 use ferrite_storage::mvcc::hash::{HashError, Hashing, KeyValueHash};
 use ferrite_storage::mvcc::view::View;
+use ferrite_storage::schema;
 use prost::Message;
 use tokio::sync::watch;
 use tonic::Code;
@@ -17,7 +18,7 @@ use super::{Handle, Inner, mixed_up, signed};
 use crate::config::Feature;
 use crate::error::Error;
 use crate::member::{Cluster, Input, Published, Reply};
-use crate::metrics::{ETCD_VERSION, RequestKind};
+use crate::metrics::RequestKind;
 
 /// How often a hash is begun again because a compaction has overtaken it. Each time takes the
 /// patience of a compaction, so a store that does it twice is compacted all the time.
@@ -36,11 +37,11 @@ pub struct Versions {
 
 impl Versions {
     pub(crate) fn of(published: &Published) -> Self {
-        let storage = published.view().page.meta().storage_version;
+        let cluster = published.cluster().version;
         Self {
-            server: ETCD_VERSION.to_owned(),
-            cluster: published.cluster().version.clone(),
-            storage: Some(storage).filter(|version| !version.is_empty()),
+            server: published.release().to_string(),
+            cluster: cluster.map(|version| version.to_string()),
+            storage: storage_version(published),
         }
     }
 }
@@ -70,7 +71,7 @@ impl Handle {
         }));
         pb::StatusResponse {
             header: Some(self.header(view.revision)),
-            version: ETCD_VERSION.to_owned(),
+            version: published.release().to_string(),
             db_size: signed(sizes.allocated),
             leader,
             raft_index,
@@ -79,9 +80,9 @@ impl Handle {
             errors,
             db_size_in_use: signed(sizes.in_use),
             is_learner: self.is_learner(),
-            storage_version: view.page.meta().storage_version,
+            storage_version: storage_version(published).unwrap_or_default(),
             db_size_quota: limits.quota.bytes,
-            downgrade_info: Some(pb::DowngradeInfo::default()),
+            downgrade_info: Some(downgrade_info(published.cluster().downgrade)),
         }
     }
 
@@ -192,7 +193,7 @@ impl Handle {
     /// the same state have the same hash.
     ///
     /// Deviation: etcd hashes the bytes of its file; this is another number, over the alarms, the
-    /// cluster version and the members as the page file holds them, and the hash of the key space.
+    /// cluster version, the downgrade and the members as the page file holds them, and the hash of the key space.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -299,6 +300,19 @@ impl Drop for Paused {
     }
 }
 
+/// The schema of the page file; `None` if it cannot be told.
+fn storage_version(published: &Published) -> Option<String> {
+    let version = schema::detect(&published.view().page.meta());
+    version.ok().map(|version| version.to_string())
+}
+
+fn downgrade_info(target: Option<Version>) -> pb::DowngradeInfo {
+    pb::DowngradeInfo {
+        enabled: target.is_some(),
+        target_version: target.map_or_else(String::new, |target| target.to_string()),
+    }
+}
+
 fn hash_all(cluster: &Cluster, keys: &KeyValueHash) -> u32 {
     let mut crc = 0;
     let mut add = |bytes: &[u8]| crc = crc32c::crc32c_append(crc, bytes);
@@ -307,7 +321,10 @@ fn hash_all(cluster: &Cluster, keys: &KeyValueHash) -> u32 {
         add(&alarm.encode_to_vec());
     }
     add(b"cluster");
-    add(cluster.version.as_deref().unwrap_or_default().as_bytes());
+    for version in [cluster.version, cluster.downgrade] {
+        let text = version.map_or_else(String::new, |version| version.to_string());
+        add(text.as_bytes());
+    }
     add(b"key");
     add(&keys.hash.to_be_bytes());
     add(b"members");

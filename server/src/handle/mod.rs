@@ -6,6 +6,7 @@
 //! it is cheap but for reading rows; long reads go to the reader threads (`readers`).
 
 mod cluster;
+mod downgrade;
 pub(crate) mod encoding;
 mod kv;
 mod lease;
@@ -194,8 +195,8 @@ impl Handle {
         let reads = reads.take_counts();
         server.slow_read_indexes.inc_by(reads.slow);
         server.read_indexes_failed.inc_by(reads.failed);
-        if let Some(version) = &published.cluster().version {
-            server.set_cluster_version(version);
+        if let Some(version) = published.cluster().version {
+            server.set_cluster_version(&version.short());
         }
         let mvcc = &metrics.mvcc;
         let sizes = view.page.sizes();

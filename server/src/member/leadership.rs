@@ -1,10 +1,8 @@
-//! What follows from who leads: the member introduces itself, the leader decides the cluster version,
+//! What follows from who leads: the member introduces itself, the leader takes over what is the leader's,
 //! leadership is handed over.
 
 use ferrite_api::pb::etcdserverpb::InternalRaftRequest;
-use ferrite_api::pb::membershippb::{
-    Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
-};
+use ferrite_api::pb::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 use ferrite_api::types::{MemberId, RequestId};
 use ferrite_raft::Leadership;
 
@@ -12,9 +10,6 @@ use tonic::Code;
 
 use super::{Member, Reply};
 use crate::error::Error;
-
-/// The level of the cluster that this build forms.
-const CLUSTER_VERSION: &str = "3.7.0";
 
 /// A client that waits for a leader of its choice.
 #[derive(Debug)]
@@ -37,6 +32,7 @@ impl<T> Member<T> {
         self.demote_lessor();
         self.links.leads(now.leader, self.now);
         self.queue.release();
+        self.survey.give_up();
         let transfers = std::mem::take(&mut self.transfers).into_iter();
         let (done, waiting): (Vec<_>, Vec<_>) =
             transfers.partition(|transfer| transfer.to.get() == now.leader);
@@ -46,8 +42,8 @@ impl<T> Member<T> {
             .extend(done.map(|transfer| (transfer.waiter, Reply::Done)));
     }
 
-    /// As leader of the term of the entry just applied: takes over the leases and, once, decides the
-    /// cluster version.
+    /// As leader of the term of the entry just applied: takes over the leases, and looks at the versions
+    /// of the members.
     pub(super) fn lead(&mut self, term: u64) {
         let status = self.driver.status();
         if status.leader != status.id || status.term != term || self.leading == Some(term) {
@@ -55,13 +51,7 @@ impl<T> Member<T> {
         }
         self.leading = Some(term);
         self.lessor.lock().promote(self.time);
-        if self.state.cluster_version().is_none() {
-            let ver = CLUSTER_VERSION.to_owned();
-            self.propose_own(InternalRaftRequest {
-                cluster_version_set: Some(ClusterVersionSetRequest { ver }),
-                ..InternalRaftRequest::default()
-            });
-        }
+        self.begin_survey(true, false);
     }
 
     /// Publishes this member's name and client URLs, until they are in the replicated state and this

@@ -26,7 +26,9 @@ mod membership;
 mod proposals;
 mod published;
 mod reads;
+mod schema;
 mod snapshots;
+mod versions;
 mod waiters;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -35,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ferrite_api::Version;
 use ferrite_api::pb::etcdserverpb::alarm_request::AlarmAction;
 use ferrite_api::pb::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest};
 use ferrite_api::types::{LeaseId, MemberId, RequestId};
@@ -56,13 +59,16 @@ use crate::error::Error;
 use crate::lessor::{self, Lessor};
 use crate::peer::{Message, Peer};
 use crate::quota::Quota;
+use crate::release::InvalidDowngrade;
 use crate::request_id::RequestIds;
 use defragmentation::Defragmentation;
 use leadership::Transfer;
 use leases::LeaseChange;
 use links::Links;
 use proposals::{Origin, Proposal, Queue};
+use schema::Migration;
 use snapshots::Installing;
+use versions::Survey;
 use waiters::{Expired, Waiters};
 
 pub use hashes::Hashes;
@@ -102,6 +108,12 @@ pub struct Options {
     pub name: String,
     /// The client URLs to publish.
     pub client_urls: Vec<String>,
+    /// The version of the program: what it tells the others, and the newest storage schema it knows.
+    pub release: Version,
+    /// Ticks between two looks at the versions of members and storage: 4 s.
+    pub version_ticks: u64,
+    /// Ticks between two looks whether a downgrade is done; 0 for none.
+    pub downgrade_check_ticks: u64,
     /// How leases end.
     pub lessor: lessor::Options,
 }
@@ -289,6 +301,9 @@ pub enum Fatal {
     /// A received snapshot could not be put in place.
     #[error(transparent)]
     Snapshot(#[from] snapshot::Error),
+    /// The cluster's version is above the program's.
+    #[error(transparent)]
+    InvalidDowngrade(#[from] InvalidDowngrade),
     /// A committed entry that this build cannot apply.
     #[error("raft entry {index}: {why}")]
     Entry {
@@ -328,6 +343,8 @@ pub struct Member<T> {
     compactions: Vec<(i64, T)>,
     defragmentation: Defragmentation<T>,
     transfers: Vec<Transfer<T>>,
+    survey: Survey,
+    migration: Migration,
     links: Links,
     /// The other members have changed, and the owner does not know it yet.
     peers_changed: bool,
@@ -380,7 +397,7 @@ impl<T> Member<T> {
         ids: Arc<RequestIds>,
     ) -> (Self, Arc<Published>) {
         let cluster = cluster_of(&state);
-        let published = Arc::new(Published::new(state.view(), cluster));
+        let published = Arc::new(Published::new(state.view(), cluster, options.release));
         published.set_view(state.view(), state.applied().get());
         let checkpointed = state.applied().get();
         let lessor = Lessor::new(options.lessor.clone(), state.leases().iter());
@@ -406,6 +423,8 @@ impl<T> Member<T> {
             compactions: Vec::new(),
             defragmentation: Defragmentation::default(),
             transfers: Vec::new(),
+            survey: Survey::default(),
+            migration: Migration::default(),
             links: Links::default(),
             peers_changed: true,
             exports: BTreeMap::new(),
@@ -512,7 +531,7 @@ impl<T> Member<T> {
     /// # Errors
     /// The member cannot go on.
     pub fn effects(&mut self) -> Result<Effects<T>, Fatal> {
-        self.install();
+        self.install()?;
         self.propose_queued();
         while self.driver.has_effects() {
             self.drive()?;
@@ -600,6 +619,8 @@ impl<T> Member<T> {
         }
         self.tick_reads();
         self.tick_transfers();
+        self.tick_survey();
+        self.tick_schema();
         self.introduce();
         if self.now - self.last_checkpoint >= self.options.checkpoint_ticks {
             self.last_checkpoint = self.now;
@@ -620,6 +641,10 @@ impl<T> Member<T> {
             Message::Read(message) => {
                 let does = self.reads.hear(from, message);
                 self.do_for_reads(does);
+            }
+            Message::VersionQuestion { number } => self.version_asked(from, number),
+            Message::VersionAnswer { number, version } => {
+                self.version_answered(from, number, version);
             }
         }
     }
@@ -694,12 +719,17 @@ impl<T> Member<T> {
             if entry.index <= self.state.applied().get() {
                 continue;
             }
+            let cluster_version = self.state.cluster_version();
             let applied = match &entry.kind {
                 EntryKind::Normal => self.state.apply(entry.index, entry.term, &entry.data)?,
                 EntryKind::ConfChange(change) => Some(self.apply_change(&entry, change)?),
             };
+            if self.state.cluster_version() != cluster_version {
+                self.cluster_version_changed(cluster_version)?;
+            }
             let Some(applied) = applied else { continue };
             self.note_introduction(applied.request);
+            self.note_cluster_version(applied.request);
             leases.extend(LeaseChange::of(&applied.result));
             let verdict = applied.result.and_then(|response| {
                 self.check_quota(allocated, applied.cost)?;
@@ -785,7 +815,10 @@ impl<T> Member<T> {
             && self.job.is_none()
             && (!self.page_full || reason == Reason::Aged)
         {
-            self.job = self.state.next_job(&self.options.checkpoint, reason);
+            self.job = self.migration_job();
+            if self.job.is_none() {
+                self.job = self.state.next_job(&self.options.checkpoint, reason);
+            }
         }
     }
 
@@ -833,6 +866,9 @@ impl<T> Member<T> {
         }
         if let Some(outcome) = finished.defragmented {
             self.defragmented(outcome);
+        }
+        if let Some(version) = finished.migrated {
+            self.migrated(version);
         }
         if let Some(revision) = finished.compacted {
             let sizes = self.published.view().page.sizes();
@@ -943,6 +979,7 @@ fn cluster_of(state: &State) -> Cluster {
     Cluster {
         members: state.members().clone(),
         alarms: state.alarms().clone(),
-        version: state.cluster_version().map(str::to_owned),
+        version: state.cluster_version(),
+        downgrade: state.downgrade(),
     }
 }

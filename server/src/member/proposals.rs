@@ -286,9 +286,10 @@ impl<T> Member<T> {
         term: u64,
         revokes: Option<LeaseId>,
         request: InternalRaftRequest,
-    ) {
+    ) -> RequestId {
         let (id, payload) = self.own(request);
         self.enqueue(id, payload, Origin::Leader { term, revokes });
+        id
     }
 
     /// Whether so much is committed and not applied that nothing more is to be proposed.

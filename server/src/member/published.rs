@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use arc_swap::ArcSwap;
+use ferrite_api::Version;
 use ferrite_storage::alarms::Alarms;
 use ferrite_storage::members::Members;
 use ferrite_storage::mvcc::index::KeyIndex;
@@ -15,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::hashes::Hashes;
 
-/// Members, alarms and version of the cluster: changes rarely, so it is published apart.
+/// Members, alarms and versions of the cluster: changes rarely, so it is published apart.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
     /// The members.
@@ -23,12 +24,15 @@ pub struct Cluster {
     /// The active alarms.
     pub alarms: Alarms,
     /// The cluster version (`3.7.0`), once decided.
-    pub version: Option<String>,
+    pub version: Option<Version>,
+    /// The version that a downgrade under way leads to.
+    pub downgrade: Option<Version>,
 }
 
 /// The member's state as of the last finished batch.
 #[derive(Debug)]
 pub struct Published {
+    release: Version,
     view: ArcSwap<View>,
     cluster: ArcSwap<Cluster>,
     roots: Roots,
@@ -50,8 +54,9 @@ pub struct Published {
 
 impl Published {
     /// Publishes a first state.
-    pub fn new(view: View, cluster: Cluster) -> Self {
+    pub fn new(view: View, cluster: Cluster, release: Version) -> Self {
         Self {
+            release,
             view: ArcSwap::from_pointee(view),
             cluster: ArcSwap::from_pointee(cluster),
             roots: Roots::default(),
@@ -67,6 +72,11 @@ impl Published {
             watched: AtomicBool::new(false),
             changed: Notify::new(),
         }
+    }
+
+    /// The version of the member's program.
+    pub fn release(&self) -> Version {
+        self.release
     }
 
     /// Pins the newest view.

@@ -13,13 +13,15 @@ use bytes::Bytes;
 use ferrite_api::types::MemberId;
 use ferrite_raft as raft;
 use ferrite_storage::page::ConfState;
+use ferrite_storage::schema;
 use ferrite_storage::snapshot::{Export, Received};
 use ferrite_storage::state::State;
 use tonic::Code;
 
-use super::{Member, Reply, cluster_of};
+use super::{Fatal, Member, Reply, cluster_of};
 use crate::error::Error;
 use crate::lessor::Lessor;
+use crate::release::InvalidDowngrade;
 
 /// A snapshot to be sent. What becomes of it is reported with
 /// [`Input::SnapshotSent`](super::Input::SnapshotSent).
@@ -120,13 +122,18 @@ impl<T> Member<T> {
     }
 
     /// Goes on with the snapshot that is to be installed, if it can.
-    pub(super) fn install(&mut self) {
+    ///
+    /// # Errors
+    /// It is of a cluster version above this program's.
+    pub(super) fn install(&mut self) -> Result<(), Fatal> {
         // The job's end must not be taken for one of the new state.
         if self.job_running || self.job.is_some() {
-            return;
+            return Ok(());
         }
         match self.installing.take() {
             Some(Installing::Waiting(incoming, waiter)) => {
+                let cluster = incoming.received.state.cluster_version();
+                InvalidDowngrade::check(self.options.release, cluster)?;
                 match self.take_in(incoming) {
                     Ok(Some(state)) => {
                         self.installing = Some(Installing::Restarting(state, waiter));
@@ -138,6 +145,7 @@ impl<T> Member<T> {
             }
             other => self.installing = other,
         }
+        Ok(())
     }
 
     fn take_in(&mut self, incoming: Incoming) -> Result<Option<Box<State>>, String> {
@@ -148,6 +156,8 @@ impl<T> Member<T> {
             conf_state: conf,
             state,
         } = *received;
+        let meta = state.store().page().meta();
+        schema::check(&meta, self.options.release).map_err(|error| error.to_string())?;
         let snapshot = self
             .driver
             .check_snapshot(&message)
@@ -195,6 +205,7 @@ impl<T> Member<T> {
         self.prune = false;
         self.page_full = false;
         self.peers_changed = true;
+        self.state_replaced();
         tracing::info!(
             index = applied,
             revision = self.state.store().revision(),

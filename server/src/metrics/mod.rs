@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 
+use ferrite_api::Version;
 use ferrite_api::types::MemberId;
 use parking_lot::RwLock;
 use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
@@ -35,17 +36,25 @@ pub use storage::{DiskMetrics, LeaseMetrics, MvccMetrics, SnapMetrics, WatchMetr
 
 use register::Registrar;
 
-/// The level of etcd's that this server speaks, as `/version`, Status and the metrics report it.
-pub const ETCD_VERSION: &str = "3.7.1";
-
 /// The media type of [`Metrics::scrape`].
 pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// How much is measured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// `--metrics extensive`: adds `grpc_server_handling_seconds`.
     pub extensive: bool,
+    /// The version of the program.
+    pub release: Version,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            extensive: false,
+            release: Version::RELEASE,
+        }
+    }
 }
 
 type Refresh = Arc<dyn Fn(&Metrics) + Send + Sync>;
@@ -101,7 +110,7 @@ impl Metrics {
         }
         register_leftovers(&r);
         Arc::new(Self {
-            server: ServerMetrics::new(&r),
+            server: ServerMetrics::new(&r, options.release),
             network: NetworkMetrics::new(&r),
             disk: DiskMetrics::new(&r),
             snap: SnapMetrics::new(&r),

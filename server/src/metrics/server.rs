@@ -4,10 +4,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use ferrite_api::Version;
 use parking_lot::Mutex;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::ETCD_VERSION;
 use super::register::{Registrar, doubling};
 use crate::config::Features;
 use crate::config::gates::GATES;
@@ -152,13 +152,13 @@ pub enum CallKind {
 }
 
 impl ServerMetrics {
-    pub(super) fn new(r: &Registrar<'_>) -> Self {
+    pub(super) fn new(r: &Registrar<'_>, release: Version) -> Self {
         r.gauge_vec(
             "etcd_server_version",
             "1 for the etcd version this server speaks.",
             &["server_version"],
         )
-        .with_label_values(&[ETCD_VERSION])
+        .with_label_values(&[&release.to_string()])
         .set(1);
         // The name is etcd's; the value says truthfully that there is no Go here.
         r.gauge_vec(

@@ -386,7 +386,10 @@ fn grpc_series_exist_for_every_method_and_code() {
 
 #[test]
 fn counting_a_call() {
-    let metrics = Metrics::new(Options { extensive: true });
+    let metrics = Metrics::new(Options {
+        extensive: true,
+        ..Options::default()
+    });
     let rpc = metrics.grpc.path("/etcdserverpb.KV/Range").unwrap();
     rpc.started();
     rpc.received();

@@ -1,9 +1,8 @@
 //! Who calls whom: the headers of every request between members, and what is refused by them.
 
+use ferrite_api::Version;
 use ferrite_api::types::{ClusterId, MemberId};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-
-use crate::metrics::ETCD_VERSION;
 
 pub(super) const FROM: HeaderName = HeaderName::from_static("x-server-from");
 pub(super) const TO: HeaderName = HeaderName::from_static("x-raft-to");
@@ -14,11 +13,8 @@ pub(super) const PEER_URLS: HeaderName = HeaderName::from_static("x-peerurls");
 /// The number of a stream; in a refusal, the newest that was seen.
 pub(super) const SESSION: HeaderName = HeaderName::from_static("x-ferrite-session");
 
-/// The oldest version of a cluster that this server can be in.
-const OLDEST_CLUSTER: &str = "3.0.0";
-
 /// What a server without the header counts as.
-const SILENT: (u64, u64) = (2, 0);
+const SILENT: Version = Version::new(2, 0, 0);
 
 /// This member, as it shows itself to others.
 #[derive(Clone, Debug)]
@@ -26,6 +22,7 @@ pub(super) struct Identity {
     pub(super) cluster: ClusterId,
     pub(super) member: MemberId,
     pub(super) peer_urls: Vec<String>,
+    pub(super) release: Version,
 }
 
 /// Why a request of a member is refused, with etcd's statuses and texts where etcd has them.
@@ -81,8 +78,7 @@ impl Identity {
         let mut headers = self.headers();
         headers.insert(FROM, hex(self.member.get()));
         headers.insert(TO, hex(to.get()));
-        let oldest = HeaderValue::from_static(OLDEST_CLUSTER);
-        headers.insert(MIN_CLUSTER_VERSION, oldest);
+        headers.insert(MIN_CLUSTER_VERSION, version(Version::OLDEST_CLUSTER));
         // A URL that is no header value was not parsed by this program.
         if let Ok(urls) = HeaderValue::from_str(&self.peer_urls.join(",")) {
             headers.insert(PEER_URLS, urls);
@@ -92,10 +88,9 @@ impl Identity {
 
     /// The headers of an answer to a member.
     pub(super) fn headers(&self) -> HeaderMap {
-        let version = HeaderValue::from_static(ETCD_VERSION);
         HeaderMap::from_iter([
             (CLUSTER_ID, hex(self.cluster.get())),
-            (SERVER_VERSION, version),
+            (SERVER_VERSION, version(self.release)),
         ])
     }
 
@@ -105,11 +100,11 @@ impl Identity {
     /// The refusal. Whether the caller is a member, and looks for this one, is for the caller of
     /// this to see, in this order: a removed member learns that first.
     pub(super) fn sender(&self, headers: &HeaderMap) -> Result<MemberId, Refusal> {
-        let version = |name| text(headers, name).map_or(Some(SILENT), major_minor);
-        let (server, oldest) = (version(SERVER_VERSION), version(MIN_CLUSTER_VERSION));
-        let own = (major_minor(ETCD_VERSION), major_minor(OLDEST_CLUSTER));
-        // What is no version is `None`, which is less than all.
-        if server < own.1 || oldest.is_none() || oldest > own.0 {
+        let level = |name| text(headers, name).map_or(Some(SILENT), Version::parse);
+        let (server, oldest) = (level(SERVER_VERSION), level(MIN_CLUSTER_VERSION));
+        let compatible = server.is_some_and(|server| server >= Version::OLDEST_CLUSTER)
+            && oldest.is_some_and(|oldest| oldest.level() <= self.release.level());
+        if !compatible {
             return Err(Refusal::IncompatibleVersion);
         }
         let cluster = cluster(headers);
@@ -152,10 +147,8 @@ pub(super) fn hex(id: u64) -> HeaderValue {
     HeaderValue::from_str(&format!("{id:x}")).expect("hex digits are a header value")
 }
 
-fn major_minor(version: &str) -> Option<(u64, u64)> {
-    let mut parts = version.split('.');
-    let (major, minor) = (parts.next()?, parts.next()?);
-    Some((major.parse().ok()?, minor.parse().ok()?))
+fn version(version: Version) -> HeaderValue {
+    HeaderValue::from_str(&version.to_string()).expect("digits and dots are a header value")
 }
 
 #[cfg(test)]
@@ -167,6 +160,7 @@ mod tests {
             cluster: ClusterId::new(0xc1),
             member: MemberId::new(0xa),
             peer_urls: vec!["http://a:1".into(), "http://b:2".into()],
+            release: Version::RELEASE,
         }
     }
 

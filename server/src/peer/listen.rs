@@ -76,7 +76,10 @@ impl Shared {
             snapshot::PATH => self.take_snapshot(request, remote).await,
             "/members" => pages::members(self.identity.cluster, &self.directory.members()),
             "/version" => crate::http::version_reply(&self.directory.versions()),
-            "/downgrade/enabled" => pages::downgrade_enabled(),
+            "/downgrade/enabled" => {
+                let enabled = self.directory.downgrade_enabled().await;
+                pages::downgrade_enabled(self.identity.cluster, enabled)
+            }
             hash_kv::PATH => hash_kv::answer(self, request).await,
             _ => pages::probing(),
         }

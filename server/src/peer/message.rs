@@ -1,6 +1,7 @@
 //! What members say to each other, beside snapshots.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ferrite_api::Version;
 use ferrite_api::types::RequestId;
 
 /// A message from one member to another. It is delivered at most once; it may be lost, and arrive
@@ -27,6 +28,18 @@ pub enum Message {
     },
     /// About linearizable reads.
     Read(ReadMessage),
+    /// The leader asks which version the program of a member is of. The number is the leader's own.
+    VersionQuestion {
+        /// Comes back with the answer.
+        number: u64,
+    },
+    /// The answer.
+    VersionAnswer {
+        /// As asked.
+        number: u64,
+        /// The version.
+        version: Version,
+    },
 }
 
 /// What members say to each other about linearizable reads. Numbers are the asker's own, and come
@@ -85,6 +98,8 @@ const READ_INDEX: u8 = 4;
 const READ_INDEX_ANSWER: u8 = 5;
 const CONFIRM: u8 = 6;
 const CONFIRMED: u8 = 7;
+const VERSION_QUESTION: u8 = 8;
+const VERSION_ANSWER: u8 = 9;
 
 /// Bytes of a forwarded proposal beside its payload.
 const FORWARDED_BYTES: usize = 8 + 1 + 4;
@@ -114,6 +129,17 @@ impl Message {
                 ids.iter().for_each(|id| out.put_u64_le(id.get()));
             }
             Message::Read(message) => message.encode(out),
+            Message::VersionQuestion { number } => {
+                out.put_u8(VERSION_QUESTION);
+                out.put_u64_le(*number);
+            }
+            Message::VersionAnswer { number, version } => {
+                out.put_u8(VERSION_ANSWER);
+                out.put_u64_le(*number);
+                out.put_u64_le(version.major);
+                out.put_u64_le(version.minor);
+                out.put_u64_le(version.patch);
+            }
         }
     }
 
@@ -128,8 +154,9 @@ impl Message {
                 8 + lengths.sum::<usize>()
             }
             Message::Refused { ids, .. } => 8 + 8 * ids.len(),
-            Message::Read(ReadMessage::Index { .. }) => 8,
+            Message::Read(ReadMessage::Index { .. }) | Message::VersionQuestion { .. } => 8,
             Message::Read(_) => 16,
+            Message::VersionAnswer { .. } => 32,
         }
     }
 
@@ -189,6 +216,17 @@ impl Message {
                     },
                 })
             }
+            VERSION_QUESTION => Message::VersionQuestion {
+                number: bytes.try_get_u64_le().map_err(short)?,
+            },
+            VERSION_ANSWER => Message::VersionAnswer {
+                number: bytes.try_get_u64_le().map_err(short)?,
+                version: Version {
+                    major: bytes.try_get_u64_le().map_err(short)?,
+                    minor: bytes.try_get_u64_le().map_err(short)?,
+                    patch: bytes.try_get_u64_le().map_err(short)?,
+                },
+            },
             _ => return Err(Malformed("its kind is not known")),
         };
         if !bytes.is_empty() {
@@ -259,6 +297,11 @@ mod tests {
             )
                 .prop_map(|(term, ids)| Message::Refused { term, ids }),
             read_message().prop_map(Message::Read),
+            any::<u64>().prop_map(|number| Message::VersionQuestion { number }),
+            any::<[u64; 4]>().prop_map(|[number, major, minor, patch]| Message::VersionAnswer {
+                number,
+                version: Version::new(major, minor, patch),
+            }),
         ]
     }
 

@@ -43,9 +43,11 @@ use ferrite_api::types::MemberId;
 pub use call::CallError;
 pub use hash_kv::{HashAnswer, NoHash, RemoteHash};
 pub use message::{Forwarded, Malformed, Message, ReadMessage};
-pub use pages::{Directory, MemberInfo};
+pub use pages::{Asking, Directory, MemberInfo};
 pub use questions::AskError;
-pub use remote::{NoAnswer, RemoteCluster, RemoteVersions, fetch_members, fetch_version};
+pub use remote::{
+    NoAnswer, RemoteCluster, RemoteVersions, fetch_downgrade_enabled, fetch_members, fetch_version,
+};
 pub use shared::Connections;
 pub use sockets::{Options, Peers, Sockets, start};
 

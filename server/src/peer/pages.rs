@@ -1,5 +1,6 @@
 //! What the peer port tells whoever asks: the members, the versions, the time.
 
+use std::pin::Pin;
 use std::time::SystemTime;
 
 use axum::response::Response;
@@ -23,7 +24,14 @@ pub trait Directory: Send + Sync + 'static {
 
     /// The hash of the key space at a revision.
     fn hash_kv(&self, revision: i64) -> HashAnswer;
+
+    /// Whether the cluster goes back to an earlier version, as far as it knows now; or why that cannot be
+    /// told.
+    fn downgrade_enabled(&self) -> Asking;
 }
+
+/// The answer to a question, once it is there.
+pub type Asking = Pin<Box<dyn Future<Output = Result<bool, String>> + Send>>;
 
 /// A member, as the members tell each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,11 +82,10 @@ pub(super) fn members(cluster: ClusterId, members: &[MemberInfo]) -> Response {
         Ok(text) => format!("{}\n", escaped(&text)),
         Err(error) => return reply::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     };
-    let mut answer = reply::with_type(StatusCode::OK, "application/json", body);
-    let cluster = HeaderValue::from_str(&cluster.to_string());
-    let cluster = cluster.expect("hex digits are a header value");
-    answer.headers_mut().insert(CLUSTER_ID, cluster);
-    answer
+    of_cluster(
+        cluster,
+        reply::with_type(StatusCode::OK, "application/json", body),
+    )
 }
 
 /// Go's encoder escapes what HTML would take for markup. In JSON these can be in strings only.
@@ -103,9 +110,22 @@ pub(super) fn parse_members(body: &[u8]) -> Result<Vec<MemberInfo>, serde_json::
         .collect())
 }
 
-/// There are no downgrades yet.
-pub(super) fn downgrade_enabled() -> Response {
-    reply::with_type(StatusCode::OK, reply::PLAIN, "false")
+pub(super) fn downgrade_enabled(cluster: ClusterId, enabled: Result<bool, String>) -> Response {
+    let answer = match enabled {
+        Ok(enabled) => reply::with_type(StatusCode::OK, "text/plain", enabled.to_string()),
+        Err(why) => {
+            let text = format!("failed linearized read: {why}");
+            reply::error(StatusCode::INTERNAL_SERVER_ERROR, &text)
+        }
+    };
+    of_cluster(cluster, answer)
+}
+
+fn of_cluster(cluster: ClusterId, mut answer: Response) -> Response {
+    let cluster = HeaderValue::from_str(&cluster.to_string());
+    let cluster = cluster.expect("hex digits are a header value");
+    answer.headers_mut().insert(CLUSTER_ID, cluster);
+    answer
 }
 
 /// The time here, for others to compare.

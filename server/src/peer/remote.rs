@@ -13,7 +13,7 @@ use crate::config::Url;
 /// Longest member list that is read, in bytes.
 const MAX_MEMBERS: usize = 1 << 20;
 
-/// Longest answer of `/version` that is read, in bytes.
+/// Longest answer of `/version` and `/downgrade/enabled` that is read, in bytes.
 const MAX_VERSION: usize = 64 << 10;
 
 /// A cluster, as one of its members describes it.
@@ -81,6 +81,31 @@ pub async fn fetch_version(urls: &[Url], patience: Duration) -> Result<RemoteVer
         }
     }
     Err(failures)
+}
+
+/// Asks the member at peer URLs whether the cluster goes back to an earlier version, one URL after the
+/// other, each with `patience`.
+///
+/// # Errors
+/// There is no usable answer.
+pub async fn fetch_downgrade_enabled(urls: &[Url], patience: Duration) -> Result<bool, NoAnswer> {
+    let mut failures = NoAnswer(Vec::new());
+    for url in urls {
+        match downgrade_enabled_of(url, patience).await {
+            Ok(enabled) => return Ok(enabled),
+            Err(error) => failures.0.push((url.clone(), error)),
+        }
+    }
+    Err(failures)
+}
+
+async fn downgrade_enabled_of(url: &Url, patience: Duration) -> Result<bool, CallError> {
+    let (_, body) = call::get(url, "/downgrade/enabled", MAX_VERSION, patience).await?;
+    match &body[..] {
+        b"true" => Ok(true),
+        b"false" => Ok(false),
+        _ => Err(CallError::Nonsense("neither true nor false".to_owned())),
+    }
 }
 
 async fn version_of(url: &Url, patience: Duration) -> Result<RemoteVersions, CallError> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ferrite_api::Version;
 use ferrite_api::types::{ClusterId, MemberId};
 use tokio::runtime::Handle;
 
@@ -46,6 +47,8 @@ pub struct Options {
     /// Higher than at every earlier start of this member by more than it can have made connections
     /// and asked questions since: nanoseconds since the epoch.
     pub session: u64,
+    /// The version of the program.
+    pub release: Version,
     /// What is queued for a peer, in bytes; one message may go beyond. Default 64 MiB.
     pub queue_bytes: usize,
     /// The address of this machine that connections to other members come from. Default: the system's
@@ -62,6 +65,7 @@ impl Options {
             peer_urls: Vec::new(),
             election_timeout: Duration::from_secs(1),
             session: 1,
+            release: Version::RELEASE,
             queue_bytes: QUEUE_BYTES,
             local: None,
         }
@@ -81,6 +85,7 @@ pub fn start(
         cluster: options.cluster_id,
         member: options.member_id,
         peer_urls: options.peer_urls,
+        release: options.release,
     };
     let shared = Arc::new(Shared::new(
         identity,

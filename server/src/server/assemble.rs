@@ -35,6 +35,9 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 /// Time between checkpoints of what is left of a lease.
 const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
 
+/// Time between two looks at the versions of the members and of the storage.
+const VERSION_INTERVAL: Duration = Duration::from_secs(4);
+
 /// Bytes of raft entries kept in memory beside the log: what a follower that is a little behind
 /// needs.
 const ENTRY_CACHE_BYTES: usize = 16 << 20;
@@ -126,6 +129,7 @@ pub(super) async fn start(
             election_timeout: config.election_timeout,
             session: nanos,
             local: local_address(config),
+            release: config.release,
             ..peer::Options::new(cluster_id, member_id)
         },
         peer_listeners,
@@ -254,6 +258,7 @@ fn bootstrap_options(config: &Config, origin: Origin, seed: u64) -> bootstrap::O
         entry_cache_bytes: ENTRY_CACHE_BYTES,
         force_new_cluster: config.force_new_cluster,
         defrag_threshold: config.bootstrap_defrag_threshold,
+        release: config.release,
     }
 }
 
@@ -278,6 +283,12 @@ fn member_options(config: &Config) -> member::Options {
         quota: quota(config),
         name: config.name.clone(),
         client_urls: strings(&config.advertise_client_urls),
+        release: config.release,
+        version_ticks: ticks(VERSION_INTERVAL),
+        downgrade_check_ticks: match config.downgrade_check_time {
+            Duration::ZERO => 0,
+            time => ticks(time),
+        },
         lessor: lessor::Options {
             election_timeout: config.election_timeout,
             min_ttl: lessor::Options::min_ttl(config.election_ticks(), config.heartbeat_interval),

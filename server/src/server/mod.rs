@@ -238,7 +238,7 @@ fn announce(config: &Config) {
         }
     };
     tracing::info!(
-        "etcd-version" = crate::metrics::ETCD_VERSION,
+        "etcd-version" = %config.release,
         "ferrite-version" = env!("CARGO_PKG_VERSION"),
         name = config.name,
         "data-dir" = %config.data_dir.display(),

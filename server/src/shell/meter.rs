@@ -92,5 +92,7 @@ fn request_kind(kind: Kind) -> RequestKind {
         Kind::Alarm => RequestKind::Alarm,
         Kind::ClusterVersionSet => RequestKind::ClusterVersionSet,
         Kind::ClusterMemberAttrSet => RequestKind::ClusterMemberAttrSet,
+        Kind::DowngradeInfoSet => RequestKind::DowngradeInfoSet,
+        Kind::DowngradeVersionTest => RequestKind::DowngradeVersionTest,
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
 use bytes::Bytes;
+use ferrite_api::Version;
 use ferrite_api::pb::etcdserverpb::request_op::Request;
 use ferrite_api::pb::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RequestOp, TxnRequest,
@@ -70,7 +71,11 @@ impl World {
         let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
         let restored = bootstrap::restore(&disk, &options()).unwrap();
         let state = restored.state;
-        let published = Arc::new(Published::new(state.view(), Cluster::default()));
+        let published = Arc::new(Published::new(
+            state.view(),
+            Cluster::default(),
+            Version::RELEASE,
+        ));
         Self {
             hub: Arc::new(Hub::new(Arc::clone(&published), limits)),
             index: state.applied().get(),
@@ -219,6 +224,7 @@ fn options() -> bootstrap::Options {
         entry_cache_bytes: 4 << 10,
         force_new_cluster: false,
         defrag_threshold: 0,
+        release: Version::RELEASE,
     }
 }
 

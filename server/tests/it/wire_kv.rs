@@ -99,11 +99,8 @@ async fn a_stock_client_talks_to_every_method_that_is_built() {
     assert_eq!(status.version, "3.7.1");
     let defragmented = maintenance.defragment(pb::DefragmentRequest {}).await;
     assert_eq!(defragmented.unwrap().into_inner().header, None);
-    let status = maintenance
-        .downgrade(pb::DowngradeRequest::default())
-        .await
-        .unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
+    let downgrade = maintenance.downgrade(pb::DowngradeRequest::default()).await;
+    assert_eq!(downgrade.unwrap().into_inner().version, "3.7");
 
     let mut health = HealthClient::new(channel);
     let checked = health

@@ -276,6 +276,13 @@ impl Kv for Fake {
         Ok(pb::AlarmResponse::default())
     }
 
+    async fn downgrade(&self, _: pb::DowngradeRequest) -> Result<pb::DowngradeResponse, Error> {
+        Ok(pb::DowngradeResponse {
+            version: "3.7".to_owned(),
+            ..pb::DowngradeResponse::default()
+        })
+    }
+
     async fn hash(&self) -> Result<pb::HashResponse, Error> {
         Ok(pb::HashResponse::default())
     }

@@ -20,6 +20,7 @@ pub mod tally;
 mod txn;
 
 use bytes::Bytes;
+use ferrite_api::Version;
 use ferrite_api::pb::etcdserverpb::{
     AlarmType, CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, TxnRequest,
 };
@@ -125,12 +126,19 @@ impl State {
             (Kind::LeaseCheckpoint, self.lease_checkpoint(checkpoint))
         } else if let Some(alarm) = request.alarm {
             (Kind::Alarm, Ok(Response::Alarm(self.apply_alarm(&alarm))))
-        } else if let Some(version) = request.cluster_version_set {
-            self.set_cluster_version(version.ver);
+        } else if let Some(set) = request.cluster_version_set {
+            self.set_cluster_version(version(index, &set.ver)?);
             (Kind::ClusterVersionSet, Ok(Response::Done))
         } else if let Some(set) = request.cluster_member_attr_set {
             self.set_member_attributes(set.member_id, set.member_attributes);
             (Kind::ClusterMemberAttrSet, Ok(Response::Done))
+        } else if let Some(set) = request.downgrade_info_set {
+            let target = set.enabled.then(|| version(index, &set.ver));
+            self.set_downgrade(target.transpose()?);
+            (Kind::DowngradeInfoSet, Ok(Response::Done))
+        } else if request.downgrade_version_test.is_some() {
+            // Does nothing: it is there for the version that it needs (`schema::log`).
+            (Kind::DowngradeVersionTest, Ok(Response::Done))
         } else {
             // Skipping an entry that others apply would make the stores differ for ever.
             let why = "carries a request that this build does not know".to_owned();
@@ -194,6 +202,14 @@ impl State {
             revision: request.revision,
         })
     }
+}
+
+/// The version in an entry. Only members write such entries, and only versions into them.
+fn version(index: u64, text: &str) -> Result<Version, Failure> {
+    Version::parse(text).ok_or_else(|| {
+        let why = format!("{text:?} is no version");
+        Failure::Fatal(Error::Entry { index, why })
+    })
 }
 
 /// The checks of a put that depend on the store: lease, then `ignore_value` and `ignore_lease`.

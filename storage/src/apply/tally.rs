@@ -29,11 +29,15 @@ pub enum Kind {
     ClusterVersionSet,
     /// A member's name and client URLs.
     ClusterMemberAttrSet,
+    /// The beginning or the end of a downgrade.
+    DowngradeInfoSet,
+    /// Nothing but a version that is needed to read it.
+    DowngradeVersionTest,
 }
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Put,
         Kind::DeleteRange,
         Kind::Txn,
@@ -44,6 +48,8 @@ impl Kind {
         Kind::Alarm,
         Kind::ClusterVersionSet,
         Kind::ClusterMemberAttrSet,
+        Kind::DowngradeInfoSet,
+        Kind::DowngradeVersionTest,
     ];
 }
 

@@ -17,7 +17,7 @@ pub enum Error {
         what: String,
     },
     /// It was written by a version of etcd that this program does not know.
-    #[error("storage version {0} is newer than this program's {ours}", ours = crate::founding::STORAGE_VERSION)]
+    #[error("storage version {0} is newer than this program's {ours}", ours = ferrite_api::Version::RELEASE.level())]
     Newer(String),
     /// The file has no checksum at its end.
     #[error("snapshot missing hash but --skip-hash-check=false")]

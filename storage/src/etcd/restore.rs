@@ -6,12 +6,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use ferrite_api::Version;
 use ferrite_disk::Disk;
 
 use super::Error;
 use super::database::{Database, Progress, Row};
 use super::layout;
-use crate::founding::STORAGE_VERSION;
 use crate::mvcc::decode_record;
 use crate::page::{Filling, Initial, MetaUpdate, Options, PageFile, RowWrite, Table, TableWrite};
 
@@ -119,13 +119,9 @@ fn check(row: &Row) -> Result<(), Error> {
 
 /// Refuses what was written by a later etcd, which may mean what this program does not know.
 fn check_version(version: &str) -> Result<(), Error> {
-    let minor = |version: &str| -> Option<(u64, u64)> {
-        let mut parts = version.split('.').map(|part| part.parse().ok());
-        Some((parts.next()??, parts.next()??))
-    };
+    let level = Version::parse(version).map(Version::level);
     // 3.4 and 3.5 do not say what they are.
-    match version.is_empty() || minor(version) <= minor(STORAGE_VERSION) && minor(version).is_some()
-    {
+    match version.is_empty() || level.is_some_and(|level| level <= Version::RELEASE.level()) {
         true => Ok(()),
         false => Err(Error::Newer(version.to_owned())),
     }

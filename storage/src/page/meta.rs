@@ -1,6 +1,7 @@
 //! The meta record: what the file as a whole claims about itself.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ferrite_api::Version;
 
 use super::batch::{ConfState, MetaUpdate};
 
@@ -51,11 +52,11 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// The meta record of a file without rows.
-    pub(super) fn new(cluster_id: u64, member_id: u64) -> Self {
+    /// The meta record of a file without rows, in this program's newest schema.
+    pub(crate) fn new(cluster_id: u64, member_id: u64) -> Self {
         Self {
             format_version: FORMAT_VERSION,
-            storage_version: "3.7.0".to_owned(),
+            storage_version: Version::RELEASE.level().to_string(),
             cluster_id,
             member_id,
             consistent_index: 0,
@@ -72,7 +73,7 @@ impl Meta {
         }
     }
 
-    pub(super) fn update(&mut self, update: &MetaUpdate) {
+    pub(crate) fn update(&mut self, update: &MetaUpdate) {
         fn set<T: Clone>(field: &mut T, value: &Option<T>) {
             if let Some(value) = value {
                 field.clone_from(value);

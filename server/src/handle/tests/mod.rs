@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ferrite_api::Version;
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::types::{ClusterId, MemberId};
 use ferrite_disk::Disk;
@@ -74,7 +75,11 @@ impl Store {
         };
         let page = PageFile::create(&shared, Path::new(PATH), options, &initial).unwrap();
         let state = State::restore(Arc::new(page)).unwrap();
-        let published = Arc::new(Published::new(state.view(), Cluster::default()));
+        let published = Arc::new(Published::new(
+            state.view(),
+            Cluster::default(),
+            Version::RELEASE,
+        ));
         // No test here grants or watches.
         let lessor = lessor::Options {
             election_timeout: Duration::from_secs(1),

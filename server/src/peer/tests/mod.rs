@@ -24,8 +24,8 @@ use tokio::sync::mpsc;
 use tonic::Code;
 
 use super::{
-    Answering, Directory, HashAnswer, MemberInfo, Message, Options, Peer, Peers, Sink, Sockets,
-    Transport, start,
+    Answering, Asking, Directory, HashAnswer, MemberInfo, Message, Options, Peer, Peers, Sink,
+    Sockets, Transport, start,
 };
 use crate::error::Error;
 use crate::handle::Versions;
@@ -168,6 +168,10 @@ impl Directory for Book {
             cluster: None,
             storage: Some("3.7.0".to_owned()),
         }
+    }
+
+    fn downgrade_enabled(&self) -> Asking {
+        Box::pin(async { Ok(true) })
     }
 }
 

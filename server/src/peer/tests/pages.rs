@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::super::{
-    CallError, Directory, NoHash, Options, RemoteHash, fetch_members, fetch_version,
+    CallError, Directory, NoHash, Options, RemoteHash, fetch_downgrade_enabled, fetch_members,
+    fetch_version,
 };
 use super::raw::send;
 use super::{Book, CLUSTER, Node, pair};
@@ -44,7 +45,9 @@ async fn members_versions_and_downgrade() {
         r#"{"etcdserver":"3.7.1","etcdcluster":"not_decided","storage":"3.7.0"}"#
     );
     let answer = get(&a, "/downgrade/enabled").await;
-    assert_eq!((answer.status, &answer.body[..]), (200, "false"));
+    assert_eq!((answer.status, &answer.body[..]), (200, "true"));
+    assert_eq!(answer.header("content-type"), "text/plain");
+    assert_eq!(answer.header("x-etcd-cluster-id"), "c1");
     let answer = get(&a, "/raft/probing").await;
     let body = answer.body.strip_prefix(r#"{"OK":true,"Now":"20"#).unwrap();
     assert!(body.ends_with("Z\"}\n"), "{body}");
@@ -190,6 +193,8 @@ async fn who_is_no_member_yet_can_ask() {
     let versions = fetch_version(&urls, PATIENCE).await.unwrap();
     assert_eq!(versions.server, "3.7.1");
     assert_eq!(versions.cluster, "not_decided");
+    let downgrading = fetch_downgrade_enabled(&urls, PATIENCE).await;
+    assert!(downgrading.unwrap());
 
     soon_stop(&b).await;
     let nobody = fetch_members(&urls, PATIENCE).await.unwrap_err();

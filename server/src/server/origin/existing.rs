@@ -1,8 +1,10 @@
 //! Joining a cluster that has added this member.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use ferrite_api::Version;
 use ferrite_api::pb::membershippb::{Attributes, Member, RaftAttributes};
 use tokio::task::JoinSet;
 
@@ -10,12 +12,10 @@ use super::{Error, others};
 use crate::bootstrap::Origin;
 use crate::config::{self, Config, Url, UrlsMap};
 use crate::peer::{self, MemberInfo, RemoteCluster, RemoteVersions};
+use crate::release::joinable;
 
 /// How long a member may take to name the members of the cluster.
 const MEMBERS_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Cluster versions that this program can be part of: major and minor.
-const VERSIONS: std::ops::RangeInclusive<(u64, u64)> = (3, 0)..=(3, 7);
 
 /// Asks the others who is in their cluster, and under which id this member is.
 pub(super) async fn join(config: &Config, cluster: UrlsMap) -> Result<Origin, Error> {
@@ -37,8 +37,10 @@ pub(super) async fn join(config: &Config, cluster: UrlsMap) -> Result<Origin, Er
         Ok(compared) => compared?,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     };
-    let versions = fetch_versions(&cluster, &config.name, config.request_timeout()).await;
-    if !are_compatible(&versions) {
+    let patience = config.request_timeout();
+    let versions = fetch_versions(&cluster, &config.name, patience).await;
+    let downgrading = is_downgrading(&cluster, &config.name, patience).await;
+    if !are_compatible(&versions, &joinable(config.release, downgrading)) {
         return Err(Error::Incompatible);
     }
     let learners = remote.members.iter().filter(|member| member.is_learner);
@@ -138,25 +140,45 @@ async fn fetch_versions(
     versions
 }
 
-/// Whether at least one member says that the cluster is of a version that this program serves, and
-/// none that it is of another. Members that are down do not count.
-pub(super) fn are_compatible(versions: &[Option<RemoteVersions>]) -> bool {
+/// Whether the cluster goes back to an earlier version, as the first of the others says that answers.
+async fn is_downgrading(cluster: &UrlsMap, name: &str, patience: Duration) -> bool {
+    for (_, urls) in cluster.iter().filter(|(other, _)| *other != name) {
+        match peer::fetch_downgrade_enabled(urls, patience).await {
+            Ok(enabled) => return enabled,
+            Err(error) => tracing::warn!(%error, "failed to get downgrade enabled status"),
+        }
+    }
+    false
+}
+
+/// Whether at least one member says that the cluster is of one of these versions, and none that it is of
+/// another. Members that are down do not count.
+pub(super) fn are_compatible(
+    versions: &[Option<RemoteVersions>],
+    joinable: &RangeInclusive<Version>,
+) -> bool {
     let mut known = false;
     for RemoteVersions { cluster, .. } in versions.iter().flatten() {
-        let mut parts = cluster.split('.').map(|part| part.parse::<u64>().ok());
-        let (Some(Some(major)), Some(Some(minor)), Some(Some(_))) =
-            (parts.next(), parts.next(), parts.next())
-        else {
+        let Some(version) = Version::parse(cluster) else {
             tracing::warn!(
-                version = cluster,
+                "remote-member-cluster-version" = cluster,
                 "failed to parse cluster version of remote member"
             );
             continue;
         };
-        if !VERSIONS.contains(&(major, minor)) {
+        if version < *joinable.start() {
             tracing::warn!(
-                version = cluster,
-                "cluster version of remote member is not compatible"
+                "remote-member-cluster-version" = cluster,
+                "minimum-cluster-version-supported" = %joinable.start(),
+                "cluster version of remote member is not compatible; too low"
+            );
+            return false;
+        }
+        if version > *joinable.end() {
+            tracing::warn!(
+                "remote-member-cluster-version" = cluster,
+                "maximum-cluster-version-supported" = %joinable.end(),
+                "cluster version of remote member is not compatible; too high"
             );
             return false;
         }

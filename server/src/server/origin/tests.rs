@@ -5,6 +5,7 @@ mod dns;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
+use ferrite_api::Version;
 use ferrite_api::pb::mvccpb::KeyValue;
 use ferrite_api::types::ClusterId;
 
@@ -12,6 +13,7 @@ use super::discovery::{Keys, Registered, size_of};
 use super::existing::{are_compatible, find_own};
 use super::*;
 use crate::peer::{MemberInfo, RemoteCluster, RemoteVersions};
+use crate::release::joinable;
 
 fn member(id: u64, url: &str) -> MemberInfo {
     MemberInfo {
@@ -123,8 +125,14 @@ fn versions_that_can_be_joined() {
         (vec![says("4.0.0")], false),
         (vec![says("3.7")], false),
     ] {
-        assert_eq!(are_compatible(&versions), compatible, "{versions:?}");
+        let found = are_compatible(&versions, &joinable(Version::RELEASE, false));
+        assert_eq!(found, compatible, "{versions:?}");
     }
+    // While it goes back to this level, the cluster is at the one above.
+    let joinable = joinable(Version::new(3, 6, 11), true);
+    assert!(are_compatible(&[says("3.7.0")], &joinable));
+    assert!(!are_compatible(&[says("3.6.0")], &joinable));
+    assert!(!are_compatible(&[says("3.8.0")], &joinable));
 }
 
 #[tokio::test]
