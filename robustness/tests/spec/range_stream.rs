@@ -3,7 +3,6 @@
 
 use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb as pb;
-use ferrite_api::pb::mvccpb::KeyValue;
 use pb::range_request::{SortOrder, SortTarget};
 use prost::Message;
 use tonic::Code;

@@ -100,6 +100,9 @@ pub enum Kind {
 pub enum Status {
     /// It has.
     Built,
+    /// There is nothing here that it could change: any valid value is taken, with a warning if it is not the
+    /// default. Only for what no client, no file and no operator can come to miss.
+    NoEffect(&'static str),
     /// It has not: any value but the default and the harmless ones is an error.
     Refused {
         /// A clause, e.g. `TLS is not built yet`.
@@ -314,7 +317,7 @@ use Kind::{
     Bool, Choice, Choices, Cors, Duration, Gates, Int, Strings, Text, Uint, Uint32, UniqueStrings,
     Urls,
 };
-use Status::{Built, Dependent, Refused};
+use Status::{Built, Dependent, NoEffect, Refused};
 
 /// The table, in the order of `--help` within each group.
 #[rustfmt::skip] // one row, one or two lines: a table is read by column
@@ -337,29 +340,29 @@ pub static FLAGS: &[Flag] = &[
     flag("listen-client-http-urls", Urls, "", Member, Built, Same,
         "Where to listen for HTTP clients only; takes HTTP away from --listen-client-urls."),
     flag("max-snapshots", Uint, "5", Member,
-        refused("snapshots are not numbered files here, so there is nothing to retain"), Same,
+        NoEffect("snapshots are not numbered files here, so there is nothing to retain"), Same,
         "Snapshot files to keep, 0 for all. Deprecated."),
-    flag("max-wals", Uint, "5", Member, refused("log segments are recycled here, not retained by count"), Same,
+    flag("max-wals", Uint, "5", Member, NoEffect("log segments are recycled here, not retained by count"), Same,
         "Log files to keep, 0 for all."),
     flag("memory-mlock", Bool, "false", Member, Built, Same,
         "Keep the memory of the process from being swapped out."),
     flag("quota-backend-bytes", Int, "0", Member, Built, Same,
         "Bytes that the store may take before writes are refused; 0 for 2 GiB, negative for no limit."),
     flag("backend-bbolt-freelist-type", Text, "", Member,
-        Refused { reason: "the store is not bbolt, it has no such list", harmless: &["map"] }, Same,
+        NoEffect("the store is not bbolt, it has no such list"), Same,
         "A detail of bbolt: 'array' or 'map'."),
     flag("backend-batch-interval", Duration, "0", Member,
-        Refused { reason: "the store is not written in bbolt's batches", harmless: &["100ms"] }, Same,
+        NoEffect("the store is not written in bbolt's batches"), Same,
         "Longest time between two commits of the store."),
     flag("backend-batch-limit", Int, "0", Member,
-        Refused { reason: "the store is not written in bbolt's batches", harmless: &["10000"] }, Same,
+        NoEffect("the store is not written in bbolt's batches"), Same,
         "Most operations in one commit of the store."),
     flag("max-txn-ops", Uint, "128", Member, Built, Same, "Most operations in each part of a transaction."),
     flag("max-request-bytes", Uint, "1572864", Member, Built, Same, "Largest request of a client, in bytes."),
     flag("max-concurrent-streams", Uint32, "4294967295", Member, Built, Same,
         "Most calls that one client connection may have open."),
     flag("grpc-keepalive-min-time", Duration, "5s", Member,
-        Refused { reason: "the HTTP/2 library answers pings itself and does not tell how many came, so there is no rule to set", harmless: &["0"] }, Same,
+        NoEffect("clients may ping as often as they like: the HTTP/2 library answers without telling how many pings came"), Same,
         "Shortest time between two pings of a client; 0 for no rule."),
     flag("grpc-keepalive-interval", Duration, "2h", Member, Built, Same,
         "Time between two pings of the server to a client; 0 for none."),
@@ -371,9 +374,9 @@ pub static FLAGS: &[Flag] = &[
         "Set SO_REUSEADDR on listeners; they always have it here."),
     flag("enable-grpc-gateway", Bool, "true", Member, Built, Same,
         "Serve the JSON form of the API under /v3/, to clients of HTTP."),
-    flag("raft-read-timeout", Duration, "5s", Member, refused("connections between members are not given up after a fixed time here"), NoKey,
+    flag("raft-read-timeout", Duration, "5s", Member, NoEffect("connections between members are not given up after a fixed time here"), NoKey,
         "How long a read from another member may take; at least 5s."),
-    flag("raft-write-timeout", Duration, "5s", Member, refused("connections between members are not given up after a fixed time here"), NoKey,
+    flag("raft-write-timeout", Duration, "5s", Member, NoEffect("connections between members are not given up after a fixed time here"), NoKey,
         "How long a write to another member may take; at least 5s."),
     flag("feature-gates", Gates, "", Member, Built, Same, "Features to switch, as Name=true,Other=false."),
     flag("config-file", Text, "", Member, Built, NoKey,

@@ -5,7 +5,7 @@
 //! ([`cli`]), the environment ([`env`]) or a file ([`file`]). [`resolve`] turns it into a
 //! [`Config`], whose values are typed, in effect (a 0 that means "default" is gone) and checked
 //! against each other, or into all problems at once. One table ([`flags::FLAGS`]) describes every
-//! flag of etcd; what is not built is refused by name, never ignored.
+//! flag of etcd; what is not built is refused by name, never ignored in silence.
 //!
 //! [`load`] does both steps for the program; an embedding program starts from
 //! [`Config::default`] and sets fields. Rules that count only for a member without data are asked

@@ -43,6 +43,13 @@ pub enum Note {
     },
     /// A flag that goes away.
     Deprecated(&'static str),
+    /// A flag that changes nothing here.
+    NoEffect {
+        /// Flag.
+        flag: &'static str,
+        /// A clause.
+        why: &'static str,
+    },
     /// A feature gate that goes away.
     Gate(gates::Warning),
     /// HTTP and gRPC share the client listeners.
@@ -128,6 +135,7 @@ impl Note {
                 "loaded server configuration, other configuration command line flags and environment variables will be ignored if provided"
             ),
             Note::Deprecated(text) => warn!("{text}"),
+            Note::NoEffect { flag, why } => warn!("--{flag} has no effect: {why}"),
             Note::Gate(warning) => warn!("{}", warning.0),
             Note::SinglePort => warn!(
                 "Running http and grpc server on single port. This is not recommended for production."

@@ -471,6 +471,14 @@ fn refuse(raw: &RawConfig, source: Source, problems: &mut Vec<Error>, notes: &mu
             }
             _ => {}
         }
+        if let Status::NoEffect(why) = flag.status
+            && value != flag.default_value()
+        {
+            notes.push(Note::NoEffect {
+                flag: flag.name,
+                why,
+            });
+        }
         if let Status::Refused { reason, harmless } = flag.status
             && value != flag.default_value()
             && !means_default(flag, harmless, &value)

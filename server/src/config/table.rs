@@ -15,6 +15,7 @@ Every flag of etcd 3.7.1, by the headings of `--help`. Each is also a variable (
 and, where *file* says so, a key of `--config-file`.
 
 * *built*: it does what it says.
+* *no effect*: any value is taken, with a warning; the text says why there is nothing to change.
 * *refused*: any value but the default, and those named as harmless, ends the start with the reason; nothing is ignored silently.
 * *with*: of no effect without another flag, and that one is refused.
 
@@ -28,6 +29,7 @@ fn state(flag: &Flag) -> String {
         Status::Built => "built".to_owned(),
         Status::Dependent(on) => format!("with `--{on}`"),
         Status::IgnoredByEtcd => "ignored".to_owned(),
+        Status::NoEffect(why) => format!("no effect: {why}"),
         Status::Refused { reason, harmless } => {
             let mut text = format!("refused: {reason}");
             if !harmless.is_empty() {

@@ -842,6 +842,32 @@ fn what_is_not_built_is_refused_by_name() {
     assert_eq!(invalid(&["--log-outputs=systemd/journal"], &[]), line);
 }
 
+/// Flags that many deployments set, and that have nothing to change here.
+#[test]
+fn flags_without_effect_are_taken_with_a_warning() {
+    let mut seen = 0;
+    for flag in FLAGS {
+        let Status::NoEffect(why) = flag.status else {
+            continue;
+        };
+        seen += 1;
+        let value = match flag.kind {
+            flags::Kind::Duration => "7h0m0s",
+            flags::Kind::Uint | flags::Kind::Int => "7",
+            _ => "array",
+        };
+        let warning = Note::NoEffect {
+            flag: flag.name,
+            why,
+        };
+        let given = loaded(&[&format!("--{}={value}", flag.name)], &[]);
+        assert!(given.notes.contains(&warning), "{}", flag.name);
+        let default = loaded(&[&format!("--{}={}", flag.name, flag.default)], &[]);
+        assert!(!default.notes.contains(&warning), "{}", flag.name);
+    }
+    assert_eq!(seen, 8);
+}
+
 #[test]
 fn values_that_mean_the_default_are_taken() {
     for arg in [
