@@ -257,13 +257,13 @@ impl Account {
                 span.end(code);
             }
             if took > self.slow {
+                let (service, method) = (self.method.service(), self.method.name());
                 tracing::warn!(
-                    service = self.method.service(),
-                    method = self.method.name(),
+                    "time spent" = ?took,
+                    "response type" = format!("/{service}/{method}"),
                     ?code,
-                    ?took,
                     expected = ?self.slow,
-                    "slow unary request"
+                    "request stats"
                 );
             }
         }
