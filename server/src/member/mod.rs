@@ -66,6 +66,7 @@ use leadership::Transfer;
 use leases::LeaseChange;
 use links::Links;
 use proposals::{Origin, Proposal, Queue};
+use reads::Consensus;
 use schema::Migration;
 use snapshots::Installing;
 use versions::Survey;
@@ -454,7 +455,7 @@ impl<T> Member<T> {
             append: VecDeque::new(),
         };
         // Before anything is heard: what was promised before the start holds.
-        member.publish_reads();
+        member.publish_raft();
         if member.driver.status().sole_voter {
             member.driver.campaign();
         }
@@ -702,7 +703,6 @@ impl<T> Member<T> {
         self.export(effects.snapshots_wanted);
         self.send_snapshots(effects.snapshots);
         self.publish_raft();
-        self.publish_reads();
         Ok(())
     }
 
@@ -797,11 +797,21 @@ impl<T> Member<T> {
         Err(ferrite_api::Error::NoSpace)
     }
 
-    fn publish_raft(&self) {
+    /// Tells what consensus says, before anything leaves that follows from it, and after what is applied
+    /// was published.
+    fn publish_raft(&mut self) {
         let status = self.driver.status();
+        let (term, leader, commit) = (status.term, status.leader, status.commit);
         let reads_locally = self.driver.sole_voter();
-        self.published
-            .set_raft(status.term, status.leader, status.commit, reads_locally);
+        self.published.set_raft(term, leader, commit, reads_locally);
+        let does = self.reads.stand(Consensus {
+            term,
+            leader,
+            serves: self.driver.serves_reads(),
+            commit,
+            conf: self.driver.conf_state(),
+        });
+        self.do_for_reads(does);
     }
 
     fn fail(&mut self, waiter: T, error: ferrite_api::Error) {

@@ -46,15 +46,15 @@ const CAPACITY: usize = 20_000;
 
 /// What consensus says that reads go by.
 #[derive(Clone, Copy, Debug)]
-struct Consensus<'a> {
+pub(super) struct Consensus<'a> {
     /// The highest term that this member knows of.
-    term: u64,
+    pub(super) term: u64,
     /// 0 = none.
-    leader: u64,
+    pub(super) leader: u64,
     /// This member leads, and has committed an entry of its term.
-    serves: bool,
-    commit: u64,
-    conf: &'a ConfState,
+    pub(super) serves: bool,
+    pub(super) commit: u64,
+    pub(super) conf: &'a ConfState,
 }
 
 /// What consensus has said.
@@ -213,7 +213,10 @@ impl<T> Reads<T> {
             return ReadsDo::default();
         }
         match message {
-            ReadMessage::Index { number } => rounds.arrived.push(Reader::There { from, number }),
+            ReadMessage::Index { number } if rounds.leads() => {
+                rounds.arrived.push(Reader::There { from, number });
+            }
+            ReadMessage::Index { number } => rounds.refuse(from, number),
             ReadMessage::IndexAnswer { number, index } => {
                 if rounds.asked_leader(number) {
                     match index {
@@ -261,7 +264,7 @@ impl<T> Reads<T> {
     }
 
     /// What consensus says now. What is published as applied was published before.
-    fn stand(&self, now: Consensus<'_>) -> ReadsDo<T> {
+    pub(super) fn stand(&self, now: Consensus<'_>) -> ReadsDo<T> {
         let Consensus {
             term,
             leader,
@@ -284,6 +287,9 @@ impl<T> Reads<T> {
             rounds.held = false;
             rounds.nearest.clear();
             rounds.begin_again();
+            if !rounds.leads() {
+                rounds.refuse_others();
+            }
         }
         rounds.answer_applied(&self.published);
         self.go_on(&mut rounds)
@@ -324,12 +330,13 @@ impl<T> Rounds<T> {
         self.does.send.push((to, Message::Read(message)));
     }
 
+    fn leads(&self) -> bool {
+        self.standing.leader == self.own
+    }
+
     /// Starts a round for the reads that have arrived. Reads that arrive later wait for the next one:
     /// an index noted earlier says nothing about writes acknowledged since.
     fn begin(&mut self, ids: &RequestIds, published: &Published) {
-        if self.standing.leader != self.own {
-            self.refuse_others();
-        }
         if self.round.is_some() || self.held || self.arrived.is_empty() {
             return;
         }
@@ -337,7 +344,7 @@ impl<T> Rounds<T> {
         let number = || ids.next().get();
         let asked = match self.standing.leader {
             0 => return,
-            leader if leader != self.own => {
+            leader if !self.leads() => {
                 let number = number();
                 self.say(MemberId::new(leader), ReadMessage::Index { number });
                 Asked::Leader {
@@ -356,7 +363,7 @@ impl<T> Rounds<T> {
         };
         let readers = std::mem::take(&mut self.arrived);
         self.round = Some(Round { asked, readers });
-        if self.standing.leader != self.own {
+        if !self.leads() {
             return;
         }
         if self.is_majority(&[]) {
@@ -374,15 +381,14 @@ impl<T> Rounds<T> {
         let refused: Vec<_> = self.arrived.extract_if(.., there).collect();
         for reader in refused {
             if let Reader::There { from, number } = reader {
-                self.say(
-                    from,
-                    ReadMessage::IndexAnswer {
-                        number,
-                        index: None,
-                    },
-                );
+                self.refuse(from, number);
             }
         }
+    }
+
+    fn refuse(&mut self, from: MemberId, number: u64) {
+        let index = None;
+        self.say(from, ReadMessage::IndexAnswer { number, index });
     }
 
     /// Asks these voters to confirm the round.
@@ -558,19 +564,6 @@ impl<T> Member<T> {
     /// The reads, for the tasks that serve clients and hear other members.
     pub fn reads(&self) -> Arc<Reads<T>> {
         Arc::clone(&self.reads)
-    }
-
-    /// Tells the reads what consensus says and what is applied, before anything leaves that follows.
-    pub(super) fn publish_reads(&mut self) {
-        let status = self.driver.status();
-        let does = self.reads.stand(Consensus {
-            term: status.term,
-            leader: status.leader,
-            serves: self.driver.serves_reads(),
-            commit: status.commit,
-            conf: self.driver.conf_state(),
-        });
-        self.do_for_reads(does);
     }
 
     pub(super) fn tick_reads(&mut self) {

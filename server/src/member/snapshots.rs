@@ -220,7 +220,6 @@ impl<T> Member<T> {
         self.published.set_cluster(cluster_of(&self.state));
         self.publish_space();
         self.publish_raft();
-        self.publish_reads();
         self.answer_compactions();
         self.replies.push((waiter, Reply::Done));
     }
