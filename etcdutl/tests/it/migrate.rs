@@ -1,5 +1,13 @@
 //! `migrate --target-version`: the storage version of a data directory.
 
+use std::sync::Arc;
+
+use ferrite_api::pb::etcdserverpb::{DowngradeVersionTestRequest, InternalRaftRequest};
+use ferrite_disk::wal::Record;
+use ferrite_disk::{Disk, RealDisk};
+use ferrite_raft::log::{Options, Recovered, recover};
+use prost::Message;
+
 use crate::support::{Member, etcdutl};
 
 fn migrate(member: &Member, target: &str, more: &[&str]) -> (i32, Vec<String>) {
@@ -97,6 +105,54 @@ async fn what_cannot_be_done_is_refused_unless_forced() {
     assert_eq!(lines[1], "warn forcefully cleared storage version {}");
     assert_eq!(migrate(&member, "3.7", &[]).0, 0);
     member.start().await.stop().await.unwrap();
+}
+
+/// Adds an entry to the log that needs this version, behind everything that the page file has.
+fn log_entry_of(member: &Member, version: &str) {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let recovered = recover(disk, &member.wal(), &Options::default()).unwrap();
+    let Recovered {
+        log,
+        mut wal,
+        hard_state,
+        ..
+    } = recovered;
+    let test = DowngradeVersionTestRequest {
+        ver: version.to_owned(),
+    };
+    let request = InternalRaftRequest {
+        downgrade_version_test: Some(test),
+        ..InternalRaftRequest::default()
+    };
+    // Kind 2, an entry: index, term, a normal one, no context.
+    let mut payload = Vec::new();
+    payload.extend((log.last() + 1).to_le_bytes());
+    payload.extend(hard_state.term.to_le_bytes());
+    payload.extend([0; 8]);
+    request.encode(&mut payload).unwrap();
+    let record = Record {
+        kind: 2,
+        payload: payload.into(),
+    };
+    wal.append(&[record], &mut Vec::new).unwrap();
+    wal.sync().unwrap();
+}
+
+#[tokio::test]
+async fn a_log_that_the_target_does_not_know_forbids_it() {
+    let member = Member::filled(1).await;
+    log_entry_of(&member, "3.7.0");
+    let newer = "cannot downgrade storage, WAL contains newer entries, as the target version (3.6.0) is \
+                 lower than the version (3.7.0) detected from WAL logs";
+    let refused = (1, vec![format!("Error: {newer}")]);
+    assert_eq!(migrate(&member, "3.6", &[]), refused);
+    assert_eq!(storage_version(&member), "3.7.0");
+    let (code, lines) = migrate(&member, "3.6", &["--force"]);
+    assert_eq!(code, 0);
+    assert!(lines[0].contains(newer), "{lines:?}");
+    assert_eq!(storage_version(&member), "3.6.0");
+    // Nothing in it is too new for those who go up.
+    assert_eq!(migrate(&member, "3.7", &[]).0, 0);
 }
 
 #[tokio::test]

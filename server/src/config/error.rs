@@ -50,6 +50,12 @@ pub enum Error {
     /// `default` among several outputs.
     #[error("multi logoutput for \"default\" is not supported yet")]
     MixedDefaultOutput,
+    /// The journal among several outputs.
+    #[error(
+        "running with systemd/journal but other '--log-outputs' values ({}) are configured with 'default'; override 'default' value with something else",
+        go_list(.0)
+    )]
+    MixedJournal(Vec<String>),
     /// Another level.
     #[error("unrecognized level: {0:?}")]
     LogLevel(String),
@@ -264,4 +270,10 @@ impl From<Error> for Problems {
     fn from(error: Error) -> Self {
         Problems(vec![error])
     }
+}
+
+/// A list of texts as Go's `%q` prints it.
+fn go_list(texts: &[String]) -> String {
+    let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
+    format!("[{}]", quoted.join(" "))
 }

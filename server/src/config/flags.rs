@@ -498,7 +498,7 @@ pub static FLAGS: &[Flag] = &[
     // Logging.
     flag("logger", Text, "zap", Logging, Built, Same, "Only 'zap', the form of the log lines."),
     flag("log-outputs", UniqueStrings, "default", Logging, Built, Same,
-        "Where log lines go: 'default' or 'stderr', 'stdout', file paths."),
+        "Where log lines go: 'default' or 'stderr', 'stdout', 'systemd/journal', file paths."),
     flag("log-level", Text, "info", Logging, Built, Same, "debug, info, warn, error, panic or fatal."),
     flag("log-format", Text, "json", Logging, Built, Same, "json or console."),
     flag("enable-log-rotation", Bool, "false", Logging, Built, Same,

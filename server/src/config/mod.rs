@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ferrite_api::Version;
+use ferrite_api::{Version, os_text};
 pub mod bootstrap;
 pub mod cli;
 mod env;
@@ -324,12 +324,6 @@ pub fn lookup_host(host: &str) -> std::io::Result<Vec<IpAddr>> {
 
 /// Reads a configuration file; the error is Go's text for it.
 fn read_file(path: &Path) -> Result<String, String> {
-    std::fs::read_to_string(path).map_err(|error| {
-        let reason = match error.kind() {
-            std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-            std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-            _ => error.to_string(),
-        };
-        format!("open {}: {reason}", path.display())
-    })
+    std::fs::read_to_string(path)
+        .map_err(|error| format!("open {}: {}", path.display(), os_text(&error)))
 }

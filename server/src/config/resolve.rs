@@ -153,13 +153,9 @@ fn log_options(read: &Reader<'_>, problems: &mut Vec<Error>) -> Option<logging::
     if outputs.len() > 1 && outputs.iter().any(|output| output == "default") {
         problems.push(Error::MixedDefaultOutput);
     }
-    if outputs.iter().any(|output| output == "systemd/journal") {
-        problems.push(Error::NotBuilt {
-            flag: "log-outputs",
-            value: outputs.join(","),
-            reason: "writing to the journal is not built yet",
-            default: "default",
-        });
+    let journal = outputs.iter().any(|output| output == "systemd/journal");
+    if journal && outputs.len() > 1 && !outputs.iter().any(|output| output == "default") {
+        problems.push(Error::MixedJournal(outputs.clone()));
     }
     let rotation = rotation(read, &outputs, problems);
     let level = read.text("log-level");

@@ -16,7 +16,8 @@ use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use super::line::{Line, level_of};
+use super::journal::{self, Journal};
+use super::line::{Line, caller, level_of};
 use super::rotate::RotatingFile;
 use super::{Error, Format, Level, Options, Output, Rotation};
 
@@ -31,10 +32,16 @@ const NOISY: [&str; 7] = [
     "tower",
 ];
 
-/// A writer and its state; taken for one line at a time, never while formatting.
+/// Where lines go, and what has gone there; taken for one line at a time, never while formatting.
 struct Sinks {
-    writers: Vec<Box<dyn Write + Send>>,
+    sinks: Vec<Sink>,
     sampler: Sampler,
+}
+
+/// One place that lines go to.
+pub(super) enum Sink {
+    Writer(Box<dyn Write + Send>),
+    Journal(Journal),
 }
 
 struct Shared {
@@ -99,34 +106,37 @@ impl ZapLayer {
     /// # Errors
     /// When a file cannot be opened.
     pub fn new(options: &Options) -> Result<(ZapLayer, Handle), Error> {
-        let mut writers: Vec<Box<dyn Write + Send>> = Vec::new();
+        let mut sinks = Vec::new();
         for output in &options.outputs {
-            match output {
-                Output::Stderr => writers.push(Box::new(std::io::stderr())),
-                Output::Stdout => writers.push(Box::new(std::io::stdout())),
-                Output::Discard => {}
+            sinks.push(match output {
+                Output::Stderr => Sink::Writer(Box::new(std::io::stderr())),
+                Output::Stdout => Sink::Writer(Box::new(std::io::stdout())),
+                Output::Discard => continue,
+                Output::Journal => Sink::Journal(
+                    Journal::connect(Path::new(journal::SOCKET)).map_err(Error::Journal)?,
+                ),
                 Output::File(path) => {
                     let opened = open(path, options.rotation.as_ref());
-                    writers.push(opened.map_err(|error| Error::Open {
+                    Sink::Writer(opened.map_err(|error| Error::Open {
                         path: path.clone(),
                         error,
-                    })?);
+                    })?)
                 }
-            }
+            });
         }
-        Ok(Self::with_writers(
+        Ok(Self::with_sinks(
             options.level,
             options.format,
-            writers,
+            sinks,
             SystemTime::now,
         ))
     }
 
-    /// The same over any writers and any clock.
-    pub(super) fn with_writers(
+    /// The same over any sinks and any clock.
+    pub(super) fn with_sinks(
         level: Level,
         format: Format,
-        writers: Vec<Box<dyn Write + Send>>,
+        sinks: Vec<Sink>,
         clock: fn() -> SystemTime,
     ) -> (ZapLayer, Handle) {
         let shared = Arc::new(Shared {
@@ -134,7 +144,7 @@ impl ZapLayer {
             format,
             clock,
             sinks: Mutex::new(Sinks {
-                writers,
+                sinks,
                 sampler: Sampler::default(),
             }),
         });
@@ -192,10 +202,18 @@ impl<S: Subscriber> Layer<S> for ZapLayer {
         if !sinks.sampler.admits(&line, now) {
             return;
         }
-        for writer in &mut sinks.writers {
-            // A log that cannot be written must not stop the server, and there is nowhere to say it.
-            let _ = writer.write_all(text.as_bytes());
-            let _ = writer.flush();
+        for sink in &mut sinks.sinks {
+            match sink {
+                Sink::Writer(writer) => {
+                    // A log that cannot be written must not stop the server, and there is nowhere to
+                    // say it.
+                    let _ = writer.write_all(text.as_bytes());
+                    let _ = writer.flush();
+                }
+                Sink::Journal(journal) => {
+                    journal.write(line.level, caller(metadata).as_deref(), &text);
+                }
+            }
         }
     }
 }

@@ -157,7 +157,7 @@ fn logger<'a>(metadata: &Metadata<'a>) -> Option<&'a str> {
 }
 
 /// The last directory and the file, and the line.
-fn caller(metadata: &Metadata<'_>) -> Option<String> {
+pub(super) fn caller(metadata: &Metadata<'_>) -> Option<String> {
     let (file, line) = (metadata.file()?, metadata.line()?);
     let mut cuts = file.rmatch_indices('/').map(|(at, _)| at);
     let start = cuts.nth(1).map_or(0, |at| at + 1);

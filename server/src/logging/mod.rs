@@ -16,6 +16,7 @@
 //!
 //! Deviation: times are always in UTC, and there are no stack traces.
 
+mod journal;
 mod layer;
 mod line;
 mod rotate;
@@ -27,8 +28,11 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use ferrite_api::os_text;
 use tracing_subscriber::layer::SubscriberExt;
 
+#[cfg(test)]
+use layer::Sink;
 pub use layer::{Handle, ZapLayer};
 pub use rotate::Rotation;
 pub(crate) use time::{parse_rfc3339, rfc3339_nanos};
@@ -115,6 +119,8 @@ pub enum Output {
     Stderr,
     /// Standard output.
     Stdout,
+    /// systemd's journal.
+    Journal,
     /// Appended to a file, which is created if absent.
     File(PathBuf),
     /// Nowhere.
@@ -133,6 +139,7 @@ impl Output {
             .map(|text| match text.as_str() {
                 "" | "default" | "stderr" => Output::Stderr,
                 "stdout" => Output::Stdout,
+                "systemd/journal" => Output::Journal,
                 path => Output::File(PathBuf::from(path)),
             })
             .collect();
@@ -181,6 +188,9 @@ pub enum Error {
         /// Why not.
         error: std::io::Error,
     },
+    /// There is no journal. Go's text.
+    #[error("can't find journal (dial unixgram {}: connect: {})", journal::SOCKET, os_text(.0))]
+    Journal(std::io::Error),
     /// The process has a log already.
     #[error("a log is already set up in this process")]
     AlreadySet,

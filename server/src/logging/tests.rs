@@ -30,8 +30,8 @@ fn fixed_clock() -> SystemTime {
 /// The lines that `events` leave, with the line numbers of this file as `N`.
 fn logged(level: Level, format: Format, events: impl FnOnce(&Handle)) -> Vec<String> {
     let lines = Lines::default();
-    let writer: Box<dyn Write + Send> = Box::new(lines.clone());
-    let (layer, handle) = ZapLayer::with_writers(level, format, vec![writer], fixed_clock);
+    let sink = Sink::Writer(Box::new(lines.clone()));
+    let (layer, handle) = ZapLayer::with_sinks(level, format, vec![sink], fixed_clock);
     let subscriber = tracing_subscriber::registry().with(layer);
     tracing::subscriber::with_default(subscriber, || events(&handle));
     let text = String::from_utf8(lines.0.lock().clone()).unwrap();
