@@ -96,6 +96,10 @@ pub enum Scenario {
     Watch100,
     /// Events of one key to 10,000 watchers.
     Watch10000,
+    /// Events of one key to 1 watcher, with 64 writers: without the price of a lone put in it.
+    WatchBusy1,
+    /// Events of one key to 100 watchers, with 64 writers.
+    WatchBusy100,
     /// Events of 1000 keys, each to its watcher, with 64 writers.
     WatchKeys,
     /// Events of all keys with their previous pairs to 10 watchers, with 64 writers.
@@ -134,6 +138,8 @@ impl Scenario {
         ("watch-1", Scenario::Watch1),
         ("watch-100", Scenario::Watch100),
         ("watch-10000", Scenario::Watch10000),
+        ("watch-busy-1", Scenario::WatchBusy1),
+        ("watch-busy-100", Scenario::WatchBusy100),
         ("watch-keys", Scenario::WatchKeys),
         ("watch-prefix", Scenario::WatchPrefix),
         ("watch-catch-up", Scenario::WatchCatchUp),
@@ -154,6 +160,8 @@ impl Scenario {
                 | Scenario::Watch1
                 | Scenario::Watch100
                 | Scenario::Watch10000
+                | Scenario::WatchBusy1
+                | Scenario::WatchBusy100
                 | Scenario::WatchKeys
                 | Scenario::WatchStuck
                 | Scenario::WatchIdle
@@ -327,6 +335,8 @@ impl Round<'_> {
                 Scenario::Watch1 => self.watch(&cluster, Target::OneKey, 1, 1)?,
                 Scenario::Watch100 => self.watch(&cluster, Target::OneKey, 100, 1)?,
                 Scenario::Watch10000 => self.watch(&cluster, Target::OneKey, 10_000, 1)?,
+                Scenario::WatchBusy1 => self.watch(&cluster, Target::OneKey, 1, 64)?,
+                Scenario::WatchBusy100 => self.watch(&cluster, Target::OneKey, 100, 64)?,
                 Scenario::WatchKeys => self.watch(&cluster, Target::KeyEach, 1000, 64)?,
                 Scenario::WatchPrefix => self.watch(&cluster, Target::AllKeys, 10, 64)?,
                 Scenario::WatchCatchUp => self.watch_catch_up(&cluster)?,
@@ -577,6 +587,7 @@ impl Round<'_> {
         let fan_out = watch::fan_out(&plan, target, watchers, self.comparison.time)?;
         let cpu = cluster.sample()?.cpu.saturating_sub(before.cpu);
         let name = match target {
+            Target::OneKey if writers > 1 => format!("watch {watchers}, {writers} writers"),
             Target::OneKey => format!("watch {watchers}"),
             Target::KeyEach => format!("watch {watchers} keys"),
             Target::AllKeys => format!("watch prefix {watchers}"),

@@ -22,8 +22,8 @@ flags (default)
                          put-1000), get (get-1, get-64, get-1000), serializable-64, mixed, page,
                          lease (lease-expire, lease-keepalive), list (list-3, list-10,
                          list-stream-3, list-stream-10), defragment, crash,
-                         watch (watch-idle, watch-1, watch-100, watch-10000, watch-keys,
-                         watch-prefix, watch-catch-up, watch-stuck) (all)
+                         watch (watch-idle, watch-1, watch-100, watch-10000, watch-busy-1,
+                         watch-busy-100, watch-keys, watch-prefix, watch-catch-up, watch-stuck) (all)
   --rounds N             (5)
   --members N            members of each cluster, all on this machine (1)
   --keys N               (1000000)

@@ -73,6 +73,12 @@ pub(super) fn key(id: RowId, part: u16) -> Result<Key, Error> {
     Ok(key)
 }
 
+/// The main revision that a key begins with.
+pub(super) fn main(key: &Key) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *key;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
 /// The same key for another part.
 pub(super) fn with_part(mut key: Key, part: u16) -> Key {
     key[13..].copy_from_slice(&part.to_be_bytes());
@@ -81,7 +87,7 @@ pub(super) fn with_part(mut key: Key, part: u16) -> Key {
 
 /// What a key stands for; `None` if it is none of ours.
 pub(super) fn parse(key: &Key) -> Option<Part> {
-    let main = u64::from_be_bytes(*key.first_chunk()?);
+    let main = main(key);
     let sub = u32::from_be_bytes(key[8..12].try_into().ok()?);
     let tombstone = match key[12] {
         0 => false,
