@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::super::link::Link;
 use super::super::shared::Shared;
 use super::{MAX_MESSAGE, MAX_PIECE, Progress, STUCK};
+use crate::background;
 use crate::http::reply;
 
 /// Pieces that wait for the thread that takes them.
@@ -79,11 +80,12 @@ async fn take(
     progress.add(message.len());
     let (next, mut pieces) = mpsc::channel(AHEAD);
     let (sink, from) = (Arc::clone(&shared.sink), link.peer);
-    let taking = tokio::task::spawn_blocking(move || {
+    let taking = background::run("snapshot-take", move || {
         let gone = || Err("the sender has gone".to_owned());
         let mut piece = || pieces.blocking_recv().unwrap_or_else(gone);
         sink.receive_snapshot(from, message, &mut piece)
     });
+    let taking = taking.map_err(|error| format!("no thread to receive with: {error}"))?;
     let feeding = async {
         loop {
             let piece = sections.next(MAX_PIECE).await;

@@ -17,6 +17,7 @@ use super::super::call::{self, CallError, Caller};
 use super::super::link::Link;
 use super::super::shared::Shared;
 use super::{PATH, Progress};
+use crate::background;
 
 /// Pieces that wait between the thread that reads them and the connection; the thread has one more
 /// in its hand.
@@ -36,6 +37,8 @@ pub(in super::super) enum Failure {
     Stuck,
     #[error("it cannot be read: {0}")]
     Source(String),
+    #[error("there is no thread to read it with: {0}")]
+    NoThread(std::io::Error),
     #[error(transparent)]
     Call(#[from] CallError),
 }
@@ -112,7 +115,7 @@ pub(in super::super) async fn transfer(
 ) -> Result<(), Failure> {
     let mut caller = connect(shared, link).await?;
     let (next, pieces) = mpsc::channel(AHEAD);
-    tokio::task::spawn_blocking(move || read(source, &next));
+    background::run("snapshot-read", move || read(source, &next)).map_err(Failure::NoThread)?;
     let (failed, why) = std::sync::mpsc::channel();
     let all_sent = Arc::new(AtomicBool::new(false));
     let mut request = Request::new(Pieces {
@@ -270,7 +273,7 @@ mod tests {
         let read_so_far = Arc::new(AtomicUsize::new(0));
         let source = Box::new(Counted(Arc::clone(&read_so_far)));
         let (next, pieces) = mpsc::channel(AHEAD);
-        let reader = tokio::task::spawn_blocking(move || read(source, &next));
+        let reader = background::run("reader", move || read(source, &next)).unwrap();
         let mut body = Pieces {
             message: Some("message".into()),
             payload: None,
