@@ -201,6 +201,10 @@ errors! {
     /// call
     AuthOldRevision, InvalidArgument, InvalidArgument, true,
         "etcdserver: revision of auth store is old";
+    /// Authenticate of a user that has no password; a password hash in a request that is none.
+    /// In etcd an error of its insides, so it has neither a code nor the prefix of the others
+    NoPasswordUser, Unknown, Unknown, false,
+        "auth: authentication failed, password was given for no password user";
     /// metadata `client-api-version` is not valid UTF-8
     InvalidClientAPIVersion, InvalidArgument, InvalidArgument, false,
         "etcdserver: invalid client api version";
@@ -312,7 +316,9 @@ mod tests {
         for &error in Error::ALL {
             assert!(seen.insert(error.message()), "{error:?} repeats a text");
             assert_eq!(Error::from_message(error.message()), Some(error));
-            assert!(error.message().starts_with("etcdserver: "));
+            let inner = error == Error::NoPasswordUser;
+            let prefix = if inner { "auth: " } else { "etcdserver: " };
+            assert!(error.message().starts_with(prefix));
         }
     }
 

@@ -16,9 +16,10 @@ use tonic_prost::ProstCodec;
 
 use crate::balancer::Picked;
 use crate::connection::{Connection, is_not_processed};
+use crate::login;
 use crate::namespace::Namespace;
 use crate::ordering::Order;
-use crate::rpc::Rpc;
+use crate::rpc::{self, Rpc};
 use crate::{Client, Error, retry};
 
 /// The API level this client speaks, sent with every call.
@@ -118,6 +119,7 @@ impl Client {
         Resp: Message + Default + 'static,
     {
         loop {
+            let used = self.shared.login.token();
             let sent = self
                 .send(deadline, rpc, request, async |grpc, request, path| {
                     grpc.unary(request, path, ProstCodec::<Req, Resp>::default())
@@ -129,10 +131,18 @@ impl Client {
                 Err(status) => self.classify(status, deadline),
             };
             let endpoints = self.shared.balancer.len();
-            if failed.attempts + 1 >= self.shared.config.max_attempts
-                || !rpc.policy.retries(&error, endpoints)
+            let config = &self.shared.config;
+            // A call that was refused for its token has done nothing, whatever it is.
+            let relogs = config.user.is_some()
+                && rpc.path != rpc::AUTHENTICATE.path
+                && login::is_unknown(&error);
+            if failed.attempts + 1 >= config.max_attempts
+                || !(relogs || rpc.policy.retries(&error, endpoints))
             {
                 return Err(error);
+            }
+            if relogs {
+                self.renew_token(used).await?;
             }
             failed.report(rpc.path, &error);
             failed.attempts += 1;
@@ -157,13 +167,17 @@ impl Client {
     {
         self.check_size(&request)?;
         let deadline = self.scope.limit.deadline();
-        let open = self.send(deadline, &rpc, &request, async |grpc, request, path| {
-            grpc.server_streaming(request, path, ProstCodec::<Req, Resp>::default())
-                .await
-        });
+        let open = async {
+            self.token_for_stream().await?;
+            let opened = self.send(deadline, &rpc, &request, async |grpc, request, path| {
+                grpc.server_streaming(request, path, ProstCodec::<Req, Resp>::default())
+                    .await
+            });
+            let opened = opened.await;
+            opened.map_err(|status| self.classify(status, deadline))
+        };
         let stream = match until(deadline, open).await {
-            Some(Ok(response)) => response.into_inner(),
-            Some(Err(status)) => return Err(self.classify(status, deadline)),
+            Some(opened) => opened?.into_inner(),
             None => return Err(self.late(None)),
         };
         Ok(Answers {
@@ -196,6 +210,7 @@ impl Client {
         let (requests, outgoing) = mpsc::channel(REQUESTS_AHEAD);
         let client = self.clone();
         let opening = async move {
+            client.token_for_stream().await?;
             let picked = client.shared.balancer.pick().await;
             let mut grpc = client.grpc(&picked);
             let request = client.request(ReceiverStream::new(outgoing), None);
@@ -270,6 +285,9 @@ impl Client {
             "client-api-version",
             MetadataValue::from_static(API_VERSION),
         );
+        if let Some(token) = self.shared.login.token() {
+            metadata.insert("token", token);
+        }
         if self.scope.leader == Leader::Required {
             metadata.insert("hasleader", MetadataValue::from_static("true"));
         }

@@ -1,5 +1,6 @@
 //! How a client is set up.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::endpoint::Target;
@@ -11,6 +12,37 @@ const DEFAULT_MAX_SEND_BYTES: usize = 2 << 20;
 const DEFAULT_MAX_RECEIVE_BYTES: usize = i32::MAX as usize;
 /// Servers answer faster pings by closing the connection.
 const MIN_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What no log shall show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: Into<String>> From<T> for Secret {
+    fn from(text: T) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// A user who logs in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// The password.
+    pub password: Secret,
+}
 
 /// Endpoints and options of a [`Client`](crate::Client).
 ///
@@ -57,6 +89,12 @@ pub struct Config {
     /// Whether [`Client::connect`](crate::Client::connect) asks every endpoint for its version and
     /// fails if one is older than 3.6. Default no.
     pub reject_old_cluster: bool,
+    /// The user who makes the calls. [`Client::connect`](crate::Client::connect) logs in, within
+    /// [`Config::dial_timeout`]; the client does so again when the cluster does not know its token any
+    /// more, and before each stream. Default `None`: nobody.
+    pub user: Option<User>,
+    /// A token that is sent as it is with each call, instead of a user's. Default `None`.
+    pub token: Option<Secret>,
 }
 
 impl Config {
@@ -76,6 +114,8 @@ impl Config {
             max_reconnect_backoff: Duration::from_secs(120),
             auto_sync: None,
             reject_old_cluster: false,
+            user: None,
+            token: None,
         }
     }
 
@@ -141,6 +181,23 @@ impl Config {
     #[must_use]
     pub fn reject_old_cluster(mut self) -> Self {
         self.reject_old_cluster = true;
+        self
+    }
+
+    /// Sets [`Config::user`].
+    #[must_use]
+    pub fn user(mut self, name: impl Into<String>, password: impl Into<Secret>) -> Self {
+        self.user = Some(User {
+            name: name.into(),
+            password: password.into(),
+        });
+        self
+    }
+
+    /// Sets [`Config::token`].
+    #[must_use]
+    pub fn token(mut self, token: impl Into<Secret>) -> Self {
+        self.token = Some(token.into());
         self
     }
 

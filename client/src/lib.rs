@@ -51,8 +51,12 @@
 //! Reading order: [`kv`] and `call` (one call), `balancer` (where it goes), [`watch`] and [`lease`]
 //! (a machine that decides, a stream that carries), [`concurrency`], [`cache`], [`leasing`].
 //!
-//! Left out for now: TLS, authentication.
+//! A client with a user ([`Config::user`]) logs in when it connects, and again when the cluster does not
+//! know its token any more.
+//!
+//! Left out for now: TLS.
 
+pub mod auth;
 pub mod cache;
 pub mod cluster;
 pub mod concurrency;
@@ -71,6 +75,7 @@ mod connection;
 mod endpoint;
 mod error;
 mod local;
+mod login;
 mod mirror;
 mod namespace;
 mod ordering;
@@ -82,9 +87,10 @@ mod sync;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use auth::{Auth, PermissionType};
 pub use cache::{Cache, CacheError, CacheOptions, CacheWatcher};
 pub use cluster::Cluster;
-pub use config::Config;
+pub use config::{Config, Secret, User};
 pub use error::{EndpointError, Error};
 /// The errors of the etcd API, as [`Error::Etcd`] carries them.
 pub use ferrite_api::Error as EtcdError;
@@ -120,6 +126,7 @@ pub struct Client {
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) balancer: Balancer,
+    pub(crate) login: login::Login,
     pub(crate) watches: watch::Streams,
     pub(crate) keeper: lease::Keeper,
     _auto_sync: Option<sync::AutoSync>,
@@ -128,6 +135,7 @@ pub(crate) struct Shared {
 impl Shared {
     fn new(config: Config) -> Result<Arc<Shared>, Error> {
         let targets = config.check()?;
+        let login = login::Login::new(&config)?;
         let balancer = Balancer::start(targets, &config);
         Ok(Arc::new_cyclic(|shared| Shared {
             _auto_sync: config
@@ -135,6 +143,7 @@ impl Shared {
                 .map(|interval| sync::AutoSync::start(shared.clone(), interval)),
             config,
             balancer,
+            login,
             watches: watch::Streams::default(),
             keeper: lease::Keeper::default(),
         }))
@@ -144,23 +153,29 @@ impl Shared {
 impl Client {
     /// Checks the configuration and starts connecting to every endpoint in the background.
     ///
-    /// Returns without waiting for a connection: the first call waits for one. Only
-    /// [`Config::reject_old_cluster`] asks something first, within [`Config::dial_timeout`]. Must
+    /// Returns without waiting for a connection: the first call waits for one. Only a client with a
+    /// [`Config::user`] logs in, and [`Config::reject_old_cluster`] asks something first, within
+    /// [`Config::dial_timeout`]. Must
     /// run inside a tokio runtime.
     ///
     /// # Errors
     ///
     /// [`Error::NoEndpoints`], [`Error::InvalidEndpoint`], [`Error::TlsNotSupported`] and
-    /// [`Error::InvalidConfig`], all before any packet is sent; [`Error::OldCluster`].
+    /// [`Error::InvalidConfig`], all before any packet is sent; [`Error::OldCluster`]; what the login
+    /// ended with.
     pub async fn connect(config: Config) -> Result<Client, Error> {
-        let checked = config.reject_old_cluster.then_some(config.dial_timeout);
+        let patience = config.dial_timeout;
+        let (logs_in, checks) = (config.user.is_some(), config.reject_old_cluster);
         let client = Client {
             shared: Shared::new(config)?,
             scope: Scope::default(),
         };
-        if let Some(patience) = checked {
-            let deadline = Instant::now() + patience;
-            client.with_deadline(deadline).check_versions().await?;
+        let within = client.with_deadline(Instant::now() + patience);
+        if logs_in {
+            within.renew_token(None).await?;
+        }
+        if checks {
+            within.check_versions().await?;
         }
         Ok(client)
     }
@@ -220,6 +235,11 @@ impl Client {
     /// Calls about the members of the cluster.
     pub fn cluster(&self) -> Cluster {
         Cluster::new(self.clone())
+    }
+
+    /// Calls about users and roles.
+    pub fn auth(&self) -> Auth {
+        Auth::new(self.clone())
     }
 
     /// Calls about single members: status, hashes, alarms, snapshots.

@@ -77,6 +77,24 @@ rpcs! {
     // A stream, begun again until its first piece has come.
     SNAPSHOT: "/etcdserverpb.Maintenance/Snapshot", pb::SnapshotRequest => pb::SnapshotResponse, Repeatable;
 
+    AUTH_STATUS: "/etcdserverpb.Auth/AuthStatus", pb::AuthStatusRequest => pb::AuthStatusResponse, NonRepeatable;
+    AUTH_ENABLE: "/etcdserverpb.Auth/AuthEnable", pb::AuthEnableRequest => pb::AuthEnableResponse, NonRepeatable;
+    AUTH_DISABLE: "/etcdserverpb.Auth/AuthDisable", pb::AuthDisableRequest => pb::AuthDisableResponse, NonRepeatable;
+    AUTHENTICATE: "/etcdserverpb.Auth/Authenticate", pb::AuthenticateRequest => pb::AuthenticateResponse, NonRepeatable;
+    USER_ADD: "/etcdserverpb.Auth/UserAdd", pb::AuthUserAddRequest => pb::AuthUserAddResponse, NonRepeatable;
+    USER_DELETE: "/etcdserverpb.Auth/UserDelete", pb::AuthUserDeleteRequest => pb::AuthUserDeleteResponse, NonRepeatable;
+    USER_CHANGE_PASSWORD: "/etcdserverpb.Auth/UserChangePassword", pb::AuthUserChangePasswordRequest => pb::AuthUserChangePasswordResponse, NonRepeatable;
+    USER_GRANT_ROLE: "/etcdserverpb.Auth/UserGrantRole", pb::AuthUserGrantRoleRequest => pb::AuthUserGrantRoleResponse, NonRepeatable;
+    USER_REVOKE_ROLE: "/etcdserverpb.Auth/UserRevokeRole", pb::AuthUserRevokeRoleRequest => pb::AuthUserRevokeRoleResponse, NonRepeatable;
+    USER_GET: "/etcdserverpb.Auth/UserGet", pb::AuthUserGetRequest => pb::AuthUserGetResponse, Repeatable;
+    USER_LIST: "/etcdserverpb.Auth/UserList", pb::AuthUserListRequest => pb::AuthUserListResponse, Repeatable;
+    ROLE_ADD: "/etcdserverpb.Auth/RoleAdd", pb::AuthRoleAddRequest => pb::AuthRoleAddResponse, NonRepeatable;
+    ROLE_DELETE: "/etcdserverpb.Auth/RoleDelete", pb::AuthRoleDeleteRequest => pb::AuthRoleDeleteResponse, NonRepeatable;
+    ROLE_GRANT_PERMISSION: "/etcdserverpb.Auth/RoleGrantPermission", pb::AuthRoleGrantPermissionRequest => pb::AuthRoleGrantPermissionResponse, NonRepeatable;
+    ROLE_REVOKE_PERMISSION: "/etcdserverpb.Auth/RoleRevokePermission", pb::AuthRoleRevokePermissionRequest => pb::AuthRoleRevokePermissionResponse, NonRepeatable;
+    ROLE_GET: "/etcdserverpb.Auth/RoleGet", pb::AuthRoleGetRequest => pb::AuthRoleGetResponse, Repeatable;
+    ROLE_LIST: "/etcdserverpb.Auth/RoleList", pb::AuthRoleListRequest => pb::AuthRoleListResponse, Repeatable;
+
     LOCK: "/v3lockpb.Lock/Lock", lockpb::LockRequest => lockpb::LockResponse, NonRepeatable;
     UNLOCK: "/v3lockpb.Lock/Unlock", lockpb::UnlockRequest => lockpb::UnlockResponse, NonRepeatable;
     CAMPAIGN: "/v3electionpb.Election/Campaign", electionpb::CampaignRequest => electionpb::CampaignResponse, NonRepeatable;
@@ -111,6 +129,19 @@ mod tests {
                 "MemberPromote",
                 "Defragment",
                 "Downgrade",
+                "AuthStatus",
+                "AuthEnable",
+                "AuthDisable",
+                "Authenticate",
+                "UserAdd",
+                "UserDelete",
+                "UserChangePassword",
+                "UserGrantRole",
+                "UserRevokeRole",
+                "RoleAdd",
+                "RoleDelete",
+                "RoleGrantPermission",
+                "RoleRevokePermission",
                 "Lock",
                 "Unlock",
                 "Campaign",
@@ -133,6 +164,10 @@ mod tests {
                 "HashKV",
                 "MoveLeader",
                 "Snapshot",
+                "UserGet",
+                "UserList",
+                "RoleGet",
+                "RoleList",
                 "Leader"
             ]
         );

@@ -4,7 +4,33 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::unix::ffi::OsStringExt;
 
+use rustix::termios::{self, LocalModes, OptionalActions, Termios};
+
 use crate::failure::Failure;
+
+/// The terminal shows nothing of what is typed while this lives; what is no terminal is as it was.
+struct Hidden(Option<Termios>);
+
+impl Hidden {
+    fn begin() -> Self {
+        let Ok(before) = termios::tcgetattr(io::stdin()) else {
+            return Self(None);
+        };
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        let silenced = termios::tcsetattr(io::stdin(), OptionalActions::Now, &silent);
+        Self(silenced.is_ok().then_some(before))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // There is nobody to tell if the terminal has gone.
+            let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, before);
+        }
+    }
+}
 
 /// The process's streams and environment, replaceable in tests.
 pub(crate) struct Context {
@@ -31,6 +57,20 @@ impl Context {
     /// Standard output, buffered until the end or the next line on stderr.
     pub(crate) fn out(&mut self) -> &mut dyn Write {
         &mut self.stdout
+    }
+
+    /// Asks for what nobody shall see on the terminal. Without an end of the line it is what there is.
+    pub(crate) fn ask_secretly(&mut self, prompt: &str) -> Result<String, Failure> {
+        write!(self.stdout, "{prompt}")?;
+        self.stdout.flush()?;
+        let mut line = Vec::new();
+        {
+            let _hidden = Hidden::begin();
+            self.stdin.read_until(b'\n', &mut line)?;
+        }
+        writeln!(self.stdout)?;
+        let line = String::from_utf8_lossy(&line);
+        Ok(line.trim_end_matches(['\n', '\r']).to_owned())
     }
 
     /// Makes what was printed visible now.

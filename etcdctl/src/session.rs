@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ferrite_client::{Client, Config, Error};
+use ferrite_client::{Client, Config, Error, User};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::{Flags, Matches};
@@ -100,7 +100,7 @@ impl Session {
         RetryWarnings::install(&endpoints, &level.unwrap_or_default());
         Ok(Session {
             runtime,
-            config: flags.config(&endpoints),
+            config: flags.config(context, &endpoints)?,
             timeout: Timeout::of(&flags.0),
             timeout_given: flags.0.changed("command-timeout"),
             whole_cluster: flags.0.declares("cluster") && flags.0.switch("cluster"),
@@ -124,6 +124,19 @@ impl Session {
     /// A client of this endpoint only.
     pub(crate) fn client_of(&self, endpoint: &str) -> Result<Client, Failure> {
         self.connect([endpoint])
+            .map_err(|error| Failure::new(Exit::BadConnection, error))
+    }
+
+    /// As [`Session::client_of`], of another cluster, where calls are made by this user, if by any.
+    pub(crate) fn client_elsewhere(
+        &self,
+        endpoint: &str,
+        user: Option<User>,
+    ) -> Result<Client, Failure> {
+        let mut config = self.config.clone();
+        config.endpoints = vec![endpoint.to_owned()];
+        (config.user, config.token) = (user, None);
+        self.run(Client::connect(config))
             .map_err(|error| Failure::new(Exit::BadConnection, error))
     }
 
@@ -157,6 +170,24 @@ impl Session {
     pub(crate) fn run<T>(&self, calls: impl Future<Output = T>) -> T {
         self.runtime.block_on(calls)
     }
+}
+
+/// The user of `--user`, whose password may be there, behind a colon, or has to be asked for.
+pub(crate) fn credentials(
+    context: &mut Context,
+    prompt: &str,
+    user: &str,
+    password: String,
+) -> Result<User, Failure> {
+    let (name, password) = match user.split_once(':') {
+        _ if !password.is_empty() => (user, password),
+        Some((name, password)) => (name, password.to_owned()),
+        None => (user, context.ask_secretly(prompt)?),
+    };
+    Ok(User {
+        name: name.to_owned(),
+        password: password.into(),
+    })
 }
 
 /// What `--discovery-srv` finds; nothing without the flag.
@@ -266,13 +297,7 @@ impl GlobalFlags {
                 return Err(Failure::bad_args(message));
             }
         }
-        refuse_texts(
-            flags,
-            &[
-                (&["cert", "key", "cacert"], "TLS"),
-                (&["user", "password", "auth-jwt-token"], "authentication"),
-            ],
-        )?;
+        refuse_texts(flags, &[(&["cert", "key", "cacert"], "TLS")])?;
         for (name, refused) in [
             ("insecure-skip-tls-verify", true),
             ("insecure-transport", false),
@@ -284,7 +309,7 @@ impl GlobalFlags {
         Ok(())
     }
 
-    fn config(&self, endpoints: &[String]) -> Config {
+    fn config(&self, context: &mut Context, endpoints: &[String]) -> Result<Config, Failure> {
         let positive = |name: &str| usize::try_from(self.0.int(name)).ok().filter(|&n| n > 0);
         let time =
             |name: &str| Duration::from_nanos(u64::try_from(self.0.duration(name)).unwrap_or(0));
@@ -294,6 +319,15 @@ impl GlobalFlags {
         config.keepalive_timeout = time("keepalive-timeout");
         config.max_send_bytes = positive("max-request-bytes");
         config.max_receive_bytes = positive("max-recv-bytes");
-        config
+        let (user, token) = (self.0.text("user"), self.0.text("auth-jwt-token"));
+        if !token.is_empty() {
+            config.token = Some(token.into());
+        } else if !user.is_empty() {
+            let user = credentials(context, "Password: ", &user, self.0.text("password"))?;
+            config.user = Some(user);
+            // It is all that bounds the login, and nothing else.
+            config.dial_timeout = time("dial-timeout");
+        }
+        Ok(config)
     }
 }

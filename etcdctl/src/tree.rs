@@ -1,5 +1,6 @@
 //! The commands and flags of etcdctl, as one constant tree.
 
+mod authentication;
 mod global;
 mod key_value;
 mod utility;
@@ -16,6 +17,7 @@ use key_value::{DEL, GET, PUT, TXN_LONG, WATCH};
 const KEY_VALUE: &str = "Key-value commands";
 const MAINTENANCE: &str = "Cluster maintenance commands";
 const CONCURRENCY: &str = "Concurrency commands";
+const AUTHENTICATION: &str = "Authentication commands";
 const UTILITY: &str = "Utility commands";
 
 /// The program. Commands are in the order of their groups in the root help.
@@ -336,9 +338,9 @@ pub(crate) static ROOT: Command = Command {
             action: Action::Run(elect::run),
             ..Command::EMPTY
         },
-        Command::not_built("auth"),
-        Command::not_built("user"),
-        Command::not_built("role"),
+        authentication::AUTH,
+        authentication::USER,
+        authentication::ROLE,
         utility::VERSION,
         utility::MAKE_MIRROR,
         utility::CHECK,

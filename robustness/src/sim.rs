@@ -84,6 +84,7 @@ pub fn member_options() -> Options {
         release: Version::RELEASE,
         version_ticks: 40,
         downgrade_check_ticks: 50,
+        token_ttl: Duration::from_secs(300),
         lessor: lessor::Options {
             election_timeout: 10 * TICK,
             min_ttl: 1,

@@ -27,10 +27,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let handle = server.handle();
     let mut watch = handle.watch();
-    watch.create(WatchCreateRequest {
+    let create = WatchCreateRequest {
         key: Bytes::from_static(b"greeting"),
         ..WatchCreateRequest::default()
-    });
+    };
+    watch.create(create).await;
 
     let put = PutRequest {
         key: Bytes::from_static(b"greeting"),

@@ -23,7 +23,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::etcdserverpb::kv_server;
 use ferrite_server::error::Error;
-use ferrite_server::grpc::{self, Clusters, Kv, Leases};
+use ferrite_server::grpc::{self, Auths, Clusters, Kv, Leases};
 use ferrite_server::handle::range_stream::Messages;
 use ferrite_server::handle::snapshot::Snapshot;
 use ferrite_server::handle::{List, WatchStream};
@@ -97,6 +97,8 @@ fn unused() -> Error {
     Error::status(tonic::Code::Unimplemented, "only Put is measured")
 }
 
+impl Auths for Null {}
+
 impl Leases for Null {
     async fn lease_grant(&self, _: pb::LeaseGrantRequest) -> Result<pb::LeaseGrantResponse, Error> {
         Err(unused())
@@ -119,8 +121,8 @@ impl Leases for Null {
     ) -> Result<pb::LeaseTimeToLiveResponse, Error> {
         Err(unused())
     }
-    fn lease_leases(&self) -> pb::LeaseLeasesResponse {
-        pb::LeaseLeasesResponse::default()
+    async fn lease_leases(&self) -> Result<pb::LeaseLeasesResponse, Error> {
+        Err(unused())
     }
 }
 
@@ -202,8 +204,8 @@ impl Kv for Null {
     fn watch(&self) -> Result<WatchStream, Error> {
         Err(unused())
     }
-    fn status(&self) -> pb::StatusResponse {
-        pb::StatusResponse::default()
+    async fn status(&self) -> Result<pb::StatusResponse, Error> {
+        Ok(pb::StatusResponse::default())
     }
     fn leader(&self) -> u64 {
         1

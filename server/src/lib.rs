@@ -5,6 +5,7 @@
 //! [`handle`] validates and proposes it, [`shell`] gathers what arrives and carries effects out,
 //! [`member`] decides. What it publishes goes to those who watch through [`watch`].
 
+pub mod auth;
 mod background;
 pub mod bootstrap;
 mod compactor;

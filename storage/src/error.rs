@@ -24,10 +24,4 @@ pub enum Error {
         /// Why it cannot be applied.
         why: String,
     },
-    /// The store holds state that this build does not serve yet.
-    #[error("unsupported store: {what}")]
-    Unsupported {
-        /// What it holds.
-        what: String,
-    },
 }

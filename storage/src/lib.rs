@@ -1,5 +1,5 @@
-//! The replicated state of a member: the multi-version key-value store, the leases, the members,
-//! and [`apply`], the pure state machine that turns log entries into new state.
+//! The replicated state of a member: the multi-version key-value store, the leases, the members, users
+//! and roles, and [`apply`], the pure state machine that turns log entries into new state.
 //!
 //! Nothing here knows Raft messages, gRPC, clocks, randomness or, once a start is over ([`restore`]),
 //! threads. Reading order: [`mvcc`]
@@ -8,6 +8,7 @@
 
 pub mod alarms;
 pub mod apply;
+pub mod auth;
 pub mod bolt;
 pub mod checkpoint;
 pub mod cluster_version;

@@ -20,6 +20,7 @@ use ferrite_api::types::{ClusterId, MemberId, RaftIndex, Revision, Term};
 
 use crate::alarms::Alarms;
 use crate::apply::tally::Tally;
+use crate::auth::Auth;
 use crate::checkpoint::{self, Compaction};
 use crate::cluster_version::ClusterVersion;
 use crate::error::Error;
@@ -32,9 +33,6 @@ use crate::mvcc::view::View;
 use crate::page::{self, ConfState, PageFile, RowId, Table, TableWrite};
 use crate::restore;
 
-/// The row of the `auth` table that says whether authentication is on: one byte, 0 or 1.
-pub const AUTH_ENABLED: &[u8] = b"authEnabled";
-
 /// The replicated state.
 #[derive(Debug)]
 pub struct State {
@@ -42,6 +40,8 @@ pub struct State {
     members: Members,
     alarms: Alarms,
     cluster_version: ClusterVersion,
+    // Shared with whoever has published it: a change makes another one.
+    auth: Arc<Auth>,
     /// Counts changes of `members`, `alarms` and `cluster_version`, so that they are published only then.
     cluster_changes: u64,
     cluster_id: ClusterId,
@@ -60,22 +60,8 @@ impl State {
     /// compares counters and digest with what the file says they are.
     ///
     /// # Errors
-    /// [`Error::Page`] and [`Error::Corrupt`] name what is damaged; [`Error::Unsupported`] when the
-    /// store needs something that this build does not serve (authentication).
+    /// [`Error::Page`] and [`Error::Corrupt`] name what is damaged.
     pub fn restore(page: Arc<PageFile>) -> Result<Self, Error> {
-        let auth = page.reader()?.table(Table::Auth)?;
-        if auth
-            .iter()
-            .any(|(key, value)| key == AUTH_ENABLED && value[..] == [1])
-        {
-            let what = "authentication is enabled, which this build does not serve yet".to_owned();
-            return Err(Error::Unsupported { what });
-        }
-        Self::restore_with_auth(page)
-    }
-
-    /// As [`State::restore`], also if authentication is enabled: for whoever serves nobody.
-    pub(crate) fn restore_with_auth(page: Arc<PageFile>) -> Result<Self, Error> {
         let meta = page.meta();
         let reader = page.reader()?;
         let removed = reader.table(Table::MembersRemoved)?;
@@ -83,6 +69,11 @@ impl State {
         let alarms = Alarms::load(&reader.table(Table::Alarms)?)?;
         let mut leases = Leases::load(&reader.table(Table::Leases)?)?;
         let cluster_version = ClusterVersion::load(&reader.table(Table::Cluster)?)?;
+        let auth = Auth::load(
+            &reader.table(Table::Auth)?,
+            &reader.table(Table::AuthUsers)?,
+            &reader.table(Table::AuthRoles)?,
+        )?;
         drop(reader);
 
         let index = restore::index(&page, &meta, &mut leases)?;
@@ -97,6 +88,7 @@ impl State {
             members,
             alarms,
             cluster_version,
+            auth: Arc::new(auth),
             cluster_changes: 0,
             cluster_id: ClusterId::new(meta.cluster_id),
             member_id: MemberId::new(meta.member_id),
@@ -146,6 +138,15 @@ impl State {
     /// The active alarms.
     pub fn alarms(&self) -> &Alarms {
         &self.alarms
+    }
+
+    /// Users and roles. Another one after each change.
+    pub fn auth(&self) -> &Arc<Auth> {
+        &self.auth
+    }
+
+    pub(crate) fn auth_mut(&mut self) -> &mut Arc<Auth> {
+        &mut self.auth
     }
 
     /// The cluster version (`3.7.0`), once decided.
@@ -264,10 +265,11 @@ impl State {
         self.checkpoint.schedule(revision, previous);
     }
 
-    /// The rows of members, alarms, cluster version and downgrade, which the page file may not have yet.
+    /// The rows of members, alarms, versions, users and roles, which the page file may not have yet.
     pub(crate) fn cluster_rows(&self) -> Vec<TableWrite> {
         let rows = self.members.rows().chain(self.alarms.rows());
-        rows.chain(self.cluster_version.rows()).collect()
+        let rows = rows.chain(self.cluster_version.rows());
+        rows.chain(self.auth.rows()).collect()
     }
 
     /// The digest of all rows, as the page file will hold it once everything is checkpointed:

@@ -25,10 +25,7 @@ pub(crate) fn usage(chain: &Chain) -> String {
     if matches!(command.action, Action::Run(_)) {
         text.push_str(&format!("\n  {}", usage_line(chain)));
     }
-    let listed: Vec<&Command> = sorted(command.commands)
-        .into_iter()
-        .filter(|command| command.is_built())
-        .collect();
+    let listed = sorted(command.commands);
     if !listed.is_empty() {
         text.push_str(&format!("\n  {path} [command]"));
         for heading in headings(command) {
@@ -64,10 +61,10 @@ fn usage_line(chain: &Chain) -> String {
     format!("{parent}{} [flags]", chain.command().usage)
 }
 
-/// The groups of subcommands that have a built command, in order of declaration.
+/// The groups of subcommands, in order of declaration.
 fn headings(command: &'static Command) -> Vec<&'static str> {
     let mut headings: Vec<&str> = Vec::new();
-    for child in command.commands.iter().filter(|child| child.is_built()) {
+    for child in command.commands {
         if !headings.contains(&child.group) {
             headings.push(child.group);
         }

@@ -40,9 +40,6 @@ pub(crate) enum Action {
     Group,
     /// Runs.
     Run(fn(&mut Context, &Matches) -> Result<(), Failure>),
-    /// Known to etcdctl and not built here yet. Takes part in prefix matching, so that a prefix
-    /// never changes its meaning, and is in no help text.
-    NotBuilt,
 }
 
 impl Command {
@@ -58,19 +55,6 @@ impl Command {
         commands: &[],
         action: Action::Group,
     };
-
-    /// A command that is refused.
-    pub(crate) const fn not_built(name: &'static str) -> Command {
-        Command {
-            name,
-            action: Action::NotBuilt,
-            ..Command::EMPTY
-        }
-    }
-
-    pub(crate) fn is_built(&self) -> bool {
-        !matches!(self.action, Action::NotBuilt)
-    }
 
     /// The subcommand of that name, or the only one whose name begins so.
     fn child(&'static self, name: &[u8]) -> Option<&'static Command> {
@@ -135,7 +119,6 @@ pub(crate) struct Matches {
 pub(crate) enum Parsed {
     Run(Matches),
     Help(Chain),
-    NotBuilt(Chain),
     /// No such command; the text says so, with suggestions.
     UnknownCommand(String),
     BadFlags {
@@ -150,9 +133,6 @@ pub(crate) fn parse(root: &'static Command, args: &[Text]) -> Parsed {
         Ok(found) => found,
         Err(message) => return Parsed::UnknownCommand(message),
     };
-    if !chain.command().is_built() {
-        return Parsed::NotBuilt(chain);
-    }
     let given = args.to_vec();
     let mut flags = Flags::of(&chain);
     let args = match flags.parse(&rest) {
@@ -187,9 +167,6 @@ pub(crate) fn find(root: &'static Command, args: &[Text]) -> Result<(Chain, Vec<
             Some(child) => {
                 rest.remove(position);
                 chain.0.push(child);
-                if !child.is_built() {
-                    return Ok((chain, rest));
-                }
             }
             None if chain.is_root() && !root.commands.is_empty() => {
                 return Err(unknown_command(&chain, &rest[position]));
@@ -234,7 +211,6 @@ fn unknown_command(chain: &Chain, name: &[u8]) -> String {
         .command()
         .commands
         .iter()
-        .filter(|command| command.is_built())
         .map(|command| command.name)
         .filter(|name| distance(&typed, name) <= 2 || name.starts_with(&typed))
         .collect();

@@ -8,7 +8,6 @@ use crate::failure::Failure;
 pub(crate) fn run(context: &mut Context, matches: &Matches) -> Result<(), Failure> {
     let root = matches.chain.root();
     match cli::find(root, &matches.args) {
-        Ok((chain, _)) if !chain.command().is_built() => Err(super::not_built(&chain)),
         Ok((chain, _)) => show(context, &chain),
         Err(_) => {
             let topic = matches.args.iter().map(back_quoted).collect::<Vec<_>>();

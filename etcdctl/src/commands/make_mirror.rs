@@ -25,9 +25,17 @@ pub(crate) fn run(context: &mut Context, matches: &Matches) -> Result<(), Failur
     let flags = &matches.flags;
     refuse_unsupported(flags)?;
     let session = Session::open(context, matches)?;
+    let (user, password) = (flags.text("dest-user"), flags.text("dest-password"));
+    let user = match user.is_empty() {
+        true => None,
+        false => {
+            let prompt = "Destination Password: ";
+            Some(session::credentials(context, prompt, &user, password)?)
+        }
+    };
     let destination = String::from_utf8_lossy(destination);
     let copy = Copy {
-        destination: session.client_of(&destination)?,
+        destination: session.client_elsewhere(&destination, user)?,
         names: Names::of(flags)?,
         max_operations: usize::try_from(flags.uint("max-txn-ops")).unwrap_or(usize::MAX),
         count: Cell::new(0),
@@ -43,13 +51,8 @@ pub(crate) fn run(context: &mut Context, matches: &Matches) -> Result<(), Failur
 }
 
 fn refuse_unsupported(flags: &Flags) -> Result<(), Failure> {
-    session::refuse_texts(
-        flags,
-        &[
-            (&["dest-cert", "dest-key", "dest-cacert"], "TLS"),
-            (&["dest-user", "dest-password"], "authentication"),
-        ],
-    )?;
+    let files = ["dest-cert", "dest-key", "dest-cacert"];
+    session::refuse_texts(flags, &[(&files, "TLS")])?;
     match flags.switch("dest-insecure-transport") {
         true => Ok(()),
         false => Err(session::unsupported("dest-insecure-transport", "TLS")),

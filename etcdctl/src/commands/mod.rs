@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 pub(crate) mod alarm;
+pub(crate) mod auth;
 pub(crate) mod check;
 pub(crate) mod compaction;
 pub(crate) mod completion;
@@ -18,8 +19,10 @@ pub(crate) mod member;
 pub(crate) mod move_leader;
 pub(crate) mod options;
 pub(crate) mod put;
+pub(crate) mod role;
 pub(crate) mod snapshot;
 pub(crate) mod txn;
+pub(crate) mod user;
 pub(crate) mod version;
 pub(crate) mod watch;
 
@@ -37,10 +40,9 @@ pub(crate) fn execute(context: &mut Context, args: &[Text]) -> Result<(), Failur
     match cli::parse(&ROOT, args) {
         Parsed::Run(matches) => match matches.chain.command().action {
             Action::Run(run) => run(context, &matches),
-            Action::Group | Action::NotBuilt => help::show(context, &matches.chain),
+            Action::Group => help::show(context, &matches.chain),
         },
         Parsed::Help(chain) => help::show(context, &chain),
-        Parsed::NotBuilt(chain) => Err(not_built(&chain)),
         Parsed::UnknownCommand(message) => {
             context.error_line(format!("Error: {message}"))?;
             let path = ROOT.name;
@@ -53,14 +55,6 @@ pub(crate) fn execute(context: &mut Context, args: &[Text]) -> Result<(), Failur
             Err(Failure::silent(Exit::Error))
         }
     }
-}
-
-fn not_built(chain: &cli::Chain) -> Failure {
-    let command = chain.path();
-    Failure::new(
-        Exit::Error,
-        format!("\"{command}\" is not built into this etcdctl yet"),
-    )
 }
 
 /// Reads the value of a `--consistency` flag: true for serializable. A refusal shows `shown`.

@@ -141,7 +141,7 @@ fn parse_operation(context: &mut Context, line: &[u8]) -> Result<TxnOp, Failure>
             write!(context.out(), "{}", cli::help::help(&chain))?;
             return Err(unreadable());
         }
-        Parsed::UnknownCommand(_) | Parsed::NotBuilt(_) => return Err(unreadable()),
+        Parsed::UnknownCommand(_) => return Err(unreadable()),
     };
     let (flags, args) = (&matches.flags, &matches.args);
     Ok(match matches.chain.command().name {

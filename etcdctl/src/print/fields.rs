@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use ferrite_client::LeaseId;
+use ferrite_client::pb::authpb::permission::Type;
 use ferrite_client::pb::etcdserverpb as pb;
 use ferrite_client::pb::mvccpb::KeyValue;
 use pb::response_op::Response;
@@ -76,6 +77,43 @@ impl Printer for Fields {
 
     fn count(&self, context: &mut Context, response: &pb::RangeResponse) -> Printed {
         self.get(context, response)
+    }
+
+    fn auth(&self, context: &mut Context, _: &str, header: &Option<pb::ResponseHeader>) -> Printed {
+        self.header(context.out(), header)?;
+        Ok(())
+    }
+
+    fn role_get(
+        &self,
+        context: &mut Context,
+        _: &str,
+        response: &pb::AuthRoleGetResponse,
+    ) -> Printed {
+        let out = context.out();
+        self.header(out, &response.header)?;
+        for perm in &response.perm {
+            let kind = match Type::try_from(perm.perm_type) {
+                Ok(kind) => kind.as_str_name().to_owned(),
+                Err(_) => perm.perm_type.to_string(),
+            };
+            // Two blanks, as etcd's.
+            writeln!(out, "\"PermType\" :  {kind}")?;
+            writeln!(out, "\"Key\" : {}", quote(&perm.key))?;
+            writeln!(out, "\"RangeEnd\" : {}", quote(&perm.range_end))?;
+        }
+        Ok(())
+    }
+
+    fn role_list(&self, context: &mut Context, response: &pb::AuthRoleListResponse) -> Printed {
+        let out = context.out();
+        self.header(out, &response.header)?;
+        write!(out, "\"Roles\" :")?;
+        for role in &response.roles {
+            write!(out, " {}", quote(role))?;
+        }
+        writeln!(out)?;
+        Ok(())
     }
 
     fn put(&self, context: &mut Context, response: &pb::PutResponse) -> Printed {

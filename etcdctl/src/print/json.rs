@@ -110,6 +110,73 @@ impl Printer for Json {
         )
     }
 
+    fn auth(&self, context: &mut Context, _: &str, header: &Option<pb::ResponseHeader>) -> Printed {
+        line(context, Object::new().header(header).end())
+    }
+
+    fn auth_status(&self, context: &mut Context, response: &pb::AuthStatusResponse) -> Printed {
+        let json = Object::new()
+            .header(&response.header)
+            .flag("enabled", response.enabled)
+            .number("authRevision", response.auth_revision);
+        line(context, json.end())
+    }
+
+    fn user_get(
+        &self,
+        context: &mut Context,
+        _: &str,
+        response: &pb::AuthUserGetResponse,
+    ) -> Printed {
+        let roles = response.roles.iter().map(|role| string(role));
+        line(
+            context,
+            Object::new()
+                .header(&response.header)
+                .list("roles", roles)
+                .end(),
+        )
+    }
+
+    fn user_list(&self, context: &mut Context, response: &pb::AuthUserListResponse) -> Printed {
+        let users = response.users.iter().map(|user| string(user));
+        line(
+            context,
+            Object::new()
+                .header(&response.header)
+                .list("users", users)
+                .end(),
+        )
+    }
+
+    fn role_get(
+        &self,
+        context: &mut Context,
+        _: &str,
+        response: &pb::AuthRoleGetResponse,
+    ) -> Printed {
+        let permissions = response.perm.iter().map(|perm| {
+            Object::new()
+                .number("permType", perm.perm_type)
+                .bytes("key", &perm.key)
+                .bytes("range_end", &perm.range_end)
+                .end()
+        });
+        let json = Object::new().header(&response.header);
+        line(context, json.list("perm", permissions).end())
+    }
+
+    fn role_list(&self, context: &mut Context, response: &pb::AuthRoleListResponse) -> Printed {
+        let roles = response.roles.iter().map(|role| string(role));
+        line(
+            context,
+            Object::new()
+                .header(&response.header)
+                .list("roles", roles)
+                .end(),
+        )
+    }
+
     fn member_add(&self, context: &mut Context, response: &pb::MemberAddResponse) -> Printed {
         self.members(
             context,

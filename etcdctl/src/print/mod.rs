@@ -168,6 +168,46 @@ pub(crate) trait Printer {
         self.unsupported()
     }
 
+    /// Something about users and roles has changed, or nothing. `line`: what the simple format says.
+    fn auth(
+        &self,
+        context: &mut Context,
+        line: &str,
+        header: &Option<pb::ResponseHeader>,
+    ) -> Printed {
+        self.unsupported()
+    }
+
+    fn auth_status(&self, context: &mut Context, response: &pb::AuthStatusResponse) -> Printed {
+        self.unsupported()
+    }
+
+    fn user_get(
+        &self,
+        context: &mut Context,
+        user: &str,
+        response: &pb::AuthUserGetResponse,
+    ) -> Printed {
+        self.unsupported()
+    }
+
+    fn user_list(&self, context: &mut Context, response: &pb::AuthUserListResponse) -> Printed {
+        self.unsupported()
+    }
+
+    fn role_get(
+        &self,
+        context: &mut Context,
+        role: &str,
+        response: &pb::AuthRoleGetResponse,
+    ) -> Printed {
+        self.unsupported()
+    }
+
+    fn role_list(&self, context: &mut Context, response: &pb::AuthRoleListResponse) -> Printed {
+        self.unsupported()
+    }
+
     fn health(&self, context: &mut Context, list: &[Health]) -> Printed {
         self.unsupported()
     }

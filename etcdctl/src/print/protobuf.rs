@@ -82,6 +82,41 @@ impl Printer for Protobuf {
         Err(Failure::new(Exit::BadFeature, message))
     }
 
+    fn auth(&self, context: &mut Context, _: &str, header: &Option<pb::ResponseHeader>) -> Printed {
+        // All of these answers are a header, in the same place.
+        raw(context, &pb::AuthRoleAddResponse { header: *header })
+    }
+
+    fn auth_status(&self, context: &mut Context, response: &pb::AuthStatusResponse) -> Printed {
+        raw(context, response)
+    }
+
+    fn user_get(
+        &self,
+        context: &mut Context,
+        _: &str,
+        response: &pb::AuthUserGetResponse,
+    ) -> Printed {
+        raw(context, response)
+    }
+
+    fn user_list(&self, context: &mut Context, response: &pb::AuthUserListResponse) -> Printed {
+        raw(context, response)
+    }
+
+    fn role_get(
+        &self,
+        context: &mut Context,
+        _: &str,
+        response: &pb::AuthRoleGetResponse,
+    ) -> Printed {
+        raw(context, response)
+    }
+
+    fn role_list(&self, context: &mut Context, response: &pb::AuthRoleListResponse) -> Printed {
+        raw(context, response)
+    }
+
     fn member_add(&self, context: &mut Context, response: &pb::MemberAddResponse) -> Printed {
         raw(context, response)
     }

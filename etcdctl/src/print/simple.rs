@@ -7,6 +7,10 @@ use ferrite_client::pb::mvccpb::KeyValue;
 use ferrite_client::{LeaseId, MemberId};
 use pb::response_op::Response;
 
+use ferrite_client::pb::authpb::Permission;
+use ferrite_client::pb::authpb::permission::Type;
+use ferrite_client::prefix_end;
+
 use super::{Answer, Health, Printed, Printer, alarm_name, rows};
 use crate::context::Context;
 
@@ -32,6 +36,30 @@ impl Simple {
         }
         out.write_all(b"\n")
     }
+}
+
+/// The keys of a permission, in a line.
+fn permission(out: &mut dyn Write, perm: &Permission) -> io::Result<()> {
+    out.write_all(b"\t")?;
+    if perm.range_end.is_empty() {
+        out.write_all(&perm.key)?;
+        return writeln!(out);
+    }
+    out.write_all(b"[")?;
+    out.write_all(&perm.key)?;
+    out.write_all(b", ")?;
+    if perm.range_end == [0][..] {
+        out.write_all(b"<open ended>")?;
+    } else {
+        out.write_all(&perm.range_end)?;
+        out.write_all(b")")?;
+    }
+    if !perm.key.is_empty() && prefix_end(&perm.key) == perm.range_end {
+        out.write_all(b" (prefix ")?;
+        out.write_all(&perm.key)?;
+        out.write_all(b")")?;
+    }
+    writeln!(out)
 }
 
 impl Printer for Simple {
@@ -159,6 +187,71 @@ impl Printer for Simple {
         writeln!(context.out(), "found {} leases", response.leases.len())?;
         for lease in &response.leases {
             writeln!(context.out(), "{}", LeaseId::new(lease.id))?;
+        }
+        Ok(())
+    }
+
+    fn auth(&self, context: &mut Context, line: &str, _: &Option<pb::ResponseHeader>) -> Printed {
+        writeln!(context.out(), "{line}")?;
+        Ok(())
+    }
+
+    fn auth_status(&self, context: &mut Context, response: &pb::AuthStatusResponse) -> Printed {
+        let out = context.out();
+        writeln!(out, "Authentication Status: {}", response.enabled)?;
+        writeln!(out, "AuthRevision: {}", response.auth_revision)?;
+        Ok(())
+    }
+
+    fn user_get(
+        &self,
+        context: &mut Context,
+        user: &str,
+        response: &pb::AuthUserGetResponse,
+    ) -> Printed {
+        let out = context.out();
+        writeln!(out, "User: {user}")?;
+        write!(out, "Roles:")?;
+        for role in &response.roles {
+            write!(out, " {role}")?;
+        }
+        writeln!(out)?;
+        Ok(())
+    }
+
+    fn user_list(&self, context: &mut Context, response: &pb::AuthUserListResponse) -> Printed {
+        for user in &response.users {
+            writeln!(context.out(), "{user}")?;
+        }
+        Ok(())
+    }
+
+    fn role_get(
+        &self,
+        context: &mut Context,
+        role: &str,
+        response: &pb::AuthRoleGetResponse,
+    ) -> Printed {
+        let out = context.out();
+        writeln!(out, "Role {role}")?;
+        for (title, kind) in [("KV Read:", Type::Read), ("KV Write:", Type::Write)] {
+            writeln!(out, "{title}")?;
+            // A server that knows no permissions of this role means all.
+            if role == "root" && response.perm.is_empty() {
+                writeln!(out, "\t[, <open ended>")?;
+            }
+            let both = Type::Readwrite as i32;
+            let permits = |perm: &&Permission| [kind as i32, both].contains(&perm.perm_type);
+            for perm in response.perm.iter().filter(permits) {
+                permission(out, perm)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn role_list(&self, context: &mut Context, response: &pb::AuthRoleListResponse) -> Printed {
+        for role in &response.roles {
+            writeln!(context.out(), "{role}")?;
         }
         Ok(())
     }

@@ -98,24 +98,14 @@ pub(crate) const GLOBAL: [Flag; 21] = [
         "certificate authorities of servers (not built yet)",
     )
     .hidden(),
-    Flag::new(
-        "auth-jwt-token",
-        Kind::Text(""),
-        "JWT to authenticate with (not built yet)",
-    )
-    .hidden(),
+    Flag::new("auth-jwt-token", Kind::Text(""), "JWT to authenticate with").hidden(),
     Flag::new(
         "user",
         Kind::Text(""),
-        "user[:password] to authenticate (not built yet)",
+        "user[:password] to authenticate with; without a password it is asked for",
     )
     .hidden(),
-    Flag::new(
-        "password",
-        Kind::Text(""),
-        "password to authenticate with (not built yet)",
-    )
-    .hidden(),
+    Flag::new("password", Kind::Text(""), "password to authenticate with").hidden(),
     Flag::new(
         "discovery-srv",
         Kind::Text(""),

@@ -68,12 +68,12 @@ pub(super) const MAKE_MIRROR: Command = Command {
         Flag::new(
             "dest-user",
             Kind::Text(""),
-            "user[:password] at the destination (not built yet)",
+            "user[:password] at the destination",
         ),
         Flag::new(
             "dest-password",
             Kind::Text(""),
-            "password at the destination (not built yet)",
+            "password at the destination",
         ),
     ],
     action: Action::Run(make_mirror::run),

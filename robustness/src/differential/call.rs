@@ -9,15 +9,18 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use parking_lot::Mutex;
 use prost::Message;
 use prost_reflect::{DynamicMessage, Value};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
+use super::accounts;
 use super::generate::{WATCH, method};
 use super::step::{Answer, Step, Watched};
 
@@ -36,6 +39,8 @@ pub struct Caller {
     channel: Channel,
     http: HttpClient<HttpConnector, Full<Bytes>>,
     endpoint: String,
+    /// The tokens of users who have logged in. Held for one look.
+    tokens: Mutex<BTreeMap<&'static str, String>>,
 }
 
 impl Caller {
@@ -49,6 +54,7 @@ impl Caller {
             channel: Endpoint::from_shared(uri)?.connect_lazy(),
             http: HttpClient::builder(TokioExecutor::new()).build_http(),
             endpoint: endpoint.to_owned(),
+            tokens: Mutex::default(),
         })
     }
 
@@ -57,15 +63,53 @@ impl Caller {
     /// # Errors
     /// The server does not answer.
     pub async fn ask(&self, step: &Step) -> anyhow::Result<Answer> {
-        match step {
-            Step::Call { path, request } => self.call(path, request).await,
-            Step::Watch { .. } => bail!("watches are compared while they go on"),
+        let (user, step) = step.by();
+        let token = self.token(user).await?;
+        let token = token.as_deref();
+        let answer = match step {
+            Step::Call { path, request } => self.call(path, request, token).await?,
+            Step::Watch { .. } | Step::As { .. } => bail!("{step} is not one question"),
             Step::Json { path, body } => {
                 let body = Bytes::from(body.clone());
-                self.http("POST", path, body).await
+                self.http("POST", path, body, token).await?
             }
-            Step::Get { path } => self.http("GET", path, Bytes::new()).await,
+            Step::Get { path } => self.http("GET", path, Bytes::new(), token).await?,
+        };
+        let unknown = match &answer {
+            Answer::Call { code, .. } => *code == tonic::Code::Unauthenticated as i32,
+            Answer::Http { status, .. } => *status == 401,
+            Answer::Watch(_) => false,
+        };
+        if let Some(user) = user
+            && unknown
+        {
+            self.tokens.lock().remove(user);
         }
+        Ok(answer)
+    }
+
+    /// The token of a user; none if there is no user, or if it cannot log in.
+    async fn token(&self, user: Option<&'static str>) -> anyhow::Result<Option<String>> {
+        let Some(user) = user else {
+            return Ok(None);
+        };
+        let known = self.tokens.lock().get(user).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let request = accounts::login(user);
+        let answer = self.call(accounts::AUTHENTICATE, &request, None).await?;
+        let Answer::Call { messages, .. } = answer else {
+            return Ok(None);
+        };
+        let token = messages.first().and_then(|message| {
+            let token = message.get_field_by_name("token")?;
+            token.as_str().map(str::to_owned)
+        });
+        if let Some(token) = &token {
+            self.tokens.lock().insert(user, token.clone());
+        }
+        Ok(token)
     }
 
     async fn grpc(&self) -> anyhow::Result<Grpc<Channel>> {
@@ -76,14 +120,19 @@ impl Caller {
         Ok(grpc)
     }
 
-    async fn call(&self, path: &str, request: &DynamicMessage) -> anyhow::Result<Answer> {
+    async fn call(
+        &self,
+        path: &str,
+        request: &DynamicMessage,
+        token: Option<&str>,
+    ) -> anyhow::Result<Answer> {
         let method = method(path);
         let mut messages = Vec::new();
         let mut grpc = self.grpc().await?;
         let whole = async {
             let (once, path) = (request.encode_to_vec(), path.parse()?);
             // One request on a stream that stays open is what a keep-alive is; it ends with its answer.
-            let request = Request::new(tokio_stream::once(Bytes::from(once)));
+            let request = with(token, tokio_stream::once(Bytes::from(once)))?;
             let answer = grpc.streaming(request, path, Raw).await;
             let mut answers: Streaming<Bytes> = match answer {
                 Ok(answer) => answer.into_inner(),
@@ -117,9 +166,15 @@ impl Caller {
     ///
     /// # Errors
     /// The server does not answer.
-    pub(super) async fn watch(&self, requests: &[DynamicMessage]) -> anyhow::Result<Watching> {
+    pub(super) async fn watch(
+        &self,
+        user: Option<&'static str>,
+        requests: &[DynamicMessage],
+    ) -> anyhow::Result<Watching> {
+        let token = self.token(user).await?;
         let (send, requested) = mpsc::channel::<Bytes>(requests.len().max(1));
-        let stream = Request::new(tokio_stream::wrappers::ReceiverStream::new(requested));
+        let stream = tokio_stream::wrappers::ReceiverStream::new(requested);
+        let stream = with(token.as_deref(), stream)?;
         let mut grpc = self.grpc().await?;
         let mut expected = 0_usize;
         for request in requests {
@@ -135,11 +190,20 @@ impl Caller {
         })
     }
 
-    async fn http(&self, method: &str, path: &str, body: Bytes) -> anyhow::Result<Answer> {
-        let request = http::Request::builder()
+    async fn http(
+        &self,
+        method: &str,
+        path: &str,
+        body: Bytes,
+        token: Option<&str>,
+    ) -> anyhow::Result<Answer> {
+        let mut request = http::Request::builder()
             .method(method)
-            .uri(format!("http://{}{path}", self.endpoint))
-            .body(Full::new(body))?;
+            .uri(format!("http://{}{path}", self.endpoint));
+        if let Some(token) = token {
+            request = request.header(http::header::AUTHORIZATION, token);
+        }
+        let request = request.body(Full::new(body))?;
         let answer = timeout(PATIENCE, self.http.request(request)).await??;
         let status = answer.status().as_u16();
         let body = timeout(PATIENCE, answer.into_body().collect()).await??;
@@ -148,6 +212,16 @@ impl Caller {
             body: String::from_utf8_lossy(&body.to_bytes()).into_owned(),
         })
     }
+}
+
+/// A request with a token.
+fn with<T>(token: Option<&str>, message: T) -> anyhow::Result<Request<T>> {
+    let mut request = Request::new(message);
+    if let Some(token) = token {
+        let token = MetadataValue::try_from(token)?;
+        request.metadata_mut().insert("token", token);
+    }
+    Ok(request)
 }
 
 /// A stream of watches.

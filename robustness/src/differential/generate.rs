@@ -2,6 +2,7 @@
 //! of a field come from its name, so that requests meet each other: few keys, revisions around the
 //! newest one, leases that may be there.
 
+use std::collections::VecDeque;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngCore};
 
+use super::accounts;
 use super::step::{Answer, Step};
 
 /// The path of a stream of watches.
@@ -26,9 +28,11 @@ const DOWNGRADE: &str = "/etcdserverpb.Maintenance/Downgrade";
 static POOL: LazyLock<DescriptorPool> =
     LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).expect("the build has encoded it"));
 
+type Call = (u32, &'static str, &'static str);
+
 /// Calls, and how often they come among each other. The last column is the path of the JSON gateway, where
 /// calls go by it now and then.
-const CALLS: [(u32, &str, &str); 28] = [
+const CALLS: [Call; 28] = [
     (300, "etcdserverpb.KV/Put", "kv/put"),
     (200, "etcdserverpb.KV/Range", "kv/range"),
     (60, "etcdserverpb.KV/RangeStream", ""),
@@ -142,6 +146,11 @@ const POSSIBLE: usize = 2;
 /// Nesting of transactions: more than is allowed.
 const DEPTH: u32 = 3;
 
+/// Whether a field is of a request about users and roles.
+fn is_account(field: &FieldDescriptor) -> bool {
+    field.parent_message().name().starts_with("Auth")
+}
+
 /// The method of a path.
 ///
 /// # Panics
@@ -158,10 +167,22 @@ pub(super) fn method(path: &str) -> MethodDescriptor {
         .expect("a method")
 }
 
+/// What the requests are about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Theme {
+    /// Everything but users and roles.
+    Data,
+    /// Users and roles, and everything else by them.
+    Accounts,
+}
+
 /// Makes steps.
 #[derive(Debug)]
 pub struct Generator {
     rng: StdRng,
+    theme: Theme,
+    /// What comes first.
+    prologue: VecDeque<Step>,
     /// The newest revision that was seen.
     revision: i64,
     /// The last leadership of an election.
@@ -170,9 +191,15 @@ pub struct Generator {
 
 impl Generator {
     /// One that makes the same steps for the same random numbers and the same answers.
-    pub fn new(rng: StdRng) -> Self {
+    pub fn new(rng: StdRng, theme: Theme) -> Self {
+        let prologue = match theme {
+            Theme::Data => Vec::new(),
+            Theme::Accounts => accounts::prologue(),
+        };
         Self {
             rng,
+            theme,
+            prologue: prologue.into(),
             revision: 1,
             leader: None,
         }
@@ -180,12 +207,43 @@ impl Generator {
 
     /// The next step.
     pub fn step(&mut self) -> Step {
+        if let Some(step) = self.prologue.pop_front() {
+            return step;
+        }
+        if self.theme == Theme::Data {
+            return self.any(&CALLS);
+        }
+        let calls: &[Call] = match self.rng.random_bool(0.35) {
+            true => &accounts::CALLS,
+            false => &CALLS,
+        };
+        let mut step = self.any(calls);
+        match accounts::somebody(&mut self.rng) {
+            None => step,
+            Some(user) => {
+                if let Step::Watch { calls, .. } = &mut step {
+                    for call in calls {
+                        let step = Box::new(call.clone());
+                        *call = Step::As { user: "root", step };
+                    }
+                }
+                if user != "root" {
+                    accounts::tame_watch(&mut step);
+                }
+                let step = Box::new(step);
+                Step::As { user, step }
+            }
+        }
+    }
+
+    /// One of these calls, or a request of HTTP.
+    fn any(&mut self, calls: &[Call]) -> Step {
         if self.rng.random_bool(0.005) {
             return Step::Get {
                 path: self.pick(&PATHS).to_string(),
             };
         }
-        let Ok((_, path, json)) = CALLS.choose_weighted(&mut self.rng, |call| call.0) else {
+        let Ok((_, path, json)) = calls.choose_weighted(&mut self.rng, |call| call.0) else {
             unreachable!("there are calls, and weights");
         };
         let path = format!("/{path}");
@@ -220,6 +278,7 @@ impl Generator {
             return Step::Watch { requests, calls };
         }
         let mut request = self.message(&input, 0);
+        accounts::tame(&path, &mut request);
         if path == STREAM {
             // A target without an order makes etcd sort each chunk, so that chunks overlap: not repeated.
             request.clear_field_by_name("sort_target");
@@ -338,6 +397,8 @@ impl Generator {
             // etcd panics if a transaction has deleted the pair that a put is to leave as it is.
             "ignore_value" | "ignore_lease" => depth == 0,
             "request_txn" => depth < DEPTH,
+            // A hash that is none.
+            "hashedPassword" => false,
             _ => true,
         }
     }
@@ -349,6 +410,8 @@ impl Generator {
             "ID" | "TTL" if field.parent_message().name() == "LeaseGrantRequest" => 1.0,
             // What a hash says depends on whether it has ended.
             "physical" => 1.0,
+            "password" => 1.0,
+            "user" | "role" | "perm" | "permType" => 0.95,
             "lease" if field.parent_message().package_name() != "etcdserverpb" => 1.0,
             "key" | "value" | "ID" | "TTL" | "name" | "success" | "failure" | "compare"
             | "leader" | "action" => 0.95,
@@ -380,6 +443,9 @@ impl Generator {
             Kind::Bytes => Value::Bytes(self.bytes(field)),
             Kind::String if field.name() == "version" => {
                 Value::String(self.pick(&VERSIONS).to_owned())
+            }
+            Kind::String if is_account(field) => {
+                Value::String(accounts::text(&mut self.rng, field))
             }
             Kind::String => Value::String(
                 self.pick(&["", "http://127.0.0.1:1", "nonsense"])

@@ -7,6 +7,7 @@
 //!              └── revision ◀───────────────────────┘                 fewest steps that still differ
 //! ```
 //!
+//! * [`accounts`]: who asks, with users and roles.
 //! * [`generate`]: requests from the descriptors of the API, with values that meet each other.
 //! * [`step`]: what is done: a call, a stream of watches, an HTTP request; and what came of it.
 //! * [`call`]: how a server is asked.
@@ -16,6 +17,7 @@
 //!
 //! No etcd comes with this repository: the binary is given by its path (`differential --help`).
 
+mod accounts;
 pub mod call;
 pub mod commands;
 pub mod generate;
@@ -33,6 +35,7 @@ use rand::rngs::StdRng;
 use crate::process::Process;
 use call::{Caller, QUIET};
 use generate::Generator;
+pub use generate::Theme;
 use step::{Answer, Step};
 
 /// The two servers.
@@ -82,8 +85,8 @@ impl Pair {
 
     /// Asks both at once.
     async fn ask(&mut self, step: &Step) -> anyhow::Result<(Answer, Answer)> {
-        if let Step::Watch { requests, calls } = step {
-            return self.watch(step, requests, calls).await;
+        if let (user, Step::Watch { requests, calls }) = step.by() {
+            return self.watch(step, user, requests, calls).await;
         }
         let (ours, etcd) = tokio::join!(self.ours.ask(step), self.etcd.ask(step));
         let ours = ours.with_context(|| format!("ours: {}", last_words(&self.processes[0])))?;
@@ -95,10 +98,14 @@ impl Pair {
     async fn watch(
         &mut self,
         step: &Step,
+        user: Option<&'static str>,
         requests: &[DynamicMessage],
         calls: &[Step],
     ) -> anyhow::Result<(Answer, Answer)> {
-        let (ours, etcd) = tokio::join!(self.ours.watch(requests), self.etcd.watch(requests));
+        let (ours, etcd) = tokio::join!(
+            self.ours.watch(user, requests),
+            self.etcd.watch(user, requests)
+        );
         let (mut ours, mut etcd) = (ours.context("ours")?, etcd.context("etcd")?);
         let created = tokio::join!(ours.created(), etcd.created());
         created.0.context("ours")?;
@@ -127,7 +134,8 @@ impl Pair {
 async fn start(binary: &Path, dir: &Path) -> anyhow::Result<Process> {
     std::fs::create_dir_all(dir)?;
     // What is on the disk is compared elsewhere.
-    let mut process = Process::new(binary, dir, &["--unsafe-no-fsync"])?;
+    let flags = ["--unsafe-no-fsync", "--bcrypt-cost", "4"];
+    let mut process = Process::new(binary, dir, &flags)?;
     process.start().await?;
     Ok(process)
 }
@@ -149,9 +157,10 @@ pub async fn run(
     binaries: &Binaries,
     seed: u64,
     count: usize,
+    theme: Theme,
 ) -> anyhow::Result<Result<Generator, Difference>> {
     let mut pair = Pair::start(binaries).await?;
-    let mut generator = Generator::new(StdRng::seed_from_u64(seed));
+    let mut generator = Generator::new(StdRng::seed_from_u64(seed), theme);
     let mut steps = Vec::new();
     for _ in 0..count {
         let step = generator.step();

@@ -21,6 +21,7 @@ const UNORDERED: [&str; 3] = ["keys", "alarms", "leases"];
 
 /// The answer without them.
 pub(super) fn answer(step: &Step, answer: Answer) -> Answer {
+    let (_, step) = step.by();
     match (step, answer) {
         (
             Step::Call { path, .. },
@@ -73,6 +74,7 @@ pub(super) fn answer(step: &Step, answer: Answer) -> Answer {
 fn of_path(path: &str) -> &'static [&'static str] {
     match path {
         "/etcdserverpb.Maintenance/Hash" => &["hash"],
+        "/etcdserverpb.Auth/Authenticate" | "/v3/auth/authenticate" => &["token"],
         "/etcdserverpb.Maintenance/Status" | "/v3/maintenance/status" => &[
             "version",
             "dbSize",

@@ -33,6 +33,23 @@ pub enum Step {
         /// The path.
         path: String,
     },
+    /// A step of a user, who logs in before if that has not happened.
+    As {
+        /// The user.
+        user: &'static str,
+        /// What is done.
+        step: Box<Step>,
+    },
+}
+
+impl Step {
+    /// What is done, and the user who does it.
+    pub(super) fn by(&self) -> (Option<&'static str>, &Step) {
+        match self {
+            Self::As { user, step } => (Some(user), step),
+            step => (None, step),
+        }
+    }
 }
 
 /// What a server has answered.
@@ -82,6 +99,7 @@ impl fmt::Display for Step {
             }
             Self::Json { path, body } => write!(f, "POST {path} {body}"),
             Self::Get { path } => write!(f, "GET {path}"),
+            Self::As { user, step } => write!(f, "as {user}: {step}"),
         }
     }
 }

@@ -16,6 +16,7 @@ mod group;
 mod heal;
 mod kill_minus_9;
 mod lease_crash;
+mod login;
 mod quota;
 mod quota_flow;
 mod serving;

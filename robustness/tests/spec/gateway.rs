@@ -336,11 +336,50 @@ async fn g7_3_refusals() {
 }
 
 #[tokio::test]
-async fn g7_3_what_is_not_built_answers_as_over_grpc() {
+async fn g7_4_the_authorization_header_says_who_calls() {
     let member = Member::start().await;
-    let text = "etcdserver: Auth/AuthStatus is not built yet";
-    let answer = post(&member, "/v3/auth/status", "{}").await;
-    fails(&answer, 501, Code::Unimplemented, text);
+    for (path, body) in [
+        ("/v3/auth/user/add", r#"{"name":"root","password":"pw"}"#),
+        ("/v3/auth/user/grant", r#"{"user":"root","role":"root"}"#),
+        ("/v3/auth/enable", "{}"),
+    ] {
+        assert_eq!(post(&member, path, body).await.status, 200, "{path}");
+    }
+    let put = r#"{"key":"YQ==","value":"MQ=="}"#;
+    let nobody = post(&member, "/v3/kv/put", put).await;
+    let text = "etcdserver: user name is empty";
+    fails(&nobody, 400, Code::InvalidArgument, text);
+    let login = r#"{"name":"root","password":"pw"}"#;
+    let login = post(&member, "/v3/auth/authenticate", login).await;
+    let login: serde_json::Value = login.json();
+    let token = login["token"].as_str().unwrap();
+    for header in [token.to_owned(), format!("Bearer {token}")] {
+        let known = send(
+            &member,
+            "POST",
+            "/v3/kv/put",
+            &[("Authorization", &header)],
+            put,
+        )
+        .await;
+        assert_eq!(known.status, 200, "{}", known.text);
+    }
+    let unknown = send(
+        &member,
+        "POST",
+        "/v3/kv/put",
+        &[("Authorization", "x.1")],
+        put,
+    )
+    .await;
+    let text = "etcdserver: invalid auth token";
+    fails(&unknown, 401, Code::Unauthenticated, text);
+    let status = post(&member, "/v3/auth/status", "{}").await;
+    let status: serde_json::Value = status.json();
+    assert_eq!(
+        (&status["enabled"], &status["authRevision"]),
+        (&true.into(), &"3".into())
+    );
 }
 
 #[tokio::test]

@@ -9,6 +9,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod alarms;
+mod auth;
+mod authorization;
 mod cluster;
 mod coverage;
 mod downgrade;

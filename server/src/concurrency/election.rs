@@ -160,11 +160,12 @@ impl<K: Kv> Observer<K> {
             let Some(watch) = &mut self.watch else {
                 let (header, leader) = next_leader(&self.kv, &self.queue).await?;
                 let mut watch = self.kv.watch()?;
-                watch.create(pb::WatchCreateRequest {
+                let create = pb::WatchCreateRequest {
                     key: leader.key.clone(),
                     start_revision: header.revision + 1,
                     ..Default::default()
-                });
+                };
+                watch.create(create).await;
                 self.watch = Some(watch);
                 return Ok(answer(header, leader));
             };
@@ -194,7 +195,7 @@ async fn next_leader<K: Kv>(
         return Ok((header, oldest));
     }
     let mut watch = kv.watch()?;
-    watch.create(queue.watch(header.revision));
+    watch.create(queue.watch(header.revision)).await;
     loop {
         let response = watch.next().await?;
         let mut header = response.header;

@@ -60,11 +60,12 @@ pub(super) async fn turn<K: Kv>(kv: &K, queue: &Queue, revision: i64) -> Result<
 /// Waits until `key`, which was there at `revision`, is deleted.
 async fn deletion<K: Kv>(kv: &K, key: Bytes, revision: i64) -> Result<(), Error> {
     let mut watch = kv.watch()?;
-    watch.create(pb::WatchCreateRequest {
+    let create = pb::WatchCreateRequest {
         key,
         start_revision: revision,
         ..Default::default()
-    });
+    };
+    watch.create(create).await;
     loop {
         let response = watch.next().await?.to_message();
         goes_on(&response)?;

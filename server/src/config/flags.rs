@@ -317,7 +317,7 @@ use Kind::{
     Bool, Choice, Choices, Cors, Duration, Gates, Int, Strings, Text, Uint, Uint32, UniqueStrings,
     Urls,
 };
-use Status::{Built, Dependent, NoEffect, Refused};
+use Status::{Built, Dependent, NoEffect};
 
 /// The table, in the order of `--help` within each group.
 #[rustfmt::skip] // one row, one or two lines: a table is read by column
@@ -482,12 +482,11 @@ pub static FLAGS: &[Flag] = &[
     flag("host-whitelist", UniqueStrings, "*", Security, Built, Same,
         "Host names that plain HTTP requests may carry; * for all."),
     // Auth.
-    flag("auth-token", Text, "simple", Auth, refused("authentication is not built yet"), Same,
+    flag("auth-token", Text, "simple", Auth, Built, Same,
         "Type and options of tokens: 'simple' or 'jwt,...'."),
-    flag("auth-token-ttl", Uint, "300", Auth,
-        Refused { reason: "authentication is not built yet", harmless: &["0"] }, Same,
+    flag("auth-token-ttl", Uint, "300", Auth, Built, Same,
         "Seconds that an unused simple token lives."),
-    flag("bcrypt-cost", Uint, "10", Auth, refused("authentication is not built yet"), Same,
+    flag("bcrypt-cost", Uint, "10", Auth, Built, Same,
         "Cost of hashing passwords, 4 to 31."),
     // Profiling and monitoring.
     flag("enable-pprof", Bool, "false", Monitoring, Built, Same,

@@ -169,6 +169,15 @@ pub struct Config {
     /// `--watch-progress-notify-interval`, `ETCD_WATCH_PROGRESS_NOTIFY_INTERVAL`. Time between two
     /// progress notifications to a watcher that wants them. Default 10 min.
     pub watch_progress_notify_interval: Duration,
+    /// `--auth-token`, `ETCD_AUTH_TOKEN`. The kind of tokens that users get, and its options. Default
+    /// `simple`.
+    pub auth_token: String,
+    /// `--auth-token-ttl`, `ETCD_AUTH_TOKEN_TTL`. Whole seconds, above 0: how long a simple token lives that
+    /// is not used. Default 300 s.
+    pub auth_token_ttl: Duration,
+    /// `--bcrypt-cost`, `ETCD_BCRYPT_COST`. What hashing a password costs: 4 to 31; another one is not
+    /// taken. Default 10.
+    pub bcrypt_cost: u32,
     /// `--socket-reuse-port`, `ETCD_SOCKET_REUSE_PORT`. Whether other processes may listen on the same
     /// ports. Default false.
     pub socket_reuse_port: bool,

@@ -637,6 +637,9 @@ fn build(
             .duration_or("compaction-sleep-interval", Duration::from_millis(10)),
         watch_progress_notify_interval: read
             .duration_or("watch-progress-notify-interval", Duration::from_secs(600)),
+        auth_token: read.text("auth-token"),
+        auth_token_ttl: Duration::from_secs(read.uint_or("auth-token-ttl", 300)),
+        bcrypt_cost: u32::try_from(read.uint("bcrypt-cost")).unwrap_or(u32::MAX),
         socket_reuse_port: read.bool("socket-reuse-port"),
         memory_mlock: read.bool("memory-mlock"),
         bootstrap_defrag_threshold: read

@@ -15,8 +15,9 @@ use tokio::time::{Instant, Sleep};
 use tonic::Code;
 
 use super::body::Body;
-use super::methods::{self, Route};
+use super::methods;
 use super::{Kv, status};
+use crate::auth::Token;
 use crate::error::Error;
 use crate::metrics::server::CallKind;
 use crate::metrics::{Method, Metrics};
@@ -25,7 +26,7 @@ use crate::spans::{CallSpan, Spans};
 /// A call whose headers were found to be in order, and what they say.
 #[derive(Debug)]
 pub(crate) struct Call {
-    pub(super) route: Route,
+    pub(super) method: Method,
     /// Whether the client compresses, and so wants compressed answers.
     pub(super) gzip: bool,
     /// When the client stops waiting.
@@ -36,6 +37,8 @@ pub(crate) struct Call {
     version: Option<HeaderValue>,
     /// Metadata `traceparent`, of clients that trace. Boxed, because others have none.
     parent: Option<Box<HeaderValue>>,
+    /// The token of the caller.
+    pub(super) token: Option<Token>,
 }
 
 /// The headers that matter here, the first of each name. Found in one pass: there are few headers,
@@ -48,6 +51,8 @@ struct Known<'a> {
     version: Option<&'a HeaderValue>,
     has_leader: Option<&'a HeaderValue>,
     parent: Option<&'a HeaderValue>,
+    token: Option<&'a HeaderValue>,
+    authorization: Option<&'a HeaderValue>,
 }
 
 impl<'a> Known<'a> {
@@ -61,6 +66,8 @@ impl<'a> Known<'a> {
                 "client-api-version" => &mut known.version,
                 "hasleader" => &mut known.has_leader,
                 "traceparent" => &mut known.parent,
+                "token" => &mut known.token,
+                "authorization" => &mut known.authorization,
                 _ => continue,
             };
             known.get_or_insert(value);
@@ -106,7 +113,7 @@ impl Call {
         if timeout == Some(Duration::ZERO) {
             return refuse(StatusCode::OK, deadline_exceeded());
         }
-        let route = methods::route(parts.uri.path()).map_err(|e| Box::new(status::refuse(&e)))?;
+        let method = methods::find(parts.uri.path()).map_err(|e| Box::new(status::refuse(&e)))?;
         let gzip = match known.encoding.map(HeaderValue::as_bytes) {
             None | Some(b"" | b"identity") => false,
             Some(b"gzip") => true,
@@ -118,13 +125,18 @@ impl Call {
             }
         };
         Ok(Self {
-            route,
+            method,
             gzip,
             // Out of the clock's reach is as good as no deadline.
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             wants_leader: known.has_leader.is_some_and(|value| value == "true"),
             version: known.version.cloned(),
             parent: known.parent.cloned().map(Box::new),
+            // The first of the two that is there counts, good or not.
+            token: known
+                .token
+                .or(known.authorization)
+                .map(|value| Token::of_header(value.as_bytes())),
         })
     }
 

@@ -34,7 +34,7 @@ pub trait Leases {
         request: pb::LeaseTimeToLiveRequest,
     ) -> impl Future<Output = Result<pb::LeaseTimeToLiveResponse, Error>> + Send;
     /// Lease.LeaseLeases.
-    fn lease_leases(&self) -> pb::LeaseLeasesResponse;
+    fn lease_leases(&self) -> impl Future<Output = Result<pb::LeaseLeasesResponse, Error>> + Send;
 }
 
 impl Leases for Handle {
@@ -62,7 +62,7 @@ impl Leases for Handle {
     ) -> impl Future<Output = Result<pb::LeaseTimeToLiveResponse, Error>> + Send {
         Handle::lease_time_to_live(self, request)
     }
-    fn lease_leases(&self) -> pb::LeaseLeasesResponse {
+    fn lease_leases(&self) -> impl Future<Output = Result<pb::LeaseLeasesResponse, Error>> + Send {
         Handle::lease_leases(self)
     }
 }
@@ -123,11 +123,11 @@ impl Unary for List {
     type Request = pb::LeaseLeasesRequest;
     type Reply = pb::LeaseLeasesResponse;
 
-    async fn call<K: Kv>(
+    fn call<K: Kv>(
         kv: &K,
         _: pb::LeaseLeasesRequest,
-    ) -> Result<pb::LeaseLeasesResponse, Error> {
-        Ok(kv.lease_leases())
+    ) -> impl Future<Output = Result<pb::LeaseLeasesResponse, Error>> + Send {
+        kv.lease_leases()
     }
 }
 

@@ -23,7 +23,9 @@ use http::{Request, Response};
 use parking_lot::Mutex;
 use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
+use crate::auth::{CommonName, Credentials};
 use crate::error::Error;
 use crate::handle::range_stream::Messages;
 use crate::handle::snapshot::Snapshot;
@@ -31,6 +33,7 @@ use crate::handle::{Handle, List, WatchStream};
 use crate::metrics::{Method, Metrics};
 use crate::spans::Spans;
 
+mod auth;
 mod body;
 mod call;
 mod cluster;
@@ -50,14 +53,13 @@ mod stream;
 mod unary;
 mod watch;
 
+pub use auth::Auths;
 pub use body::Body;
 pub use cluster::Clusters;
 pub use lease::Leases;
-pub use methods::not_built;
 pub(crate) use status::CONTENT_TYPE_GRPC;
 
 use call::Call;
-use methods::Route;
 
 /// How many Txns from the wire can be inside one another, inside the outermost: prost stops
 /// decoding at 100 messages inside one another, each level is two (RequestOp and TxnRequest), and
@@ -80,7 +82,7 @@ pub(crate) fn max_message_bytes(max_request_bytes: usize) -> usize {
 const MAX_LEADERLESS_CHECKS: u32 = 3;
 
 /// What the services ask of a member; [`Handle`] in production.
-pub trait Kv: Leases + Clusters + Clone + Send + Sync + 'static {
+pub trait Kv: Auths + Leases + Clusters + Clone + Send + Sync + 'static {
     /// KV.Range.
     fn list(&self, request: pb::RangeRequest) -> impl Future<Output = Result<List, Error>> + Send;
     /// KV.RangeStream.
@@ -140,7 +142,12 @@ pub trait Kv: Leases + Clusters + Clone + Send + Sync + 'static {
     /// The member does not serve watches now.
     fn watch(&self) -> Result<WatchStream, Error>;
     /// Maintenance.Status.
-    fn status(&self) -> pb::StatusResponse;
+    fn status(&self) -> impl Future<Output = Result<pb::StatusResponse, Error>> + Send;
+    /// The same member, as a client with these credentials sees it.
+    #[must_use]
+    fn with_credentials(&self, _: Credentials) -> Self {
+        self.clone()
+    }
     /// The leader that this member knows; 0 = none.
     fn leader(&self) -> u64;
     /// Whether this member is a learner.
@@ -224,8 +231,11 @@ impl Kv for Handle {
     fn watch(&self) -> Result<WatchStream, Error> {
         Ok(Handle::watch(self))
     }
-    fn status(&self) -> pb::StatusResponse {
-        Handle::status(self)
+    fn status(&self) -> impl Future<Output = Result<pb::StatusResponse, Error>> + Send {
+        self.status_for_caller()
+    }
+    fn with_credentials(&self, credentials: Credentials) -> Self {
+        Handle::with_credentials(self, credentials)
     }
     fn leader(&self) -> u64 {
         Handle::leader(self)
@@ -251,6 +261,8 @@ pub struct Server<K> {
     inner: Arc<Inner<K>>,
     /// The number of the connection; 0 for none in particular.
     connection: u32,
+    /// Who the client of the connection is, by its certificate.
+    common_name: Option<CommonName>,
 }
 
 #[derive(Debug)]
@@ -276,6 +288,7 @@ impl<K> Clone for Server<K> {
         Self {
             inner: self.inner.clone(),
             connection: self.connection,
+            common_name: self.common_name.clone(),
         }
     }
 }
@@ -305,7 +318,8 @@ impl<K: Kv> Server<K> {
         let leaderless = Mutex::new(CancellationToken::new());
         Self {
             inner: Arc::new(Inner {
-                kv,
+                // Calls are those of clients, whoever the member was handed over by.
+                kv: kv.with_credentials(Credentials::default()),
                 metrics,
                 max_message_bytes,
                 slow_call,
@@ -315,6 +329,7 @@ impl<K: Kv> Server<K> {
                 connections: AtomicU32::new(0),
             }),
             connection: 0,
+            common_name: None,
         }
     }
 
@@ -324,7 +339,29 @@ impl<K: Kv> Server<K> {
         Self {
             inner: self.inner.clone(),
             connection: before.wrapping_add(1),
+            common_name: None,
         }
+    }
+
+    /// The same services, for a connection whose client has proved by its certificate that this is its
+    /// name. It is the user of calls that bring no token.
+    #[must_use]
+    pub fn with_common_name(self, common_name: Option<CommonName>) -> Self {
+        Self {
+            common_name,
+            ..self
+        }
+    }
+
+    /// What the client shows of itself with a call, if anything.
+    fn credentials(&self, call: &Call) -> Option<Credentials> {
+        if call.token.is_none() && self.common_name.is_none() {
+            return None;
+        }
+        Some(Credentials {
+            token: call.token.clone(),
+            common_name: self.common_name.clone(),
+        })
     }
 
     /// Ends all streams, also those that begin later. Unary calls finish.
@@ -368,36 +405,35 @@ impl<K: Kv> Server<K> {
             Ok(call) => call,
             Err(response) => return Begun::Answered(response),
         };
-        match call.route {
-            Route::Built(Method::KvRangeStream) => Begun::Boxed(Box::pin(
+        match call.method {
+            Method::KvRangeStream => Begun::Boxed(Box::pin(
                 self.clone()
                     .stream::<range_stream::RangeStream, B>(call, body),
             )),
-            Route::Built(Method::MaintenanceSnapshot) => Begun::Boxed(Box::pin(
+            Method::MaintenanceSnapshot => Begun::Boxed(Box::pin(
                 self.clone().stream::<snapshot::Snapshot, B>(call, body),
             )),
-            Route::Built(Method::HealthWatch) => Begun::Boxed(Box::pin(
+            Method::HealthWatch => Begun::Boxed(Box::pin(
                 self.clone().stream::<health::Watch, B>(call, body),
             )),
-            Route::Built(Method::LeaseKeepAlive) => Begun::Boxed(Box::pin(
+            Method::LeaseKeepAlive => Begun::Boxed(Box::pin(
                 self.clone().stream::<lease::KeepAlive, B>(call, body),
             )),
-            Route::Built(Method::WatchWatch) => {
+            Method::WatchWatch => {
                 Begun::Boxed(Box::pin(self.clone().stream::<watch::Watch, B>(call, body)))
             }
-            Route::Built(Method::ElectionObserve) => Begun::Boxed(Box::pin(
+            Method::ElectionObserve => Begun::Boxed(Box::pin(
                 self.clone().stream::<election::Observe, B>(call, body),
             )),
-            Route::Built(
-                method @ (Method::LockLock
-                | Method::LockUnlock
-                | Method::ElectionCampaign
-                | Method::ElectionProclaim
-                | Method::ElectionLeader
-                | Method::ElectionResign),
-            ) => Begun::Boxed(Box::pin(self.clone().queue(method, call, body))),
-            Route::Built(method) => Begun::Unary(method, call, body),
-            Route::NotBuilt(method) => Begun::Answered(Box::new(self.refuse_not_built(method))),
+            method @ (Method::LockLock
+            | Method::LockUnlock
+            | Method::ElectionCampaign
+            | Method::ElectionProclaim
+            | Method::ElectionLeader
+            | Method::ElectionResign) => {
+                Begun::Boxed(Box::pin(self.clone().queue(method, call, body)))
+            }
+            method => Begun::Unary(method, call, body),
         }
     }
 
@@ -443,8 +479,10 @@ impl<K: Kv> Server<K> {
             Method::MaintenanceStatus => self.unary::<unary::Status, B>(&call, body).await,
             Method::HealthCheck => self.unary::<health::Check, B>(&call, body).await,
             Method::HealthList => self.unary::<health::List, B>(&call, body).await,
-            // `methods` routes nothing else to `Built`; its test lists them.
-            other => self.refuse_not_built(other),
+            other => match Box::pin(self.auth(other, &call, body)).await {
+                Some(response) => response,
+                None => self.refuse_unserved(other),
+            },
         })
     }
 
@@ -462,7 +500,7 @@ impl<K: Kv> Server<K> {
                 Method::ElectionProclaim => self.unary::<election::Proclaim, B>(&call, body).await,
                 Method::ElectionLeader => self.unary::<election::Leader, B>(&call, body).await,
                 Method::ElectionResign => self.unary::<election::Resign, B>(&call, body).await,
-                other => self.refuse_not_built(other),
+                other => self.refuse_unserved(other),
             }
         };
         tokio::select! {
@@ -497,10 +535,13 @@ impl<K: Kv> Server<K> {
         }
     }
 
-    fn refuse_not_built(&self, method: Method) -> Response<Body> {
-        let error = methods::not_built_error(method);
-        call::Account::begin(&self.inner.metrics, method, None, Duration::MAX).end(error.code());
-        status::refuse(&error)
+    /// A method that is in the table and that nothing here serves: a bug of ours, answered instead of a
+    /// panic.
+    fn refuse_unserved(&self, method: Method) -> Response<Body> {
+        let (service, method) = (method.service(), method.name());
+        tracing::error!(service, method, "nothing serves this method");
+        let text = format!("unknown method {method} for service {service}");
+        status::refuse(&Error::status(Code::Unimplemented, text))
     }
 
     fn kv(&self) -> &K {

@@ -78,7 +78,13 @@ impl<K: Kv> Server<K> {
         let serves_learner = M::serves_learner(&request);
         let admitted = call.admit(self.kv(), self.metrics(), CallKind::Unary, serves_learner);
         let answer = match admitted {
-            Ok(()) => M::call(self.kv(), request).await,
+            Ok(()) => match self.credentials(call) {
+                None => M::call(self.kv(), request).await,
+                Some(credentials) => {
+                    let kv = self.kv().with_credentials(credentials);
+                    M::call(&kv, request).await
+                }
+            },
             Err(error) => Err(error.into()),
         };
         rpc.sent();
@@ -317,7 +323,10 @@ impl Unary for Status {
         true
     }
 
-    async fn call<K: Kv>(kv: &K, _: pb::StatusRequest) -> Result<pb::StatusResponse, Error> {
-        Ok(kv.status())
+    fn call<K: Kv>(
+        kv: &K,
+        _: pb::StatusRequest,
+    ) -> impl Future<Output = Result<pb::StatusResponse, Error>> + Send {
+        kv.status()
     }
 }

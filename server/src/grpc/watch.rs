@@ -44,7 +44,7 @@ impl Streaming for Watch {
             tokio::select! {
                 biased;
                 request = requests.next(), if open => match request {
-                    Ok(Some(request)) => take(&mut watch, request),
+                    Ok(Some(request)) => take(&mut watch, request).await,
                     Ok(None) => open = false,
                     Err(error) => return Err(sender.broken(error)),
                 },
@@ -55,9 +55,9 @@ impl Streaming for Watch {
     }
 }
 
-fn take(watch: &mut WatchStream, request: pb::WatchRequest) {
+async fn take(watch: &mut WatchStream, request: pb::WatchRequest) {
     match request.request_union {
-        Some(RequestUnion::CreateRequest(request)) => watch.create(request),
+        Some(RequestUnion::CreateRequest(request)) => watch.create(request).await,
         Some(RequestUnion::CancelRequest(request)) => watch.cancel(request.watch_id),
         Some(RequestUnion::ProgressRequest(_)) => watch.request_progress(),
         // A kind of request that a later version may know.

@@ -35,6 +35,7 @@ impl Handle {
             }
             _ => return Err(ApiError::MemberBadURLs.into()),
         };
+        self.check_admin().await?;
         peer_urls.sort_unstable();
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -73,6 +74,7 @@ impl Handle {
         &self,
         request: pb::MemberRemoveRequest,
     ) -> Result<pb::MemberRemoveResponse, Error> {
+        self.check_admin().await?;
         let id = MemberId::new(request.id);
         let members = self.change_members(MembershipAction::Remove { id }).await?;
         Ok(pb::MemberRemoveResponse {
@@ -89,6 +91,7 @@ impl Handle {
         &self,
         request: pb::MemberUpdateRequest,
     ) -> Result<pb::MemberUpdateResponse, Error> {
+        self.check_admin().await?;
         let action = MembershipAction::Update {
             id: MemberId::new(request.id),
             peer_urls: request.peer_ur_ls,
@@ -108,6 +111,7 @@ impl Handle {
         &self,
         request: pb::MemberPromoteRequest,
     ) -> Result<pb::MemberPromoteResponse, Error> {
+        self.check_admin().await?;
         let leader = self.leader();
         if leader == 0 {
             return Err(ApiError::NoLeader.into());
@@ -148,6 +152,7 @@ impl Handle {
         &self,
         request: pb::MoveLeaderRequest,
     ) -> Result<pb::MoveLeaderResponse, Error> {
+        self.check_admin().await?;
         let to = MemberId::new(request.target_id);
         match self.ask(|waiter| Input::MoveLeader { to, waiter }).await? {
             Reply::Done => Ok(pb::MoveLeaderResponse::default()),

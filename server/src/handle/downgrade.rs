@@ -20,6 +20,7 @@ impl Handle {
         &self,
         request: pb::DowngradeRequest,
     ) -> Result<pb::DowngradeResponse, Error> {
+        self.check_admin().await?;
         match DowngradeAction::try_from(request.action) {
             Ok(DowngradeAction::Validate) => {
                 let target = target(&request.version)?;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_storage::apply::outcome::Response;
-use ferrite_storage::apply::{cost, read_only};
+use ferrite_storage::apply::{check_read_only, cost, read_only};
 
 use super::list::LONG_READ;
 use super::{Handle, mixed_up};
@@ -103,6 +103,9 @@ impl Handle {
         let begun = Instant::now();
         let result = async {
             let view = self.view(validate::all_serializable(&request)).await?;
+            if let Some(known) = self.known().await? {
+                check_read_only(&known.auth, &known.identity, &request)?;
+            }
             let this = self.clone();
             self.run(true, move || {
                 let _pin = view.pins.pin(view.revision);
@@ -129,6 +132,7 @@ impl Handle {
         &self,
         request: pb::CompactionRequest,
     ) -> Result<pb::CompactionResponse, Error> {
+        self.check_admin().await?;
         let physical = request.physical;
         let request = pb::InternalRaftRequest {
             compaction: Some(request),

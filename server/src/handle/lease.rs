@@ -14,10 +14,12 @@ use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::types::LeaseId;
 use ferrite_storage::apply::cost;
 use ferrite_storage::apply::outcome::Response;
+use ferrite_storage::auth::Access;
 use ferrite_storage::leases::NO_LEASE;
 use tokio::sync::oneshot;
 use tonic::Code;
 
+use super::auth::Known;
 use super::questions::{Answer, Question};
 use super::{Handle, mixed_up};
 use crate::config::Feature;
@@ -42,6 +44,7 @@ impl Handle {
         mut request: pb::LeaseGrantRequest,
     ) -> Result<pb::LeaseGrantResponse, Error> {
         self.has_room(cost::LEASE_GRANT).await?;
+        self.check_login().await?;
         // Chosen, and raised to the minimum, before it enters the log, where it is the same for all.
         while request.id == NO_LEASE.get() {
             let id = self.inner.ids.next().get() & (u64::MAX >> 1);
@@ -72,6 +75,7 @@ impl Handle {
         &self,
         request: pb::LeaseRevokeRequest,
     ) -> Result<pb::LeaseRevokeResponse, Error> {
+        self.check_login().await?;
         let request = pb::InternalRaftRequest {
             lease_revoke: Some(request),
             ..Default::default()
@@ -110,6 +114,31 @@ impl Handle {
     /// # Errors
     /// As etcd's.
     pub async fn lease_time_to_live(
+        &self,
+        request: pb::LeaseTimeToLiveRequest,
+    ) -> Result<pb::LeaseTimeToLiveResponse, Error> {
+        let known = match request.keys {
+            true => {
+                let lease = Some(LeaseId::new(request.id));
+                self.check_lease(Access::Read, lease).await?;
+                self.known().await?
+            }
+            false => {
+                self.check_login().await?;
+                None
+            }
+        };
+        let response = self.time_to_live(request).await?;
+        // The keys may be others now, and so may be what it takes to see them.
+        if let Some(Known { auth, .. }) = known
+            && auth.revision() != self.inner.published.auth().revision()
+        {
+            return Err(ApiError::AuthOldRevision.into());
+        }
+        Ok(response)
+    }
+
+    async fn time_to_live(
         &self,
         request: pb::LeaseTimeToLiveRequest,
     ) -> Result<pb::LeaseTimeToLiveResponse, Error> {
@@ -159,16 +188,20 @@ impl Handle {
     }
 
     /// Lease.LeaseLeases: what this member knows, those that end first in front.
-    pub fn lease_leases(&self) -> pb::LeaseLeasesResponse {
+    ///
+    /// # Errors
+    /// As etcd's.
+    pub async fn lease_leases(&self) -> Result<pb::LeaseLeasesResponse, Error> {
+        self.check_lease(Access::Read, None).await?;
         let mut leases = self.inner.lessor.lock().list();
         leases.sort_unstable();
         let leases = leases.into_iter();
-        pb::LeaseLeasesResponse {
+        Ok(pb::LeaseLeasesResponse {
             header: Some(self.header(self.inner.published.view().revision)),
             leases: leases
                 .map(|(_, id)| pb::LeaseStatus { id: id.get() })
                 .collect(),
-        }
+        })
     }
 
     /// Renews a lease, at whoever leads: its time to live, 0 if there is none.
@@ -177,10 +210,16 @@ impl Handle {
         loop {
             let leader = self.leader();
             if leader == self.inner.member_id.get() {
+                if self.inner.published.auth_enabled() {
+                    // Before the check: a lease that was just granted shall be known.
+                    self.confirm_leadership().await?;
+                    self.check_lease(Access::Write, Some(id)).await?;
+                }
                 if let Some(ttl) = self.renew_here(id).await? {
                     return Ok(ttl);
                 }
             } else if leader != 0 {
+                self.check_lease(Access::Write, Some(id)).await?;
                 let left = give_up.saturating_duration_since(Instant::now());
                 let question = Question::Renew(id.get());
                 if let Some(answer) = self.ask_leader(leader, question, left).await? {

@@ -209,6 +209,7 @@ impl Handle {
 
     pub(super) async fn begin_list(&self, request: pb::RangeRequest) -> Result<List, Error> {
         let view = self.view(request.serializable).await?;
+        self.check_read(&request.key, &request.range_end).await?;
         if let Some(list) = self.start(&view, &request, Place::Worker)? {
             return Ok(list);
         }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::{Error as ApiError, Version};
 use ferrite_storage::apply::outcome::Response;
+use ferrite_storage::auth::Auth;
 use ferrite_storage::members::Members;
 use ferrite_storage::mvcc::hash::{HashError, Hashing, KeyValueHash};
 use ferrite_storage::mvcc::view::View;
@@ -47,7 +48,16 @@ impl Versions {
 }
 
 impl Handle {
-    /// Maintenance.Status: local, never waits.
+    /// Maintenance.Status.
+    ///
+    /// # Errors
+    /// As etcd's.
+    pub async fn status_for_caller(&self) -> Result<pb::StatusResponse, Error> {
+        self.check_login().await?;
+        Ok(self.status())
+    }
+
+    /// As [`Handle::status_for_caller`], for anybody: local, never waits.
     pub fn status(&self) -> pb::StatusResponse {
         let Inner {
             published, limits, ..
@@ -97,6 +107,7 @@ impl Handle {
         if request.linearizable {
             self.view(false).await?;
         }
+        self.check_login().await?;
         let members = self.inner.published.cluster().members.to_api();
         // Membership has no store revision: etcd answers 0.
         Ok(pb::MemberListResponse {
@@ -124,10 +135,22 @@ impl Handle {
     /// # Errors
     /// As etcd's; an action that does not exist (etcd crashes on one).
     pub async fn alarm(&self, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, Error> {
+        match pb::alarm_request::AlarmAction::try_from(request.action) {
+            Ok(pb::alarm_request::AlarmAction::Get) => self.check_login().await?,
+            _ => self.check_admin().await?,
+        }
         if pb::alarm_request::AlarmAction::try_from(request.action).is_err() {
             let text = "etcdserver: unknown alarm action";
             return Err(Error::status(Code::InvalidArgument, text));
         }
+        self.propose_alarm(request).await
+    }
+
+    /// As [`Handle::alarm`], whoever calls.
+    pub(super) async fn propose_alarm(
+        &self,
+        request: pb::AlarmRequest,
+    ) -> Result<pb::AlarmResponse, Error> {
         let request = pb::InternalRaftRequest {
             alarm: Some(request),
             ..Default::default()
@@ -146,6 +169,7 @@ impl Handle {
     /// # Errors
     /// The file could not be rebuilt; it is as it was.
     pub async fn defragment(&self) -> Result<pb::DefragmentResponse, Error> {
+        self.check_admin().await?;
         let path = self.inner.page_path.clone();
         let paused = self.is_on(Feature::StopGRPCServiceOnDefrag);
         let _paused = paused.then(|| self.inner.paused.begin());
@@ -169,6 +193,7 @@ impl Handle {
     /// # Errors
     /// As etcd's. Also the compacted error when compactions have overtaken it again and again.
     pub async fn hash_kv(&self, request: pb::HashKvRequest) -> Result<pb::HashKvResponse, Error> {
+        self.check_admin().await?;
         let published = &self.inner.published;
         let hash = match published.hashes().get(request.revision) {
             Some(hash) => hash,
@@ -193,14 +218,17 @@ impl Handle {
     /// the same state have the same hash.
     ///
     /// Deviation: etcd hashes the bytes of its file; this is another number, over the alarms, the
-    /// cluster version, the downgrade and the members as the page file holds them, and the hash of the key space.
+    /// cluster version, the downgrade, the members, users and roles as the page file holds them, and the
+    /// hash of the key space.
     ///
     /// # Errors
     /// The store cannot be read.
     pub async fn hash(&self) -> Result<pb::HashResponse, Error> {
+        self.check_admin().await?;
         let begun = Instant::now();
         let keys = self.hash_at(0).await?;
-        let hash = hash_all(&self.inner.published.cluster(), &keys);
+        let published = &self.inner.published;
+        let hash = hash_all(&published.cluster(), &published.auth(), &keys);
         let mvcc = &self.inner.metrics.mvcc;
         mvcc.hash_duration.observe(begun.elapsed().as_secs_f64());
         let header = Some(self.header(keys.revision));
@@ -313,13 +341,15 @@ fn downgrade_info(target: Option<Version>) -> pb::DowngradeInfo {
     }
 }
 
-fn hash_all(cluster: &Cluster, keys: &KeyValueHash) -> u32 {
+fn hash_all(cluster: &Cluster, auth: &Auth, keys: &KeyValueHash) -> u32 {
     let mut crc = 0;
     let mut add = |bytes: &[u8]| crc = crc32c::crc32c_append(crc, bytes);
     add(b"alarms");
     for alarm in cluster.alarms.list(pb::AlarmType::None as i32) {
         add(&alarm.encode_to_vec());
     }
+    add(b"auth");
+    auth.for_each_row(&mut |row| add(row));
     add(b"cluster");
     for version in [cluster.version, cluster.downgrade] {
         let text = version.map_or_else(String::new, |version| version.to_string());

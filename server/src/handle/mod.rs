@@ -5,6 +5,7 @@
 //! validation.md: validate, see that there is room, propose or read, and build the response. All of
 //! it is cheap but for reading rows; long reads go to the reader threads (`readers`).
 
+mod auth;
 mod cluster;
 mod downgrade;
 pub(crate) mod encoding;
@@ -35,6 +36,8 @@ use prost::Message;
 use tokio::sync::oneshot;
 use tonic::Code;
 
+use crate::auth::passwords::Hashing;
+use crate::auth::{Caller, Tokens};
 use crate::config::{Feature, Features};
 use crate::error::Error;
 use crate::lessor::Lessor;
@@ -67,9 +70,13 @@ pub struct Limits {
 }
 
 /// A running member, seen from inside the process. Cheap to clone.
+///
+/// It may do everything, whoever may not; with [`Handle::with_credentials`] it does what those may.
 #[derive(Clone, Debug)]
 pub struct Handle {
     inner: Arc<Inner>,
+    /// Who calls. A handle is the member's own until it is given credentials.
+    caller: Caller,
 }
 
 /// Does not keep the member's state alive.
@@ -80,7 +87,11 @@ pub(crate) struct WeakHandle {
 
 impl WeakHandle {
     pub(crate) fn upgrade(&self) -> Option<Handle> {
-        self.inner.upgrade().map(|inner| Handle { inner })
+        let inner = self.inner.upgrade()?;
+        Some(Handle {
+            inner,
+            caller: Caller::Member,
+        })
     }
 }
 
@@ -93,6 +104,10 @@ pub(crate) struct Inner {
     pub(crate) ids: Arc<RequestIds>,
     /// The member's lessor; see [`Member::lessor`](crate::member::Member::lessor).
     pub(crate) lessor: Arc<Mutex<Lessor<Waiter>>>,
+    /// Tokens of users.
+    pub(crate) tokens: Tokens,
+    /// Passwords of users.
+    pub(crate) hashing: Hashing,
     /// The member's reads; see [`Member::reads`](crate::member::Member::reads).
     pub(crate) reads: Arc<Reads<Waiter>>,
     pub(crate) clock: Clock,
@@ -113,6 +128,7 @@ impl Handle {
     pub(crate) fn new(inner: Inner) -> Self {
         Self {
             inner: Arc::new(inner),
+            caller: Caller::Member,
         }
     }
 
@@ -205,6 +221,8 @@ impl Handle {
         mvcc.keys.set(signed(view.index.len()));
         mvcc.current_revision.set(view.revision);
         mvcc.compact_revision.set(view.compacted);
+        let auth_revision = published.auth().revision();
+        metrics.auth_revision.set(signed(auth_revision));
         self.inner.watching.measure(&metrics.watch);
     }
 
@@ -239,10 +257,17 @@ impl Handle {
     ) -> Result<Applied, Error> {
         let begun = Instant::now();
         let id = self.inner.ids.next();
-        request.header = Some(pb::RequestHeader {
+        let mut header = pb::RequestHeader {
             id: id.get(),
             ..Default::default()
-        });
+        };
+        if request.authenticate.is_none()
+            && let Some(known) = self.known().await?
+        {
+            header.username = known.identity.user;
+            header.auth_revision = known.identity.revision;
+        }
+        request.header = Some(header);
         let length = request.encoded_len();
         if length > self.inner.limits.max_request_bytes {
             return Err(ApiError::RequestTooLarge.into());
@@ -306,7 +331,7 @@ impl Handle {
             alarm: pb::AlarmType::Nospace as i32,
         };
         // The request is refused, whatever becomes of the alarm.
-        if let Err(error) = Box::pin(self.alarm(alarm)).await {
+        if let Err(error) = Box::pin(self.propose_alarm(alarm)).await {
             tracing::warn!(%error, "failed to raise the NOSPACE alarm");
         }
         Err(ApiError::NoSpace.into())

@@ -25,6 +25,7 @@ use ferrite_storage::mvcc::view::View;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use super::Handle;
+use super::auth::AuthGuard;
 use super::encoding::{MAX_HEADER, MAX_TAIL, header_len, put_header, put_tail, tail_len};
 use super::list::List;
 use super::readers::{self, PIECE, Pieces, Source};
@@ -45,6 +46,8 @@ pub struct Messages {
     left: usize,
     /// Whether the last message was seen.
     ended: bool,
+    /// To be looked at in the end.
+    guard: Option<AuthGuard>,
 }
 
 #[derive(Debug)]
@@ -72,6 +75,7 @@ impl Messages {
             source: Origin::Given(pieces.into_iter()),
             left: 0,
             ended: false,
+            guard: None,
         }
     }
 
@@ -80,7 +84,8 @@ impl Messages {
     /// Cancel safety: nothing is lost when the future is dropped.
     ///
     /// # Errors
-    /// The rest cannot be read: it was compacted while the caller took its time, or it is damaged.
+    /// The rest cannot be read: it was compacted while the caller took its time, or it is damaged. After
+    /// the last piece, when users or roles have changed meanwhile.
     pub async fn next(&mut self) -> Option<Result<Piece, Error>> {
         let piece = match &mut self.source {
             Origin::Reader(pieces) => pieces.next().await,
@@ -98,7 +103,10 @@ impl Messages {
                 (self.left, self.ended) = (0, true);
                 return Some(Err(readers::panicked()));
             }
-            None => {}
+            None => {
+                let guard = self.guard.take();
+                return guard.and_then(AuthGuard::check).map(Err);
+            }
         }
         piece
     }
@@ -112,6 +120,7 @@ impl Handle {
     /// As etcd's.
     pub async fn range_stream(&self, request: pb::RangeRequest) -> Result<Messages, Error> {
         validate::range_stream(&request)?;
+        let guard = self.auth_guard();
         if request.sort_target != pb::range_request::SortTarget::Key as i32 {
             let list = self.begin_list(request).await?;
             return Ok(Messages {
@@ -122,9 +131,11 @@ impl Handle {
                 })),
                 left: 0,
                 ended: false,
+                guard,
             });
         }
         let mut view = self.view(request.serializable).await?;
+        self.check_read(&request.key, &request.range_end).await?;
         let (at, pin) = loop {
             let at = view.resolve(request.revision);
             let at = at.map_err(|error| self.failed(error, request.revision))?;
@@ -160,6 +171,7 @@ impl Handle {
             source: Origin::Reader(self.inner.readers.read_ahead(reading)),
             left: 0,
             ended: false,
+            guard,
         })
     }
 }

@@ -91,6 +91,7 @@ impl Handle {
     /// # Errors
     /// The member stops, or its store cannot be read.
     pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+        self.check_admin().await?;
         match self.ask(|waiter| Input::Backup { waiter }).await? {
             Reply::Backup(backup) => Snapshot::of(*backup, &self.inner.readers).await,
             Reply::Failed(error) => Err(error),

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ferrite_api::Error as ApiError;
 use ferrite_api::pb::etcdserverpb as pb;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
@@ -77,6 +78,19 @@ impl Watching {
     }
 }
 
+/// Why a watcher is refused, as etcd words it: with the text of a gRPC error. What has no text there is
+/// called denied.
+fn reason(error: &Error) -> String {
+    let error = match error {
+        Error::Api(
+            error @ (ApiError::InvalidAuthToken | ApiError::AuthOldRevision | ApiError::UserEmpty),
+        ) => *error,
+        _ => ApiError::PermissionDenied,
+    };
+    let (code, text) = (error.code(), error.message());
+    format!("rpc error: code = {code:?} desc = {text}")
+}
+
 type Reading = Pin<Box<dyn Future<Output = Result<CaughtUp, Error>> + Send>>;
 
 /// A stream of watchers: what `Watch.Watch` is on the wire. Dropping it ends its watchers.
@@ -93,6 +107,7 @@ pub struct WatchStream {
     /// streams do not all speak at once.
     interval: Duration,
     failed: Option<Error>,
+    handle: Handle,
 }
 
 impl fmt::Debug for WatchStream {
@@ -104,6 +119,15 @@ impl fmt::Debug for WatchStream {
 }
 
 impl Handle {
+    async fn may_watch(&self, request: &pb::WatchCreateRequest) -> Result<(), Error> {
+        // No key is the first one.
+        let key = match request.key.is_empty() {
+            true => &[0],
+            false => &request.key[..],
+        };
+        self.check_read(key, &request.range_end).await
+    }
+
     /// Opens a stream of watchers.
     pub fn watch(&self) -> WatchStream {
         let watching = self.inner.watching.clone();
@@ -119,6 +143,7 @@ impl Handle {
             reading: None,
             ticker: None,
             failed: None,
+            handle: self.clone(),
         }
     }
 }
@@ -132,8 +157,15 @@ impl WatchStream {
         self
     }
 
-    /// Creates a watcher. The answer comes before its events, in the order of the requests.
-    pub fn create(&mut self, request: pb::WatchCreateRequest) {
+    /// Creates a watcher, if the caller may read what it wants to see. The answer comes before its
+    /// events, in the order of the requests. Whether the caller may is looked at now, and not again.
+    pub async fn create(&mut self, request: pb::WatchCreateRequest) {
+        // The order of the checks is etcd's: a negative revision is refused before.
+        if request.start_revision >= 0
+            && let Err(error) = self.handle.may_watch(&request).await
+        {
+            return self.stream.refuse(reason(&error));
+        }
         let notify = request.progress_notify;
         self.stream.create(request);
         if notify && self.ticker.is_none() {

@@ -59,6 +59,7 @@ impl<T> Member<T> {
             self.time
         );
         self.time = now;
+        self.tokens.lock().sweep(now);
         // Without room in the log, or far behind, more entries help nobody.
         if let Some(term) = self.leading
             && !self.log_full

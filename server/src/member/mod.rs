@@ -17,6 +17,7 @@
 //!   what [`Member::advance`] is told.
 //! * A proposal goes to the log at most once. Whatever becomes of it then, it is not repeated.
 
+mod auth;
 mod defragmentation;
 mod hashes;
 mod leadership;
@@ -55,6 +56,7 @@ use ferrite_storage::state::State;
 use parking_lot::Mutex;
 use tonic::Code;
 
+use crate::auth::SimpleTokens;
 use crate::error::Error;
 use crate::lessor::{self, Lessor};
 use crate::peer::{Message, Peer};
@@ -72,6 +74,7 @@ use snapshots::Installing;
 use versions::Survey;
 use waiters::{Expired, Waiters};
 
+pub use auth::LeaseCheck;
 pub use hashes::Hashes;
 pub use leases::LeaseCounts;
 pub use published::{Cluster, Published, Roots};
@@ -117,6 +120,8 @@ pub struct Options {
     pub downgrade_check_ticks: u64,
     /// How leases end.
     pub lessor: lessor::Options,
+    /// How long a simple token lives that nobody uses here.
+    pub token_ttl: Duration,
 }
 
 /// What happens to a member. `T` is the shell's way to reach the client that waits.
@@ -181,6 +186,13 @@ pub enum Input<T> {
     LeaseKeys {
         /// The lease.
         id: LeaseId,
+        /// Who waits.
+        waiter: T,
+    },
+    /// A client wants to do something to the keys of a lease. Answered with [`Reply::Done`] if it may.
+    CheckLease {
+        /// Who and what.
+        check: LeaseCheck,
         /// Who waits.
         waiter: T,
     },
@@ -336,6 +348,8 @@ pub struct Member<T> {
     // one batch or one request; never together with another lock.
     lessor: Arc<Mutex<Lessor<T>>>,
     lease_counts: LeaseCounts,
+    // Shared with the tasks that serve clients, likewise.
+    tokens: Arc<Mutex<SimpleTokens>>,
     /// Proposals that raft has not taken yet: no leader, or too much uncommitted.
     queue: Queue,
     waiters: Waiters<T>,
@@ -402,6 +416,7 @@ impl<T> Member<T> {
         published.set_view(state.view(), state.applied().get());
         let checkpointed = state.applied().get();
         let lessor = Lessor::new(options.lessor.clone(), state.leases().iter());
+        let tokens = SimpleTokens::new(options.token_ttl);
         let reads = Reads::new(
             state.member_id(),
             options.request_ticks,
@@ -418,6 +433,7 @@ impl<T> Member<T> {
             time: Duration::ZERO,
             lessor: Arc::new(Mutex::new(lessor)),
             lease_counts: LeaseCounts::default(),
+            tokens: Arc::new(Mutex::new(tokens)),
             queue: Queue::default(),
             waiters: Waiters::new(),
             reads: Arc::new(reads),
@@ -454,6 +470,7 @@ impl<T> Member<T> {
             send: Vec::new(),
             append: VecDeque::new(),
         };
+        member.publish_auth();
         // Before anything is heard: what was promised before the start holds.
         member.publish_raft();
         if member.driver.status().sole_voter {
@@ -507,6 +524,7 @@ impl<T> Member<T> {
             }
             Input::Defragment { path, waiter } => self.defragmentation.wanted(path, waiter),
             Input::LeaseKeys { id, waiter } => self.lease_keys(id, waiter),
+            Input::CheckLease { check, waiter } => self.check_lease(&check, waiter),
             Input::Backup { waiter } => {
                 let backup = Box::new(self.state.backup());
                 self.replies.push((waiter, Reply::Backup(backup)));
@@ -731,6 +749,7 @@ impl<T> Member<T> {
             self.note_introduction(applied.request);
             self.note_cluster_version(applied.request);
             leases.extend(LeaseChange::of(&applied.result));
+            self.note_tokens(&applied.result);
             let verdict = applied.result.and_then(|response| {
                 self.check_quota(allocated, applied.cost)?;
                 Ok(response)
@@ -743,6 +762,7 @@ impl<T> Member<T> {
         if last.1 > term_before {
             self.propose_lost(last.1);
         }
+        self.publish_auth();
         self.published
             .set_view(self.state.view(), self.state.applied().get());
         if self.state.cluster_changes() != cluster_changes {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use ferrite_api::pb::etcdserverpb::{InternalRaftRequest, RequestHeader};
 use ferrite_api::types::{LeaseId, MemberId, RequestId};
 use ferrite_raft::ProposeError;
+use ferrite_storage::auth::ROOT;
 use prost::Message as _;
 
 use super::Member;
@@ -300,9 +301,11 @@ impl<T> Member<T> {
 
     fn own(&self, mut request: InternalRaftRequest) -> (RequestId, Bytes) {
         let id = self.ids.next();
+        // What a member proposes by itself, no user has to be asked for.
         request.header = Some(RequestHeader {
             id: id.get(),
-            ..RequestHeader::default()
+            username: ROOT.to_owned(),
+            auth_revision: self.state.auth().revision(),
         });
         (id, Bytes::from(request.encode_to_vec()))
     }

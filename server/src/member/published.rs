@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use arc_swap::ArcSwap;
 use ferrite_api::Version;
 use ferrite_storage::alarms::Alarms;
+use ferrite_storage::auth::Auth;
 use ferrite_storage::members::Members;
 use ferrite_storage::mvcc::index::KeyIndex;
 use ferrite_storage::mvcc::view::View;
@@ -35,6 +36,9 @@ pub struct Published {
     release: Version,
     view: ArcSwap<View>,
     cluster: ArcSwap<Cluster>,
+    auth: ArcSwap<Auth>,
+    /// Whether authentication is on: what every call looks at first.
+    auth_enabled: AtomicBool,
     roots: Roots,
     hashes: Hashes,
     term: AtomicU64,
@@ -59,6 +63,8 @@ impl Published {
             release,
             view: ArcSwap::from_pointee(view),
             cluster: ArcSwap::from_pointee(cluster),
+            auth: ArcSwap::from_pointee(Auth::default()),
+            auth_enabled: AtomicBool::new(false),
             roots: Roots::default(),
             hashes: Hashes::default(),
             term: AtomicU64::new(0),
@@ -87,6 +93,16 @@ impl Published {
     /// The newest membership.
     pub fn cluster(&self) -> Arc<Cluster> {
         self.cluster.load_full()
+    }
+
+    /// Users and roles. Taken after a view they are those of the view or newer.
+    pub fn auth(&self) -> Arc<Auth> {
+        self.auth.load_full()
+    }
+
+    /// Whether authentication is on, likewise.
+    pub fn auth_enabled(&self) -> bool {
+        self.auth_enabled.load(Ordering::Acquire)
     }
 
     /// Index roots of revisions that are being paged through.
@@ -172,6 +188,13 @@ impl Published {
         if self.watched.load(Ordering::SeqCst) {
             self.changed.notify_one();
         }
+    }
+
+    /// To be called before the view is set that shows what follows from it.
+    pub(super) fn set_auth(&self, auth: Arc<Auth>) {
+        let enabled = auth.enabled();
+        self.auth.store(auth);
+        self.auth_enabled.store(enabled, Ordering::Release);
     }
 
     pub(super) fn set_cluster(&self, cluster: Cluster) {

@@ -215,7 +215,10 @@ impl<T> Member<T> {
         let lessor = Lessor::new(self.options.lessor.clone(), self.state.leases().iter());
         let mut old = std::mem::replace(&mut *self.lessor.lock(), lessor);
         drop(old.demote());
+        // Who had a token then may be another user now.
+        self.tokens.lock().end_all();
         self.published.roots().compacted(i64::MAX);
+        self.publish_auth();
         self.published.set_view(self.state.view(), applied);
         self.published.set_cluster(cluster_of(&self.state));
         self.publish_space();

@@ -13,6 +13,8 @@ use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Error, origin, strings};
+use crate::auth::Tokens;
+use crate::auth::passwords::Hashing;
 use crate::bootstrap::{self, Origin, Restored};
 use crate::config::{Config, Feature};
 use crate::corruption;
@@ -108,6 +110,7 @@ pub(super) async fn start(
     metrics.set_member_id(member_id);
     let (member, published) = Member::new(driver, state, member_options(config), Arc::clone(&ids));
 
+    let tokens = member.tokens();
     let (lessor, reads, clock) = (member.lessor(), member.reads(), Clock::start());
     let inbox = Arc::new(Inbox::default());
     let page_path = bootstrap::page_path(&options);
@@ -149,6 +152,7 @@ pub(super) async fn start(
         Arc::clone(&published),
         watch::Limits::new(max_message),
     ));
+    let tokens = Tokens::new(&config.auth_token, tokens)?;
     let hub_task = AbortOnDropHandle::new(tokio::spawn(Watching::run(Arc::clone(&hub))));
     let handle = Handle::new(Inner {
         cluster_id,
@@ -157,6 +161,8 @@ pub(super) async fn start(
         inbox: Arc::clone(&inbox),
         ids,
         lessor,
+        tokens,
+        hashing: Hashing::new(config.bcrypt_cost),
         reads,
         clock,
         limits,
@@ -298,6 +304,7 @@ fn member_options(config: &Config) -> member::Options {
                 .is_on(Feature::LeaseCheckpoint)
                 .then_some(LEASE_CHECKPOINT_INTERVAL),
         },
+        token_ttl: config.auth_token_ttl,
     }
 }
 

@@ -15,6 +15,7 @@ use ferrite_disk::DiskLock;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::auth;
 use crate::bootstrap;
 use crate::compactor;
 use crate::config::{AutoCompaction, Config, GoDuration, Scheme, Url};
@@ -60,6 +61,9 @@ pub enum Error {
     /// The data of this member is not that of the others.
     #[error(transparent)]
     Corrupt(#[from] corruption::Refusal),
+    /// `--auth-token` cannot be used.
+    #[error(transparent)]
+    AuthToken(#[from] auth::OptionsError),
     /// The cluster has removed this member, for good.
     #[error("the member has been permanently removed from the cluster")]
     Removed,
@@ -185,7 +189,7 @@ impl Server {
         })
     }
 
-    /// The member, for calls from inside the process.
+    /// The member, for calls from inside the process. It may do everything; see [`Handle`].
     pub fn handle(&self) -> &Handle {
         &self.handle
     }

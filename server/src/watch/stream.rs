@@ -222,10 +222,7 @@ impl Stream {
     pub fn create(&mut self, request: pb::WatchCreateRequest) {
         let (range, id) = match self.check(&request) {
             Ok(checked) => checked,
-            Err(reason) => {
-                let revision = self.hub.view().revision;
-                return self.answer(NO_WATCHER, revision, Content::Refused(reason));
-            }
+            Err(reason) => return self.refuse(reason),
         };
         // The hub first: what is published from now on is marked, and the view is not older.
         let marked_from = self.add_to_group(&range);
@@ -264,6 +261,12 @@ impl Stream {
             return;
         }
         self.catch_up(range, floor, place, request.prev_kv);
+    }
+
+    /// Refuses to create a watcher, for this reason.
+    pub fn refuse(&mut self, reason: String) {
+        let revision = self.hub.view().revision;
+        self.answer(NO_WATCHER, revision, Content::Refused(reason));
     }
 
     /// Ends a watcher. One that is not there is no matter.

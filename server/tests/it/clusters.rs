@@ -104,14 +104,28 @@ impl Place {
 
     pub(crate) async fn client(&self) -> Client {
         let url = format!("http://127.0.0.1:{}", self.client);
-        Client(Endpoint::new(url).unwrap().connect().await.unwrap())
+        Client {
+            channel: Endpoint::new(url).unwrap().connect().await.unwrap(),
+            token: None,
+        }
     }
 }
 
 /// Calls to one member.
-pub(crate) struct Client(Channel);
+pub(crate) struct Client {
+    channel: Channel,
+    pub(crate) token: Option<String>,
+}
 
 impl Client {
+    /// Calls to the same member with a token.
+    pub(crate) fn with_token(&self, token: &str) -> Client {
+        Client {
+            channel: self.channel.clone(),
+            token: Some(token.to_owned()),
+        }
+    }
+
     pub(crate) async fn call<Q, A>(
         &self,
         path: &'static str,
@@ -121,10 +135,14 @@ impl Client {
         Q: Message + Default + 'static,
         A: Message + Default + 'static,
     {
-        let mut grpc = Grpc::new(self.0.clone());
+        let mut grpc = Grpc::new(self.channel.clone());
         grpc.ready().await.unwrap();
         let mut request = tonic::Request::new(request);
         request.set_timeout(PATIENCE);
+        if let Some(token) = &self.token {
+            let token = token.parse().unwrap();
+            request.metadata_mut().insert("token", token);
+        }
         let codec = tonic_prost::ProstCodec::default();
         let path = http::uri::PathAndQuery::from_static(path);
         let answer = grpc.unary(request, path, codec).await?;
@@ -159,7 +177,7 @@ impl Client {
     }
 
     /// Adds a member: tried until the cluster holds itself healthy.
-    async fn add(&self, peer: &str) -> u64 {
+    pub(crate) async fn add(&self, peer: &str) -> u64 {
         let request = pb::MemberAddRequest {
             peer_ur_ls: vec![peer.to_owned()],
             is_learner: false,

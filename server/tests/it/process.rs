@@ -166,7 +166,10 @@ fn bad_url_is_named() {
 
 #[test]
 fn flags_of_parts_that_are_not_built_are_refused_by_name() {
-    for (flag, value) in [("--cert-file", "server.crt"), ("--auth-token", "jwt")] {
+    for (flag, value) in [
+        ("--cert-file", "server.crt"),
+        ("--peer-cert-file", "peer.crt"),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let output = run(etcd().arg("--data-dir").arg(dir.path()).args([flag, value]));
         assert!(!output.status.success(), "{flag}");
@@ -176,6 +179,25 @@ fn flags_of_parts_that_are_not_built_are_refused_by_name() {
             "{flag}: {error}"
         );
         assert!(error.contains("not built yet"), "{flag}: {error}");
+    }
+}
+
+/// `a4`: what is wrong with the kind of tokens, as etcd says it.
+#[test]
+fn a4_tokens_that_cannot_be_made_are_refused() {
+    for (options, text) in [
+        ("jwt", "auth: invalid auth options"),
+        ("other", "auth: invalid auth options"),
+        ("jwt,sign-method", "auth: invalid auth options"),
+        ("jwt,ttl=1s,ttl=2s", "auth: invalid auth options"),
+        ("jwt,sign-method=RS256", "auth: missing key data"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut command, _) = member(&dir.path().join("data"));
+        let output = run(command.args(["--auth-token", options]));
+        assert!(!output.status.success(), "{options}");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains(text), "{options}: {error}");
     }
 }
 

@@ -525,18 +525,6 @@ async fn unknown_methods() {
 }
 
 #[tokio::test]
-async fn what_is_not_built_says_so() {
-    let port = Port::start().await;
-    let raw = port.raw().await;
-    for (service, method) in ferrite_server::grpc::not_built() {
-        let path = format!("/{service}/{method}");
-        let (_, short) = service.rsplit_once('.').unwrap();
-        let text = format!("etcdserver: {short}/{method} is not built yet");
-        check_refused(&raw.answer(empty(&path)).await, &path, 200, 12, &text);
-    }
-}
-
-#[tokio::test]
 async fn a_health_watch_of_an_unknown_name_stays_open() {
     let port = Port::start().await;
     let raw = port.raw().await;

@@ -13,7 +13,7 @@ use ferrite_api::Error as ApiError;
 use ferrite_api::pb::etcdserverpb as pb;
 use ferrite_api::pb::mvccpb::KeyValue;
 use ferrite_server::error::Error;
-use ferrite_server::grpc::{self, Clusters, Kv, Leases};
+use ferrite_server::grpc::{self, Auths, Clusters, Kv, Leases};
 use ferrite_server::handle::range_stream::{Messages, Piece};
 use ferrite_server::handle::snapshot::Snapshot;
 use ferrite_server::handle::{List, WatchStream};
@@ -93,6 +93,8 @@ pub(crate) fn pairs(limit: i64, size: i64) -> Vec<KeyValue> {
 }
 
 /// Leases that answer by their id.
+impl Auths for Fake {}
+
 impl Leases for Fake {
     async fn lease_grant(
         &self,
@@ -144,11 +146,11 @@ impl Leases for Fake {
         })
     }
 
-    fn lease_leases(&self) -> pb::LeaseLeasesResponse {
-        pb::LeaseLeasesResponse {
+    async fn lease_leases(&self) -> Result<pb::LeaseLeasesResponse, Error> {
+        Ok(pb::LeaseLeasesResponse {
             header: Some(header()),
             leases: vec![pb::LeaseStatus { id: 7 }],
-        }
+        })
     }
 }
 
@@ -318,11 +320,11 @@ impl Kv for Fake {
         Err(ApiError::Stopped.into())
     }
 
-    fn status(&self) -> pb::StatusResponse {
-        pb::StatusResponse {
+    async fn status(&self) -> Result<pb::StatusResponse, Error> {
+        Ok(pb::StatusResponse {
             version: "3.7.1".into(),
             ..Default::default()
-        }
+        })
     }
 
     fn leader(&self) -> u64 {

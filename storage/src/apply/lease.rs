@@ -13,6 +13,7 @@ use ferrite_api::types::LeaseId;
 
 use super::Failure;
 use super::outcome::Response;
+use crate::auth::Identity;
 use crate::leases::{MAX_TTL, NO_LEASE};
 use crate::state::State;
 
@@ -38,10 +39,12 @@ impl State {
     /// order makes the revisions, so it must be the same on every member.
     pub(super) fn lease_revoke(
         &mut self,
+        identity: &Identity,
         request: &LeaseRevokeRequest,
     ) -> Result<Response, Failure> {
         self.check_alarms(false)?;
         let id = LeaseId::new(request.id);
+        self.checks(identity).lease(id)?;
         let leases = self.store().leases();
         if leases.get(id).is_none() {
             return Err(ApiError::LeaseNotFound.into());

@@ -12,6 +12,7 @@
 //!
 //! The order of checks is that of spec validation.md sections 1.2 and 4.
 
+mod auth;
 pub mod cost;
 mod lease;
 mod membership;
@@ -27,6 +28,7 @@ use ferrite_api::pb::etcdserverpb::{
 use ferrite_api::types::{LeaseId, RequestId};
 use prost::Message;
 
+use crate::auth::Identity;
 use crate::error::Error;
 use crate::leases::NO_LEASE;
 use crate::mvcc::range::KeyRange;
@@ -35,6 +37,7 @@ use crate::state::State;
 use outcome::{DeleteOutcome, PutOutcome, Response};
 use tally::Kind;
 
+pub use auth::check_read_only;
 pub use txn::read_only;
 
 /// What became of one entry.
@@ -97,7 +100,8 @@ impl State {
             header_id
         };
         let cost = cost::of(&request);
-        let result = match self.dispatch(index, request) {
+        let identity = Identity::of(request.header.as_ref());
+        let result = match self.dispatch(index, &identity, request) {
             Ok(response) => Ok(response),
             Err(Failure::Answer(error)) => Err(error),
             Err(Failure::Fatal(error)) => return Err(error),
@@ -109,19 +113,24 @@ impl State {
         })
     }
 
-    fn dispatch(&mut self, index: u64, request: InternalRaftRequest) -> Result<Response, Failure> {
+    fn dispatch(
+        &mut self,
+        index: u64,
+        identity: &Identity,
+        request: InternalRaftRequest,
+    ) -> Result<Response, Failure> {
         let (kind, result) = if let Some(put) = request.put {
-            (Kind::Put, self.put(put))
+            (Kind::Put, self.put(identity, put))
         } else if let Some(delete) = request.delete_range {
-            (Kind::DeleteRange, self.delete_range(&delete))
+            (Kind::DeleteRange, self.delete_range(identity, &delete))
         } else if let Some(txn) = request.txn {
-            (Kind::Txn, self.txn(txn))
+            (Kind::Txn, self.txn(identity, txn))
         } else if let Some(compaction) = request.compaction {
             (Kind::Compaction, self.compact(&compaction))
         } else if let Some(grant) = request.lease_grant {
             (Kind::LeaseGrant, self.lease_grant(&grant))
         } else if let Some(revoke) = request.lease_revoke {
-            (Kind::LeaseRevoke, self.lease_revoke(&revoke))
+            (Kind::LeaseRevoke, self.lease_revoke(identity, &revoke))
         } else if let Some(checkpoint) = request.lease_checkpoint {
             (Kind::LeaseCheckpoint, self.lease_checkpoint(checkpoint))
         } else if let Some(alarm) = request.alarm {
@@ -136,6 +145,8 @@ impl State {
             let target = set.enabled.then(|| version(index, &set.ver));
             self.set_downgrade(target.transpose()?);
             (Kind::DowngradeInfoSet, Ok(Response::Done))
+        } else if let Some(applied) = self.auth_request(index, identity, &request) {
+            applied
         } else if request.downgrade_version_test.is_some() {
             // Does nothing: it is there for the version that it needs (`schema::log`).
             (Kind::DowngradeVersionTest, Ok(Response::Done))
@@ -160,8 +171,9 @@ impl State {
         Ok(())
     }
 
-    fn put(&mut self, request: PutRequest) -> Result<Response, Failure> {
+    fn put(&mut self, identity: &Identity, request: PutRequest) -> Result<Response, Failure> {
         self.check_alarms(true)?;
+        self.checks(identity).put(&request)?;
         let bytes = (request.key.len() + request.value.len()) as u64;
         let mut txn = self.store_mut().begin(false);
         check_put(&txn, &request)?;
@@ -172,16 +184,22 @@ impl State {
         Ok(Response::Put(outcome))
     }
 
-    fn txn(&mut self, request: TxnRequest) -> Result<Response, Failure> {
+    fn txn(&mut self, identity: &Identity, request: TxnRequest) -> Result<Response, Failure> {
         self.check_alarms(cost::txn(&request) > 0)?;
+        self.checks(identity).txn(&request)?;
         let outcome = txn::write(self.store_mut(), request)?;
         outcome.count(&mut self.tally);
         self.tally.txns += u64::from(outcome.ops.len() > 1);
         Ok(Response::Txn(outcome))
     }
 
-    fn delete_range(&mut self, request: &DeleteRangeRequest) -> Result<Response, Failure> {
+    fn delete_range(
+        &mut self,
+        identity: &Identity,
+        request: &DeleteRangeRequest,
+    ) -> Result<Response, Failure> {
         self.check_alarms(false)?;
+        self.checks(identity).delete_range(request)?;
         let mut txn = self.store_mut().begin(false);
         let outcome = delete_range(&mut txn, request);
         txn.commit();

@@ -4,6 +4,7 @@
 //! published after the batch: the rows are immutable and named by their revision.
 
 use bytes::Bytes;
+use ferrite_api::pb::authpb::Permission;
 use ferrite_api::pb::etcdserverpb::{
     AlarmMember, DeleteRangeResponse, PutResponse, RangeRequest, RangeResponse, ResponseHeader,
     ResponseOp, TxnResponse, response_op,
@@ -49,8 +50,47 @@ pub enum Response {
     LeaseCheckpoint(Vec<(LeaseId, i64)>),
     /// Of an alarm request: the alarms to show.
     Alarm(Vec<AlarmMember>),
+    /// Of a request about users and roles.
+    Auth(AuthOutcome),
     /// Of a request that answers nothing.
     Done,
+}
+
+/// The answer of a request about users and roles, and what it means to tokens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AuthOutcome {
+    /// Authentication is on.
+    Enabled,
+    /// Authentication is off: no token is good any more.
+    Disabled,
+    /// Something has changed that leaves tokens alone.
+    Done,
+    /// The tokens of this user are not good any more.
+    TokensEnd(String),
+    /// How the switch stands.
+    Status {
+        /// Whether authentication is on.
+        enabled: bool,
+        /// The auth revision.
+        revision: u64,
+    },
+    /// Somebody whose password was checked gets a token.
+    Authenticated {
+        /// The user.
+        user: String,
+        /// The auth revision.
+        revision: u64,
+        /// The token, if tokens are simple.
+        token: String,
+    },
+    /// The roles of a user.
+    User(Vec<String>),
+    /// The names of all users.
+    Users(Vec<String>),
+    /// The permissions of a role.
+    Role(Vec<Permission>),
+    /// The names of all roles.
+    Roles(Vec<String>),
 }
 
 impl Response {
@@ -66,6 +106,7 @@ impl Response {
             | Response::LeaseRevoke { .. }
             | Response::LeaseCheckpoint(_)
             | Response::Alarm(_)
+            | Response::Auth(_)
             | Response::Done => None,
         }
     }

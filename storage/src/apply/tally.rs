@@ -33,11 +33,45 @@ pub enum Kind {
     DowngradeInfoSet,
     /// Nothing but a version that is needed to read it.
     DowngradeVersionTest,
+    /// A token for a user.
+    Authenticate,
+    /// Authentication switched on.
+    AuthEnable,
+    /// Authentication switched off.
+    AuthDisable,
+    /// A look at the switch.
+    AuthStatus,
+    /// A new user.
+    AuthUserAdd,
+    /// The end of a user.
+    AuthUserDelete,
+    /// Another password.
+    AuthUserChangePassword,
+    /// A role for a user.
+    AuthUserGrantRole,
+    /// A role less for a user.
+    AuthUserRevokeRole,
+    /// A look at a user.
+    AuthUserGet,
+    /// A look at all users.
+    AuthUserList,
+    /// A new role.
+    AuthRoleAdd,
+    /// The end of a role.
+    AuthRoleDelete,
+    /// A permission for a role.
+    AuthRoleGrantPermission,
+    /// A permission less for a role.
+    AuthRoleRevokePermission,
+    /// A look at a role.
+    AuthRoleGet,
+    /// A look at all roles.
+    AuthRoleList,
 }
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 29] = [
         Kind::Put,
         Kind::DeleteRange,
         Kind::Txn,
@@ -50,6 +84,23 @@ impl Kind {
         Kind::ClusterMemberAttrSet,
         Kind::DowngradeInfoSet,
         Kind::DowngradeVersionTest,
+        Kind::Authenticate,
+        Kind::AuthEnable,
+        Kind::AuthDisable,
+        Kind::AuthStatus,
+        Kind::AuthUserAdd,
+        Kind::AuthUserDelete,
+        Kind::AuthUserChangePassword,
+        Kind::AuthUserGrantRole,
+        Kind::AuthUserRevokeRole,
+        Kind::AuthUserGet,
+        Kind::AuthUserList,
+        Kind::AuthRoleAdd,
+        Kind::AuthRoleDelete,
+        Kind::AuthRoleGrantPermission,
+        Kind::AuthRoleRevokePermission,
+        Kind::AuthRoleGet,
+        Kind::AuthRoleList,
     ];
 }
 

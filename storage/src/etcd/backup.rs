@@ -13,7 +13,7 @@ use crate::bolt::{self, Contents, Tail, Writer};
 use crate::leases::{self, Lease};
 use crate::mvcc::bucket_key::{self, BucketKey};
 use crate::page::{ConfState, Meta, TableWrite};
-use crate::snapshot::{Error, Limits, ONLY_STORED, Rows};
+use crate::snapshot::{Error, Limits, Rows};
 use crate::state::State;
 
 /// Bytes of what follows the file: its SHA-256.
@@ -246,13 +246,7 @@ impl Backup {
     }
 
     fn collect_small(&mut self) -> Result<(), Error> {
-        let mut writes = std::mem::take(&mut self.cluster);
-        let reader = self.rows.page().reader()?;
-        for table in ONLY_STORED {
-            let rows = reader.table(table)?.into_iter();
-            writes.extend(rows.map(|(key, value)| TableWrite::put(table, key, value)));
-        }
-        for write in writes {
+        for write in std::mem::take(&mut self.cluster) {
             let TableWrite::Put { table, key, value } = write else {
                 continue;
             };

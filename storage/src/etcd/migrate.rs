@@ -13,10 +13,10 @@ use ferrite_api::pb::etcdserverpb::InternalRaftRequest;
 use ferrite_disk::Disk;
 use prost::Message;
 
+use super::Error;
 use super::database::{Database, Progress};
 use super::restore::{Bump, restore};
 use super::wal::{Entry, Log};
-use super::{Error, layout};
 use crate::checkpoint::{Policy, Reason};
 use crate::founding::FIRST;
 use crate::page::{Initial, Options};
@@ -40,8 +40,8 @@ pub struct Migrated {
 /// Fills a new page file at `path`, which is durable then.
 ///
 /// # Errors
-/// As [`restore`]; also when the log is damaged, when it has a gap after the database, and when it
-/// changes users or roles, which this build cannot follow.
+/// As [`restore`]; also when the log is damaged, when it has a gap after the database, and when it has
+/// a password that is not hashed, as the logs of etcd 3.4 have them.
 pub fn migrate(
     database: &Database,
     log: (&Arc<dyn Disk>, &Path),
@@ -66,7 +66,7 @@ pub fn migrate(
     if log.len() == 0 {
         return Ok(migrated);
     }
-    let mut state = State::restore_with_auth(Arc::new(page))?;
+    let mut state = State::restore(Arc::new(page))?;
     for entry in log.entries() {
         let entry = entry?;
         migrated.term = entry.term;
@@ -106,18 +106,7 @@ fn request(entry: &Entry) -> Result<Bytes, Error> {
             }),
         };
     };
-    if request.changes_auth() {
-        let what = format!(
-            "entry {} changes users or roles, which the database does not have yet; start the old etcd \
-             once more and stop it in order, then its database has everything",
-            entry.index
-        );
-        return Err(Error::bucket(
-            layout::bucket(crate::page::Table::Auth),
-            what,
-        ));
-    }
-    match request.changes_data() {
+    match request.changes_data() || request.changes_auth() {
         true => Ok(entry.data.clone()),
         false => nothing,
     }
@@ -224,11 +213,8 @@ mod tests {
             auth_user_add: Some(Default::default()),
             ..Default::default()
         };
-        let error = request(&entry(user.encode_to_vec())).unwrap_err();
-        assert!(
-            error.to_string().contains("entry 7 changes users"),
-            "{error}"
-        );
+        let user = entry(user.encode_to_vec());
+        assert_eq!(request(&user).unwrap(), user.data);
         assert!(request(&entry(Bytes::from_static(b"\xff"))).is_err());
     }
 

@@ -9,11 +9,8 @@ use super::format::{Header, Totals, Writer};
 use super::rows::Rows;
 use super::{Error, Limits};
 use crate::leases;
-use crate::page::{ConfState, Table, TableWrite};
+use crate::page::{ConfState, TableWrite};
 use crate::state::State;
-
-/// The tables that no entry changes yet. They are not in memory.
-pub(crate) const ONLY_STORED: [Table; 3] = [Table::Auth, Table::AuthUsers, Table::AuthRoles];
 
 impl State {
     /// Captures the state as of the last applied entry, to be sent to another member. Reads nothing
@@ -125,7 +122,6 @@ impl Export {
                 Phase::Begin => {
                     self.rows.begin()?;
                     self.writer.header(&self.header);
-                    self.only_stored()?;
                     self.phase = Phase::SmallRows;
                 }
                 Phase::SmallRows => match self.small.next() {
@@ -162,16 +158,6 @@ impl Export {
             self.writer.small_row(*table, key, value);
             self.small_rows += 1;
         }
-    }
-
-    fn only_stored(&mut self) -> Result<(), Error> {
-        let reader = self.rows.page().reader()?;
-        for table in ONLY_STORED {
-            for (key, value) in reader.table(table)? {
-                self.small_row(&TableWrite::put(table, key, value));
-            }
-        }
-        Ok(())
     }
 }
 

@@ -39,7 +39,6 @@ mod install;
 mod rows;
 
 pub use export::Export;
-pub(crate) use export::ONLY_STORED;
 pub use import::{Import, Received};
 pub use install::{Settled, awaits_decision, commit, discard, settle};
 pub(crate) use rows::Rows;

@@ -11,7 +11,7 @@ use crate::mvcc::pins::Pin;
 use crate::mvcc::recent::{RecentRows, Row};
 use crate::mvcc::record_head;
 use crate::mvcc::view::View;
-use crate::page::{self, Meta, PageFile, RowId};
+use crate::page::{self, Meta, RowId};
 use crate::state::State;
 
 /// Is shown a row: its place, what it adds to [`Meta::digest`], its record. Breaks when that is
@@ -70,11 +70,6 @@ impl Rows {
     /// Of the page file when the state was captured.
     pub(crate) fn meta(&self) -> &Meta {
         &self.meta
-    }
-
-    /// The page file.
-    pub(crate) fn page(&self) -> &PageFile {
-        &self.view.page
     }
 
     /// Rows that are not in the page file, as [`Rows::meta`] counts it.

@@ -83,12 +83,23 @@ impl Harness {
     /// Applies one request as the next entry of the log.
     pub(crate) fn apply(
         &mut self,
+        request: InternalRaftRequest,
+    ) -> Result<Response, ferrite_api::Error> {
+        self.apply_as("", 0, request)
+    }
+
+    /// As [`Harness::apply`], for a user who was known as of an auth revision.
+    pub(crate) fn apply_as(
+        &mut self,
+        user: &str,
+        auth_revision: u64,
         mut request: InternalRaftRequest,
     ) -> Result<Response, ferrite_api::Error> {
         let index = self.log.len() as u64 + 1;
         request.header = Some(RequestHeader {
             id: index,
-            ..Default::default()
+            username: user.to_owned(),
+            auth_revision,
         });
         let entry = Bytes::from(request.encode_to_vec());
         self.log.push(Entry::Request(entry.clone()));

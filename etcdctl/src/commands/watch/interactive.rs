@@ -96,7 +96,7 @@ async fn handle(
             let matches = match cli::parse(&WATCH_LINES, &words) {
                 Parsed::Run(matches) => matches,
                 Parsed::BadFlags { message, .. } => return Err(Failure::bad_args(message)),
-                Parsed::Help(_) | Parsed::NotBuilt(_) | Parsed::UnknownCommand(_) => {
+                Parsed::Help(_) | Parsed::UnknownCommand(_) => {
                     return Err(Failure::bad_args("pflag: help requested"));
                 }
             };

@@ -83,8 +83,12 @@ impl<K: Kv> Server<K> {
         }
         let outbox = Arc::new(Outbox::new(Arc::clone(metrics), M::METHOD, call.gzip));
         let messages = Messages::new(body, self.max_message_bytes(), call.gzip);
+        let kv = match self.credentials(&call) {
+            None => self.kv().clone(),
+            Some(credentials) => self.kv().with_credentials(credentials),
+        };
         let serving = M::serve(
-            self.kv().clone(),
+            kv,
             Requests::new(messages, Arc::clone(metrics), M::METHOD, self.connection),
             Responses::new(Arc::clone(&outbox)),
         );

@@ -44,7 +44,10 @@ async fn a_lookup_on_a_member_that_was_demoted_meanwhile_says_so() {
         assert_eq!(answer, Err(ApiError::LeaderChanged.into()));
     }
     // Only its own memory is asked for the list.
-    assert_eq!(handle.lease_leases().leases, [pb::LeaseStatus { id: 1 }]);
+    assert_eq!(
+        handle.lease_leases().await.unwrap().leases,
+        [pb::LeaseStatus { id: 1 }]
+    );
 }
 
 #[tokio::test]

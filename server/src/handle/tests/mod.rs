@@ -23,6 +23,8 @@ use parking_lot::Mutex;
 use prost::Message;
 
 use super::{Handle, Inner, Limits, Readers, Running, Watching};
+use crate::auth::passwords::Hashing;
+use crate::auth::{SimpleTokens, Tokens};
 use crate::config::Features;
 use crate::lessor::{self, Lessor};
 use crate::member::{Cluster, Published, Reads};
@@ -110,6 +112,9 @@ impl Store {
             paused: Running::default(),
             metrics: Metrics::new(metrics::Options::default()),
             lessor: Arc::new(Mutex::new(Lessor::new(lessor, std::iter::empty()))),
+            tokens: Tokens::new("", Arc::new(Mutex::new(SimpleTokens::new(Duration::ZERO))))
+                .unwrap(),
+            hashing: Hashing::new(4),
             clock: Clock::start(),
             watching: Watching::new(Arc::new(hub), Duration::from_secs(600)),
             readers: Readers::default(),
