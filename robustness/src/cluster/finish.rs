@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use ferrite_storage::mvcc::hash::Hashing;
+use ferrite_storage::schema;
 
 use super::model::Verdict;
 use super::queue::Time;
@@ -30,6 +31,10 @@ impl World {
         self.wait("leases do not end", Self::no_leases)?;
         self.wait("the members do not become alike", Self::alike)?;
         self.wait("members that were removed do not end", Self::removed_end)?;
+        self.wait(
+            "cluster version and schemas are not those of the oldest program",
+            Self::versions_follow,
+        )?;
         self.wait("watchers do not catch up", Self::watched_all)?;
         self.check_members()?;
         let state = self.newest().context("somebody runs")?;
@@ -140,6 +145,20 @@ impl World {
         let mut strangers =
             nodes.filter(|(at, node)| node.shell.is_some() && !members.contains(at));
         strangers.all(|(_, node)| !members.iter().any(|at| node.knows(self.nodes[*at].id)))
+    }
+
+    /// The cluster version is that of the oldest program, and every page file is in its schema.
+    fn versions_follow(&self) -> bool {
+        let members = self.member_machines();
+        let releases = members.iter().map(|at| self.nodes[*at].release().level());
+        let oldest = releases.min();
+        members.into_iter().all(|at| {
+            self.nodes[at].shell.as_ref().is_some_and(|shell| {
+                let state = shell.member.state();
+                let schema = schema::detect(&state.store().page().meta());
+                state.cluster_version() == oldest && schema.ok() == oldest
+            })
+        })
     }
 
     /// Every member has what the log says, and hashes it to the same.

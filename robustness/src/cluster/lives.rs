@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use ferrite_api::Version;
 use rand::Rng;
 
 use super::log::replaced_from;
@@ -33,7 +34,11 @@ impl World {
             self.counts.one("starts cut off");
             return self.boot_again(at);
         }
-        let (seed, full) = (self.rng.random(), node.is_full());
+        if node.life > 0 && node.release() < Version::RELEASE && self.upgrades.random() {
+            self.nodes[at].install(Version::RELEASE);
+            self.counts.one("programs upgraded");
+        }
+        let (seed, full) = (self.rng.random(), self.nodes[at].is_full());
         match self.nodes[at].boot(self.now, seed) {
             Ok(()) => {}
             // Somebody makes room, and tries again.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrite_api::Version;
 use ferrite_api::types::MemberId;
 use ferrite_disk::Disk;
 use ferrite_disk::sim::{PowerLoss, SimDisk};
@@ -22,6 +23,9 @@ use super::plan::Plan;
 use super::queue::Time;
 use super::shell::Shell;
 use crate::sim::{bootstrap_options, member_options};
+
+/// The program of the version before.
+const PREVIOUS: Version = Version::new(3, 6, 11);
 
 /// Salt of the ids.
 const TOKEN: &str = "simulation";
@@ -96,6 +100,9 @@ pub(super) fn machines(plan: &Plan, mutant: Option<Mutant>) -> Vec<Node> {
     let machine = |n: usize| {
         let mut node = Node::new(plan, n, member_id(&urls(n), TOKEN), mutant);
         node.born = true;
+        if n < plan.previous {
+            node.install(PREVIOUS);
+        }
         node.join(Origin::New {
             name: format!("m{n}"),
             members: all.clone(),
@@ -159,6 +166,17 @@ impl Node {
     /// Says what the member begins with.
     pub(super) fn join(&mut self, origin: Origin) {
         self.bootstrap.origin = origin;
+    }
+
+    /// Has the program of a version from the next start on.
+    pub(super) fn install(&mut self, release: Version) {
+        self.bootstrap.release = release;
+        self.options.release = release;
+    }
+
+    /// The version of its program.
+    pub(super) fn release(&self) -> Version {
+        self.options.release
     }
 
     /// Whether its transport knows this member.

@@ -118,6 +118,8 @@ pub struct Plan {
     pub pre_vote: bool,
     /// Bytes of entries that a member keeps in memory.
     pub entry_cache: usize,
+    /// How many of the first members begin with the program of the version before.
+    pub previous: usize,
 }
 
 impl Plan {
@@ -125,6 +127,8 @@ impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x706c_616e);
         let rng = &mut rng;
+        // Of its own, so that everything else is as it would be without.
+        let mut upgrades = StdRng::seed_from_u64(seed ^ 0x6f6c_6465);
         let members = *pick(rng, &[3, 3, 3, 3, 5, 5, 1, 2, 4]);
         let drift = *pick(rng, &[0, 0, 1_000, 50_000, 300_000]);
         let base = *pick(rng, &[100, 500, 2_000, 10_000]);
@@ -160,6 +164,10 @@ impl Plan {
             lease_checkpoints: *pick(rng, &[None, None, Some(Duration::from_secs(1))]),
             pre_vote: rng.random_bool(0.8),
             entry_cache: *pick(rng, &[1 << 10, 4 << 10, 64 << 10]),
+            previous: match upgrades.random_bool(0.3) {
+                true => upgrades.random_range(1..=members),
+                false => 0,
+            },
         }
     }
 

@@ -160,6 +160,7 @@ pub(super) struct World {
     pub(super) counts: Counts,
     pub(super) rng: StdRng,
     pub(super) nemesis: StdRng,
+    pub(super) upgrades: StdRng,
     /// Members that were removed, as far as anybody has applied it.
     pub(super) removed: BTreeSet<MemberId>,
     /// When the operator wanted the last one to be removed.
@@ -195,6 +196,7 @@ impl World {
             counts: Counts::default(),
             rng: rng(2),
             nemesis: rng(3),
+            upgrades: rng(4),
             removed: BTreeSet::new(),
             last_removal: Time::ZERO,
             mutant,
