@@ -142,19 +142,45 @@ impl Handle {
         &self,
         request: pb::LeaseTimeToLiveRequest,
     ) -> Result<pb::LeaseTimeToLiveResponse, Error> {
-        if self.leads() || self.leader() == 0 {
-            return self.time_to_live_here(request).await;
-        }
-        let question = Question::TimeToLive(request);
-        let patience = self.inner.limits.request_timeout;
-        match self.ask_leader(self.leader(), question, patience).await? {
-            Some(Answer::TimeToLive(mut response)) => {
-                response.header = Some(self.header(self.inner.published.view().revision));
-                Ok(response)
+        let give_up = Instant::now() + self.inner.limits.request_timeout;
+        loop {
+            let leader = self.leader();
+            if self.leads() {
+                return self.time_to_live_here(request).await;
             }
-            Some(_) => Err(mixed_up()),
-            None => Err(ApiError::LeaderChanged.into()),
+            if leader != 0 {
+                let left = give_up.saturating_duration_since(Instant::now());
+                let question = Question::TimeToLive(request);
+                match self.ask_leader(leader, question, left).await? {
+                    Some(Answer::TimeToLive(mut response)) => {
+                        response.header = Some(self.header(self.inner.published.view().revision));
+                        return Ok(response);
+                    }
+                    Some(_) => return Err(mixed_up()),
+                    None => {}
+                }
+            }
+            self.look_again(give_up).await?;
         }
+    }
+
+    /// Pauses before it is looked again who leads: nobody does, or the one that did has not answered.
+    ///
+    /// # Errors
+    /// `NoLeader` or `Timeout` when it is time to give up; `Stopped`.
+    async fn look_again(&self, give_up: Instant) -> Result<(), Error> {
+        if self.inner.inbox.is_closed() {
+            return Err(ApiError::Stopped.into());
+        }
+        if Instant::now() >= give_up {
+            let error = match self.leader() {
+                0 => ApiError::NoLeader,
+                _ => ApiError::Timeout,
+            };
+            return Err(error.into());
+        }
+        tokio::time::sleep(LEADER_PAUSE).await;
+        Ok(())
     }
 
     /// As [`Handle::lease_time_to_live`], on the leader.
@@ -229,18 +255,8 @@ impl Handle {
                     };
                 }
             }
-            // Leading, and not done with earlier terms; or nobody leads; or this is the end.
-            if self.inner.inbox.is_closed() {
-                return Err(ApiError::Stopped.into());
-            }
-            if Instant::now() >= give_up {
-                let error = match self.leader() {
-                    0 => ApiError::NoLeader,
-                    _ => ApiError::Timeout,
-                };
-                return Err(error.into());
-            }
-            tokio::time::sleep(LEADER_PAUSE).await;
+            // Or this member leads, and is not done with earlier terms.
+            self.look_again(give_up).await?;
         }
     }
 

@@ -107,6 +107,7 @@ impl Place {
         Client {
             channel: Endpoint::new(url).unwrap().connect().await.unwrap(),
             token: None,
+            insists: false,
         }
     }
 }
@@ -115,6 +116,8 @@ impl Place {
 pub(crate) struct Client {
     channel: Channel,
     pub(crate) token: Option<String>,
+    /// Whether calls are refused while there is no leader.
+    insists: bool,
 }
 
 impl Client {
@@ -123,6 +126,16 @@ impl Client {
         Client {
             channel: self.channel.clone(),
             token: Some(token.to_owned()),
+            insists: self.insists,
+        }
+    }
+
+    /// Calls to the same member that are refused while it knows no leader.
+    pub(crate) fn insisting_on_a_leader(&self) -> Client {
+        Client {
+            channel: self.channel.clone(),
+            token: self.token.clone(),
+            insists: true,
         }
     }
 
@@ -137,16 +150,38 @@ impl Client {
     {
         let mut grpc = Grpc::new(self.channel.clone());
         grpc.ready().await.unwrap();
-        let mut request = tonic::Request::new(request);
-        request.set_timeout(PATIENCE);
-        if let Some(token) = &self.token {
-            let token = token.parse().unwrap();
-            request.metadata_mut().insert("token", token);
-        }
+        let request = self.request(request);
         let codec = tonic_prost::ProstCodec::default();
         let path = http::uri::PathAndQuery::from_static(path);
         let answer = grpc.unary(request, path, codec).await?;
         Ok(answer.into_inner())
+    }
+
+    fn request<Q>(&self, message: Q) -> tonic::Request<Q> {
+        let mut request = tonic::Request::new(message);
+        request.set_timeout(PATIENCE);
+        let metadata = request.metadata_mut();
+        if let Some(token) = &self.token {
+            metadata.insert("token", token.parse().unwrap());
+        }
+        if self.insists {
+            metadata.insert("hasleader", "true".parse().unwrap());
+        }
+        request
+    }
+
+    /// Renews a lease once: the time that it has again.
+    pub(crate) async fn keep_alive(&self, id: i64) -> Result<i64, tonic::Status> {
+        let mut grpc = Grpc::new(self.channel.clone());
+        grpc.ready().await.unwrap();
+        let requests = tokio_stream::iter([pb::LeaseKeepAliveRequest { id }]);
+        let codec: tonic_prost::ProstCodec<_, pb::LeaseKeepAliveResponse> =
+            tonic_prost::ProstCodec::default();
+        let path = "/etcdserverpb.Lease/LeaseKeepAlive";
+        let path = http::uri::PathAndQuery::from_static(path);
+        let answers = grpc.streaming(self.request(requests), path, codec).await?;
+        let answer = answers.into_inner().message().await?;
+        Ok(answer.expect("an answer for each request").ttl)
     }
 
     pub(crate) async fn put(&self, key: &str, value: &str) {
@@ -229,7 +264,7 @@ pub(crate) fn begin_cluster(places: &[Place]) -> (Vec<Running>, String) {
 }
 
 /// A member that has no data and joins is told so.
-const EXISTING: [&str; 2] = ["--initial-cluster-state=existing", "--initial-cluster"];
+pub(crate) const EXISTING: [&str; 2] = ["--initial-cluster-state=existing", "--initial-cluster"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_members_begin_a_cluster_and_one_leaves_for_good() {

@@ -5,6 +5,7 @@
 mod accounts;
 mod clusters;
 mod process;
+mod quorum;
 mod wire_connections;
 mod wire_kv;
 mod wire_lists;
