@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::endpoint::Target;
-use crate::{Error, retry};
+use crate::{Error, Tls, retry};
 
 /// Go clients may send this much unless told otherwise; just above the server's own limit.
 const DEFAULT_MAX_SEND_BYTES: usize = 2 << 20;
@@ -57,8 +57,13 @@ pub struct User {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// `host:port`, `http://host:port`, `unix:path` or `unix:///path`. At least one.
+    /// `host:port`, `http://host:port`, `unix:path` or `unix:///path`, and with TLS `https` and `unixs`. At
+    /// least one.
     pub endpoints: Vec<String>,
+    /// TLS for the endpoints that are not plainly `http`: those that ask for it by their scheme, and those
+    /// of forms that leave it open. Default `None`: [`TlsOptions::default`](crate::TlsOptions) for the
+    /// former, none for the latter.
+    pub tls: Option<Tls>,
     /// Bounds one attempt to connect, name resolution included. Default 20 s, as in gRPC.
     pub dial_timeout: Duration,
     /// An HTTP/2 ping goes out after this long without traffic while calls are open; below 10 s
@@ -102,6 +107,7 @@ impl Config {
     pub fn new<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> Config {
         Config {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
+            tls: None,
             dial_timeout: Duration::from_secs(20),
             keepalive_interval: Some(Duration::from_secs(30)),
             keepalive_timeout: Duration::from_secs(10),
@@ -117,6 +123,13 @@ impl Config {
             user: None,
             token: None,
         }
+    }
+
+    /// Sets [`Config::tls`].
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// Sets [`Config::dial_timeout`].

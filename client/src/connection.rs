@@ -26,8 +26,8 @@ use tokio::sync::oneshot;
 use tonic::{Code, Status};
 use tower::Service;
 
-use crate::Config;
-use crate::endpoint::{Address, Target};
+use crate::endpoint::{Address, Security, Target};
+use crate::{Config, TlsOptions};
 
 /// Flow-control windows that let one large answer use a fast network.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
@@ -60,14 +60,42 @@ impl Connection {
                 stream
                     .set_nodelay(true)
                     .map_err(|error| error.to_string())?;
-                Self::handshake(stream, target, config).await
+                Self::secure(stream, target, config).await
             }
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path)
                     .await
                     .map_err(|error| error.to_string())?;
+                Self::secure(stream, target, config).await
+            }
+        }
+    }
+
+    /// With TLS, if the endpoint or the configuration asks for it.
+    async fn secure<S>(
+        stream: S,
+        target: &Target,
+        config: &Config,
+    ) -> Result<(Connection, Driver), String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let of_the_system;
+        let tls = match (target.security, &config.tls) {
+            (Security::None, _) | (Security::Open, None) => None,
+            (_, Some(tls)) => Some(tls),
+            (Security::Required, None) => {
+                let default = TlsOptions::default().load();
+                of_the_system = default.map_err(|error| error.to_string())?;
+                Some(&of_the_system)
+            }
+        };
+        match tls {
+            Some(tls) => {
+                let stream = tls.connect(target.host(), stream).await?;
                 Self::handshake(stream, target, config).await
             }
+            None => Self::handshake(stream, target, config).await,
         }
     }
 
@@ -165,6 +193,26 @@ struct Heard<S> {
     first: Option<oneshot::Sender<()>>,
 }
 
+impl<S: AsyncRead + Unpin> Heard<S> {
+    /// Why nothing can be written. Over TLS, a server that refuses a certificate says so and leaves: what
+    /// it has said is the reason.
+    fn explain<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let Poll::Ready(Err(error)) = written else {
+            return written;
+        };
+        let mut byte = [0];
+        let read = Pin::new(&mut self.stream).poll_read(context, &mut ReadBuf::new(&mut byte));
+        Poll::Ready(Err(match read {
+            Poll::Ready(Err(said)) if self.first.is_some() => ferrite_tls::explain(said),
+            _ => error,
+        }))
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -173,6 +221,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let result = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
+        // Over TLS, a server may refuse a certificate only now.
+        let result = result.map_err(ferrite_tls::explain);
         if buffer.filled().len() > before
             && let Some(first) = self.first.take()
         {
@@ -183,13 +233,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heard<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.explain(context, written)
     }
 
     fn poll_write_vectored(
@@ -197,7 +248,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.explain(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -205,7 +257,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.explain(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

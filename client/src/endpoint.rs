@@ -12,8 +12,20 @@ pub(crate) struct Target {
     /// As configured; what errors and logs show.
     pub(crate) endpoint: String,
     pub(crate) address: Address,
+    pub(crate) security: Security,
     /// Scheme and authority of the requests sent there.
     pub(crate) origin: Uri,
+}
+
+/// Whether the form of an endpoint asks for TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Security {
+    /// `https`, `unixs`.
+    Required,
+    /// `unix`, and no scheme: with TLS if the client is set up for it.
+    Open,
+    /// `http`.
+    None,
 }
 
 /// Where to connect.
@@ -28,29 +40,37 @@ pub(crate) enum Address {
 }
 
 impl Target {
-    /// Reads `host:port`, `http://host:port`, `unix:path`, `unix://path` (relative) or
-    /// `unix:///path` (absolute).
+    /// Reads `host:port`, `http://host:port`, `https://host:port`, and `unix:path`, `unix://path`
+    /// (relative), `unix:///path` (absolute), or `unixs` for `unix`.
     pub(crate) fn parse(endpoint: &str) -> Result<Target, Error> {
-        if endpoint.starts_with("https://") || endpoint.starts_with("unixs:") {
-            return Err(Error::TlsNotSupported {
-                endpoint: endpoint.to_owned(),
-            });
-        }
         let invalid = |reason: &str| Error::InvalidEndpoint {
             endpoint: endpoint.to_owned(),
             reason: reason.to_owned(),
         };
-        let (address, authority) = if let Some(path) = endpoint.strip_prefix("unix:") {
+        let unix = |(scheme, security)| {
+            let path = endpoint.strip_prefix(scheme)?;
+            Some((path, security))
+        };
+        let unix = [("unix:", Security::Open), ("unixs:", Security::Required)]
+            .into_iter()
+            .find_map(unix);
+        let (address, security, authority) = if let Some((path, security)) = unix {
             let path = path.strip_prefix("//").unwrap_or(path);
             if path.is_empty() {
                 return Err(invalid("no path"));
             }
-            (Address::Unix(PathBuf::from(path)), "localhost".to_owned())
+            let address = Address::Unix(PathBuf::from(path));
+            (address, security, "localhost".to_owned())
         } else {
-            let rest = match endpoint.split_once("://") {
-                Some(("http", rest)) => rest.split(['/', '?', '#']).next().unwrap_or_default(),
+            let (security, rest) = match endpoint.split_once("://") {
+                Some(("http", rest)) => (Security::None, rest),
+                Some(("https", rest)) => (Security::Required, rest),
                 Some((scheme, _)) => return Err(invalid(&format!("unknown scheme {scheme:?}"))),
-                None => endpoint,
+                None => (Security::Open, endpoint),
+            };
+            let rest = match security {
+                Security::Open => rest,
+                _ => rest.split(['/', '?', '#']).next().unwrap_or_default(),
             };
             let (host, port) = split_host_port(rest).ok_or_else(|| invalid("missing port"))?;
             let port = port.parse().map_err(|_| invalid("bad port"))?;
@@ -66,11 +86,16 @@ impl Target {
                     host: host.to_owned(),
                     port,
                 },
+                security,
                 authority,
             )
         };
+        let scheme = match security {
+            Security::Required => "https",
+            Security::Open | Security::None => "http",
+        };
         let origin = Uri::builder()
-            .scheme("http")
+            .scheme(scheme)
             .authority(authority)
             .path_and_query("/")
             .build()
@@ -78,8 +103,17 @@ impl Target {
         Ok(Target {
             endpoint: endpoint.to_owned(),
             address,
+            security,
             origin,
         })
+    }
+
+    /// The host that a server's certificate must be for.
+    pub(crate) fn host(&self) -> &str {
+        match &self.address {
+            Address::Tcp { host, .. } => host,
+            Address::Unix(_) => "localhost",
+        }
     }
 }
 
@@ -147,11 +181,19 @@ mod tests {
     }
 
     #[test]
-    fn tls_endpoints_are_refused_by_name() {
-        for endpoint in ["https://a:1", "unixs:/a", "unixs:///a"] {
-            let error = Target::parse(endpoint).expect_err(endpoint);
-            assert!(matches!(error, Error::TlsNotSupported { .. }), "{error}");
-            assert!(error.to_string().contains(endpoint), "{error}");
+    fn forms_that_ask_for_tls() {
+        for (endpoint, security, origin) in [
+            ("a:1", Security::Open, "http://a:1/"),
+            ("http://a:1", Security::None, "http://a:1/"),
+            ("https://a:1", Security::Required, "https://a:1/"),
+            ("https://[::1]:1/x", Security::Required, "https://[::1]:1/"),
+            ("unix:a", Security::Open, "http://localhost/"),
+            ("unixs:/a", Security::Required, "https://localhost/"),
+            ("unixs:///a", Security::Required, "https://localhost/"),
+        ] {
+            let target = Target::parse(endpoint).expect(endpoint);
+            assert_eq!(target.security, security, "{endpoint}");
+            assert_eq!(target.origin.to_string(), origin, "{endpoint}");
         }
     }
 

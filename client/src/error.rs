@@ -64,7 +64,7 @@ pub enum Error {
     /// The configuration names no endpoint.
     #[error("etcdclient: no available endpoints")]
     NoEndpoints,
-    /// An endpoint is of none of the forms `host:port`, `http://host:port`, `unix:path`.
+    /// An endpoint is of none of the forms `host:port`, `http://host:port`, `unix:path`, or those with `https` and `unixs`.
     #[error("invalid endpoint {endpoint:?}: {reason}")]
     InvalidEndpoint {
         /// The endpoint as configured.
@@ -72,13 +72,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// An `https://` or `unixs:` endpoint: TLS is not built yet.
-    #[error("endpoint {endpoint:?} needs TLS, which this client does not support yet")]
-    TlsNotSupported {
-        /// The endpoint as configured.
-        endpoint: String,
-    },
-    /// Options that contradict each other.
+    /// Options that contradict each other, or files of TLS that are not as they must be.
     #[error("{0}")]
     InvalidConfig(String),
 }
@@ -123,7 +117,6 @@ impl Error {
             | Error::OldCluster
             | Error::NoEndpoints
             | Error::InvalidEndpoint { .. }
-            | Error::TlsNotSupported { .. }
             | Error::InvalidConfig(_) => None,
         }
     }
@@ -159,7 +152,6 @@ impl Error {
             | Error::OldCluster
             | Error::NoEndpoints
             | Error::InvalidEndpoint { .. }
-            | Error::TlsNotSupported { .. }
             | Error::InvalidConfig(_) => false,
         }
     }

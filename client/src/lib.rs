@@ -53,8 +53,6 @@
 //!
 //! A client with a user ([`Config::user`]) logs in when it connects, and again when the cluster does not
 //! know its token any more.
-//!
-//! Left out for now: TLS.
 
 pub mod auth;
 pub mod cache;
@@ -83,6 +81,7 @@ mod range_stream;
 mod retry;
 mod rpc;
 mod sync;
+mod tls;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -105,6 +104,7 @@ pub use mirror::Mirror;
 pub use range::prefix_end;
 pub use range_stream::RangeStream;
 pub use retry::Policy;
+pub use tls::{Tls, TlsOptions};
 pub use txn::{Compare, CompareOp, Txn, TxnOp};
 pub use watch::{WatchOptions, Watcher};
 
@@ -160,9 +160,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::NoEndpoints`], [`Error::InvalidEndpoint`], [`Error::TlsNotSupported`] and
-    /// [`Error::InvalidConfig`], all before any packet is sent; [`Error::OldCluster`]; what the login
-    /// ended with.
+    /// [`Error::NoEndpoints`], [`Error::InvalidEndpoint`] and [`Error::InvalidConfig`], all before any
+    /// packet is sent; [`Error::OldCluster`]; what the login ended with.
     pub async fn connect(config: Config) -> Result<Client, Error> {
         let patience = config.dial_timeout;
         let (logs_in, checks) = (config.user.is_some(), config.reject_old_cluster);

@@ -62,7 +62,6 @@ impl Policy {
             | Error::OldCluster
             | Error::NoEndpoints
             | Error::InvalidEndpoint { .. }
-            | Error::TlsNotSupported { .. }
             | Error::InvalidConfig(_) => false,
         }
     }

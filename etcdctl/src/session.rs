@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ferrite_client::{Client, Config, Error, User};
+use ferrite_client::{Client, Config, Error, Tls, TlsOptions, User};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::{Flags, Matches};
@@ -78,7 +78,7 @@ impl Session {
                 context.error_line(format!("{}={value}", variable(name)))?;
             }
         }
-        flags.refuse_unsupported()?;
+        flags.refuse_nameless()?;
         let format = flags.0.text("write-out");
         let printer = print::for_format(&format, flags.0.switch("hex"))
             .ok_or_else(|| Failure::new(Exit::BadFeature, "unsupported output format"))?;
@@ -97,10 +97,11 @@ impl Session {
             true => given_endpoints.clone(),
             false => discovered,
         };
+        let tls = flags.tls()?;
         RetryWarnings::install(&endpoints, &level.unwrap_or_default());
         Ok(Session {
             runtime,
-            config: flags.config(context, &endpoints)?,
+            config: flags.config(context, &endpoints, tls)?,
             timeout: Timeout::of(&flags.0),
             timeout_given: flags.0.changed("command-timeout"),
             whole_cluster: flags.0.declares("cluster") && flags.0.switch("cluster"),
@@ -127,15 +128,18 @@ impl Session {
             .map_err(|error| Failure::new(Exit::BadConnection, error))
     }
 
-    /// As [`Session::client_of`], of another cluster, where calls are made by this user, if by any.
+    /// As [`Session::client_of`], of another cluster: with this TLS, and calls are made by this user, if by
+    /// any.
     pub(crate) fn client_elsewhere(
         &self,
         endpoint: &str,
         user: Option<User>,
+        tls: Option<Tls>,
     ) -> Result<Client, Failure> {
         let mut config = self.config.clone();
         config.endpoints = vec![endpoint.to_owned()];
         (config.user, config.token) = (user, None);
+        config.tls = tls;
         self.run(Client::connect(config))
             .map_err(|error| Failure::new(Exit::BadConnection, error))
     }
@@ -208,22 +212,30 @@ async fn discover(context: &mut Context, flags: &Flags) -> Result<Vec<String>, F
     Ok(found)
 }
 
-/// Refuses flags of what is not built, if they have a text.
-pub(crate) fn refuse_texts(flags: &Flags, texts: &[(&[&str], &str)]) -> Result<(), Failure> {
-    for (names, what) in texts {
-        if let Some(name) = names.iter().find(|name| !flags.text(name).is_empty()) {
-            return Err(unsupported(name, what));
-        }
+/// Files as flags name them: empty for none.
+pub(crate) fn tls_options(cert: &str, key: &str, cacert: &str, server_name: &str) -> TlsOptions {
+    let file = |name: &str| (!name.is_empty()).then(|| name.into());
+    TlsOptions {
+        ca_file: file(cacert),
+        cert_file: file(cert),
+        key_file: file(key),
+        server_name: (!server_name.is_empty()).then(|| server_name.to_owned()),
+        insecure_skip_verify: false,
     }
-    Ok(())
 }
 
-/// The refusal of a flag of what is not built.
-pub(crate) fn unsupported(name: &str, what: &str) -> Failure {
-    Failure::new(
-        Exit::Error,
-        format!("--{name} is not supported: this etcdctl is built without {what}"),
-    )
+/// TLS, unless nothing asks for it.
+pub(crate) fn tls(options: TlsOptions, insecure_transport: bool) -> Result<Option<Tls>, Failure> {
+    let asked = options.ca_file.is_some()
+        || options.cert_file.is_some()
+        || options.key_file.is_some()
+        || options.server_name.is_some()
+        || options.insecure_skip_verify
+        || !insecure_transport;
+    match asked {
+        true => options.load().map(Some).map_err(Failure::bad_args),
+        false => Ok(None),
+    }
 }
 
 /// The variable of a flag.
@@ -288,8 +300,8 @@ impl GlobalFlags {
         Ok(GlobalFlags(flags))
     }
 
-    /// What is not built is refused, never ignored.
-    fn refuse_unsupported(&mut self) -> Result<(), Failure> {
+    /// A file that has no name is a slip.
+    fn refuse_nameless(&mut self) -> Result<(), Failure> {
         let flags = &self.0;
         for name in ["cert", "key", "cacert"] {
             if flags.changed(name) && flags.text(name).is_empty() {
@@ -297,23 +309,35 @@ impl GlobalFlags {
                 return Err(Failure::bad_args(message));
             }
         }
-        refuse_texts(flags, &[(&["cert", "key", "cacert"], "TLS")])?;
-        for (name, refused) in [
-            ("insecure-skip-tls-verify", true),
-            ("insecure-transport", false),
-        ] {
-            if flags.switch(name) == refused {
-                return Err(unsupported(name, "TLS"));
-            }
-        }
         Ok(())
     }
 
-    fn config(&self, context: &mut Context, endpoints: &[String]) -> Result<Config, Failure> {
+    /// TLS, if a flag asks for it; endpoints may do so themselves.
+    fn tls(&self) -> Result<Option<Tls>, Failure> {
+        let domain = match self.0.switch("insecure-discovery") {
+            true => String::new(),
+            false => self.0.text("discovery-srv"),
+        };
+        let files = ["cert", "key", "cacert"].map(|name| self.0.text(name));
+        let [cert, key, cacert] = &files;
+        let options = TlsOptions {
+            insecure_skip_verify: self.0.switch("insecure-skip-tls-verify"),
+            ..tls_options(cert, key, cacert, &domain)
+        };
+        tls(options, self.0.switch("insecure-transport"))
+    }
+
+    fn config(
+        &self,
+        context: &mut Context,
+        endpoints: &[String],
+        tls: Option<Tls>,
+    ) -> Result<Config, Failure> {
         let positive = |name: &str| usize::try_from(self.0.int(name)).ok().filter(|&n| n > 0);
         let time =
             |name: &str| Duration::from_nanos(u64::try_from(self.0.duration(name)).unwrap_or(0));
         let mut config = Config::new(endpoints.iter().cloned());
+        config.tls = tls;
         let interval = time("keepalive-time");
         config.keepalive_interval = (!interval.is_zero()).then_some(interval);
         config.keepalive_timeout = time("keepalive-timeout");

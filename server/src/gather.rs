@@ -41,6 +41,8 @@ struct Inner<S> {
     written: usize,
     /// The buffer has been there at the end of a poll: it leaves at the end of the next.
     waited: bool,
+    /// The socket has a buffer of its own (that of TLS), which has not left as a whole.
+    flushing: bool,
     /// Nothing is gathered any more.
     through: bool,
     /// Why the buffer could not be written. The next call has it.
@@ -54,6 +56,7 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
             buffer: Vec::new(),
             written: 0,
             waited: false,
+            flushing: false,
             through: false,
             failure: None,
         };
@@ -90,13 +93,13 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
 impl<S: AsyncWrite + Unpin> Inner<S> {
     fn end_of_poll(&mut self, cx: &mut Context<'_>) {
         // A failure is the connection's to take, which was woken for it.
-        if self.buffer.is_empty() || self.failure.is_some() {
+        if (self.buffer.is_empty() && !self.flushing) || self.failure.is_some() {
             return;
         }
-        if !std::mem::replace(&mut self.waited, true) {
+        if !self.flushing && !std::mem::replace(&mut self.waited, true) {
             // A task that wakes itself goes to the end of the queue.
             cx.waker().wake_by_ref();
-        } else if let Poll::Ready(Err(error)) = self.drain(cx) {
+        } else if let Poll::Ready(Err(error)) = self.drain_and_flush(cx) {
             self.failure = Some(error);
             // For the connection to learn it.
             cx.waker().wake_by_ref();
@@ -121,6 +124,14 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
         Poll::Ready(Ok(()))
     }
 
+    fn drain_and_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.drain(cx))?;
+        self.flushing = true;
+        ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+        self.flushing = false;
+        Poll::Ready(Ok(()))
+    }
+
     fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let length = slices.iter().map(|slice| slice.len()).sum();
         if length >= LARGE || self.through {
@@ -141,8 +152,7 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
         if later && self.failure.is_none() {
             return Poll::Ready(Ok(()));
         }
-        ready!(self.drain(cx))?;
-        Pin::new(&mut self.socket).poll_flush(cx)
+        self.drain_and_flush(cx)
     }
 }
 
@@ -201,6 +211,8 @@ mod tests {
         most: usize,
         full: bool,
         broken: bool,
+        /// Keeps what was written until it is flushed, which it is not while this is set.
+        holding: bool,
         writes: Vec<Vec<u8>>,
     }
 
@@ -222,7 +234,10 @@ mod tests {
         }
 
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
+            match self.holding {
+                true => Poll::Pending,
+                false => Poll::Ready(Ok(())),
+            }
         }
 
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -328,6 +343,25 @@ mod tests {
         socket.inner.lock().socket.full = false;
         assert!(!poll(&mut socket, &[]), "it is on its way");
         assert_eq!(socket.inner.lock().socket.writes.concat().len(), expected);
+    }
+
+    /// As TLS does whose socket was full.
+    #[test]
+    fn a_socket_that_holds_back_is_flushed_until_all_has_left() {
+        let mut socket = gathered(usize::MAX);
+        socket.inner.lock().socket.holding = true;
+        assert!(poll(&mut socket, &[b"held"]));
+        assert!(
+            !poll(&mut socket, &[]),
+            "the socket wakes when it can go on"
+        );
+        assert!(socket.inner.lock().flushing);
+        assert!(!poll(&mut socket, &[]));
+        assert!(socket.inner.lock().flushing);
+        socket.inner.lock().socket.holding = false;
+        assert!(!poll(&mut socket, &[]));
+        assert!(!socket.inner.lock().flushing, "all has left");
+        assert!(poll(&mut socket, &[b"next"]), "as before");
     }
 
     #[test]

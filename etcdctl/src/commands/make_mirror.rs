@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use ferrite_client::pb::mvccpb::{Event, event::EventType};
-use ferrite_client::{Client, DeleteOptions, Mirror, PutOptions, Txn, TxnOp};
+use ferrite_client::{Client, DeleteOptions, Mirror, PutOptions, Tls, Txn, TxnOp};
 use tokio::time::{Instant, interval_at};
 
 use crate::cli::{Flags, Matches, Text};
@@ -23,7 +23,6 @@ pub(crate) fn run(context: &mut Context, matches: &Matches) -> Result<(), Failur
         return Err(Failure::bad_args(message));
     };
     let flags = &matches.flags;
-    refuse_unsupported(flags)?;
     let session = Session::open(context, matches)?;
     let (user, password) = (flags.text("dest-user"), flags.text("dest-password"));
     let user = match user.is_empty() {
@@ -35,7 +34,7 @@ pub(crate) fn run(context: &mut Context, matches: &Matches) -> Result<(), Failur
     };
     let destination = String::from_utf8_lossy(destination);
     let copy = Copy {
-        destination: session.client_elsewhere(&destination, user)?,
+        destination: session.client_elsewhere(&destination, user, destination_tls(flags)?)?,
         names: Names::of(flags)?,
         max_operations: usize::try_from(flags.uint("max-txn-ops")).unwrap_or(usize::MAX),
         count: Cell::new(0),
@@ -50,13 +49,11 @@ pub(crate) fn run(context: &mut Context, matches: &Matches) -> Result<(), Failur
     })
 }
 
-fn refuse_unsupported(flags: &Flags) -> Result<(), Failure> {
-    let files = ["dest-cert", "dest-key", "dest-cacert"];
-    session::refuse_texts(flags, &[(&files, "TLS")])?;
-    match flags.switch("dest-insecure-transport") {
-        true => Ok(()),
-        false => Err(session::unsupported("dest-insecure-transport", "TLS")),
-    }
+/// TLS at the destination: nothing of the flags for the source counts.
+fn destination_tls(flags: &Flags) -> Result<Option<Tls>, Failure> {
+    let [cert, key, cacert] = ["dest-cert", "dest-key", "dest-cacert"].map(|name| flags.text(name));
+    let options = session::tls_options(&cert, &key, &cacert, "");
+    session::tls(options, flags.switch("dest-insecure-transport"))
 }
 
 /// What keys are called at the destination.

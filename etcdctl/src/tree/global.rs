@@ -77,25 +77,15 @@ pub(crate) const GLOBAL: [Flag; 21] = [
     Flag::new(
         "insecure-skip-tls-verify",
         Kind::Switch(false),
-        "accept any server certificate (not built yet)",
+        "accept any server certificate",
     )
     .hidden(),
-    Flag::new(
-        "cert",
-        Kind::Text(""),
-        "certificate of the client (not built yet)",
-    )
-    .hidden(),
-    Flag::new(
-        "key",
-        Kind::Text(""),
-        "key of the client's certificate (not built yet)",
-    )
-    .hidden(),
+    Flag::new("cert", Kind::Text(""), "certificate of the client").hidden(),
+    Flag::new("key", Kind::Text(""), "key of the client's certificate").hidden(),
     Flag::new(
         "cacert",
         Kind::Text(""),
-        "certificate authorities of servers (not built yet)",
+        "certificate authorities of servers",
     )
     .hidden(),
     Flag::new("auth-jwt-token", Kind::Text(""), "JWT to authenticate with").hidden(),

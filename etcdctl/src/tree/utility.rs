@@ -48,17 +48,17 @@ pub(super) const MAKE_MIRROR: Command = Command {
         Flag::new(
             "dest-cert",
             Kind::Text(""),
-            "certificate for the destination (not built yet)",
+            "certificate for the destination",
         ),
         Flag::new(
             "dest-key",
             Kind::Text(""),
-            "key of the certificate for the destination (not built yet)",
+            "key of the certificate for the destination",
         ),
         Flag::new(
             "dest-cacert",
             Kind::Text(""),
-            "certificate authorities of the destination (not built yet)",
+            "certificate authorities of the destination",
         ),
         Flag::new(
             "dest-insecure-transport",

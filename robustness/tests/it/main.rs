@@ -21,5 +21,6 @@ mod quota;
 mod quota_flow;
 mod serving;
 mod simulation;
+mod tls;
 mod versions;
 mod watch_resume;

@@ -170,6 +170,9 @@ pub enum Error {
     /// Cipher suites are of TLS 1.2 only.
     #[error("cipher suites cannot be configured when only TLS1.3 is enabled")]
     CipherSuites,
+    /// A suite that Go does not know.
+    #[error(transparent)]
+    CipherSuite(ferrite_tls::Unknown),
     /// TLS without a certificate.
     #[error(
         "TLS key/cert (--cert-file, --key-file) must be provided for client url {0} with HTTPS scheme"

@@ -105,13 +105,11 @@ pub enum Status {
     NoEffect(&'static str),
     /// It has not: any value but the default and the harmless ones is an error.
     Refused {
-        /// A clause, e.g. `TLS is not built yet`.
+        /// A clause, e.g. `authentication is not built yet`.
         reason: &'static str,
         /// Values that mean the same as the default.
         harmless: &'static [&'static str],
     },
-    /// Without effect unless another flag is set, and that one is refused.
-    Dependent(&'static str),
     /// etcd itself takes it and does nothing.
     IgnoredByEtcd,
 }
@@ -317,7 +315,7 @@ use Kind::{
     Bool, Choice, Choices, Cors, Duration, Gates, Int, Strings, Text, Uint, Uint32, UniqueStrings,
     Urls,
 };
-use Status::{Built, Dependent, NoEffect};
+use Status::{Built, NoEffect};
 
 /// The table, in the order of `--help` within each group.
 #[rustfmt::skip] // one row, one or two lines: a table is read by column
@@ -435,22 +433,22 @@ pub static FLAGS: &[Flag] = &[
     flag("v2-deprecation", Choices(&["write-only", "write-only-skip-check", "write-only-drop-data", "gone"]), "",
         Clustering, Built, Same, "Takes write-only, write-only-skip-check, write-only-drop-data or gone; no effect. Deprecated."),
     // Security.
-    flag("cert-file", Text, "", Security, TLS, At(&["client-transport-security", "cert-file"]),
+    flag("cert-file", Text, "", Security, Built, At(&["client-transport-security", "cert-file"]),
         "Certificate of the client listeners."),
-    flag("key-file", Text, "", Security, TLS, At(&["client-transport-security", "key-file"]),
+    flag("key-file", Text, "", Security, Built, At(&["client-transport-security", "key-file"]),
         "Key of the client listeners."),
-    flag("client-cert-file", Text, "", Security, TLS, At(&["client-transport-security", "client-cert-file"]),
-        "Certificate to use towards the own client listeners."),
-    flag("client-key-file", Text, "", Security, TLS, At(&["client-transport-security", "client-key-file"]),
-        "Key to use towards the own client listeners."),
-    flag("client-cert-auth", Bool, "false", Security, TLS, At(&["client-transport-security", "client-cert-auth"]),
+    flag("client-cert-file", Text, "", Security, Built, At(&["client-transport-security", "client-cert-file"]),
+        "Certificate to use towards the own client listeners; only checked: nothing here connects to them."),
+    flag("client-key-file", Text, "", Security, Built, At(&["client-transport-security", "client-key-file"]),
+        "Key to use towards the own client listeners; only checked."),
+    flag("client-cert-auth", Bool, "false", Security, Built, At(&["client-transport-security", "client-cert-auth"]),
         "Require certificates of clients."),
-    flag("trusted-ca-file", Text, "", Security, TLS, At(&["client-transport-security", "trusted-ca-file"]),
+    flag("trusted-ca-file", Text, "", Security, Built, At(&["client-transport-security", "trusted-ca-file"]),
         "Authorities that clients' certificates must come from."),
-    flag("client-crl-file", Text, "", Security, TLS, NoKey, "Revoked certificates of clients."),
-    flag("client-cert-allowed-hostname", Strings, "", Security, TLS, At(&["client-transport-security", "allowed-hostname"]),
+    flag("client-crl-file", Text, "", Security, Built, NoKey, "Revoked certificates of clients."),
+    flag("client-cert-allowed-hostname", Strings, "", Security, Built, At(&["client-transport-security", "allowed-hostname"]),
         "Names that clients' certificates may carry."),
-    flag("auto-tls", Bool, "false", Security, TLS, At(&["client-transport-security", "auto-tls"]),
+    flag("auto-tls", Bool, "false", Security, Built, At(&["client-transport-security", "auto-tls"]),
         "Use a self-signed certificate for clients."),
     flag("peer-cert-file", Text, "", Security, TLS, At(&["peer-transport-security", "cert-file"]),
         "Certificate of the peer listeners."),
@@ -473,11 +471,11 @@ pub static FLAGS: &[Flag] = &[
     flag("peer-skip-client-san-verification", Bool, "false", Security, TLS,
         At(&["peer-transport-security", "skip-client-san-verification"]),
         "Do not compare the names in members' certificates with their addresses."),
-    flag("self-signed-cert-validity", Uint, "1", Security, Dependent("auto-tls"), Same,
+    flag("self-signed-cert-validity", Uint, "1", Security, Built, Same,
         "Years that a self-signed certificate is valid."),
-    flag("cipher-suites", Strings, "", Security, TLS, Same, "TLS cipher suites to allow, by Go's names."),
-    flag("tls-min-version", Text, "TLS1.2", Security, TLS, Same, "Lowest TLS version: TLS1.2 or TLS1.3."),
-    flag("tls-max-version", Text, "", Security, TLS, Same, "Highest TLS version: TLS1.2 or TLS1.3; empty for no limit."),
+    flag("cipher-suites", Strings, "", Security, Built, Same, "TLS cipher suites to allow, by Go's names."),
+    flag("tls-min-version", Text, "TLS1.2", Security, Built, Same, "Lowest TLS version: TLS1.2 or TLS1.3."),
+    flag("tls-max-version", Text, "", Security, Built, Same, "Highest TLS version: TLS1.2 or TLS1.3; empty for no limit."),
     flag("cors", Cors, "*", Security, Built, Same, "Origins that browsers may send requests from; * for all."),
     flag("host-whitelist", UniqueStrings, "*", Security, Built, Same,
         "Host names that plain HTTP requests may carry; * for all."),

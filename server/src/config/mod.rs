@@ -28,6 +28,7 @@ mod load;
 mod note;
 mod raw;
 mod resolve;
+mod security;
 pub use ferrite_api::urls;
 mod value;
 
@@ -45,6 +46,7 @@ pub use note::Note;
 pub use raw::RawConfig;
 pub(crate) use resolve::DEFAULT_PEER_URL;
 pub use resolve::{Source, resolve};
+pub use security::Security;
 pub use urls::{Scheme, Url, UrlsMap};
 pub use value::GoDuration;
 
@@ -128,6 +130,14 @@ pub struct Config {
     pub grpc_keepalive_timeout: Duration,
     /// `--enable-grpc-gateway`, `ETCD_ENABLE_GRPC_GATEWAY`. The API as JSON under `/v3/`. Default true.
     pub enable_grpc_gateway: bool,
+    /// `--cert-file`, `--auto-tls` and those beside them: TLS of the client and metrics listeners. Default
+    /// none.
+    pub client_tls: Security,
+    /// `--peer-cert-file`, `--peer-auto-tls` and those beside them: TLS between members. Default none.
+    pub peer_tls: Security,
+    /// `--self-signed-cert-validity`, `ETCD_SELF_SIGNED_CERT_VALIDITY`. Years that a certificate is valid that
+    /// is made here. Default 1.
+    pub self_signed_cert_validity: u64,
     /// `--cors`, `ETCD_CORS`. Origins, or `*`. Default `*`.
     pub cors: Vec<String>,
     /// `--host-whitelist`, `ETCD_HOST_WHITELIST`. Host names, or `*`. Default `*`.

@@ -93,6 +93,24 @@ pub enum Note {
     /// Checkpoints of leases are asked for without their gate of persistence, which changes nothing
     /// since clusters of 3.6.
     CheckpointWithoutPersist,
+    /// Cipher suites that were named and are not here.
+    MissingSuites(String),
+    /// Certificates, and a listener without TLS.
+    CertificatesIgnored {
+        /// Whose listener: `client` or `peer`.
+        what: &'static str,
+        /// The listener.
+        url: String,
+    },
+    /// Clients shall show certificates, and a listener without TLS.
+    CertAuthIgnored {
+        /// Whose listener: `client` or `peer`.
+        what: &'static str,
+        /// The listener.
+        url: String,
+    },
+    /// Certificates, and one that shall be made.
+    AutoTlsIgnored(&'static str),
     /// Nothing waits for the disk.
     NoFsync,
     /// The configuration is not valid.
@@ -164,6 +182,33 @@ impl Note {
             Note::CheckpointWithoutPersist => warn!(
                 "Detected that checkpointing is enabled without persistence. Consider enabling feature gate LeaseCheckpointPersist"
             ),
+            Note::MissingSuites(suites) => warn!(
+                "cipher-suites" = suites,
+                "cipher suites are left out: this program does not have them"
+            ),
+            Note::CertificatesIgnored {
+                what: "client",
+                url,
+            } => warn!(
+                "client-url" = url,
+                "scheme is http or unix while key and cert files are present; ignoring key and cert files"
+            ),
+            Note::CertificatesIgnored { url, .. } => warn!(
+                "peer-url" = url,
+                "scheme is HTTP while key and cert files are present; ignoring key and cert files"
+            ),
+            Note::CertAuthIgnored {
+                what: "client",
+                url,
+            } => warn!(
+                "client-url" = url,
+                "scheme is http or unix while --client-cert-auth is enabled; ignoring client cert auth for this URL"
+            ),
+            Note::CertAuthIgnored { url, .. } => warn!(
+                "peer-url" = url,
+                "scheme is HTTP while --peer-client-cert-auth is enabled; ignoring client cert auth for this URL"
+            ),
+            Note::AutoTlsIgnored(what) => warn!("ignoring {what} auto TLS since certs given"),
             Note::NoFsync => warn!(
                 "--unsafe-no-fsync: writes are acknowledged before they are on disk; a crash of the machine loses data"
             ),

@@ -12,6 +12,7 @@ use super::flags::{FLAGS, Flag, Status, Value};
 use super::gates::{self, Feature};
 use super::note::Note;
 use super::raw::RawConfig;
+use super::security::{self, Security};
 use super::urls::{Url, join};
 use super::value::GoDuration;
 use super::{AutoCompaction, Config, Discovery, DiscoverySrv, Tracing};
@@ -42,11 +43,11 @@ const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
 
 /// Reads typed values out of a [`RawConfig`]. Each getter panics on a row of another type, which a
 /// test that resolves an empty configuration would show.
-struct Reader<'a>(&'a RawConfig);
+pub(super) struct Reader<'a>(&'a RawConfig);
 
 macro_rules! getters {
     ($($getter:ident: $variant:ident -> $type:ty),* $(,)?) => {
-        $(fn $getter(&self, name: &str) -> $type {
+        $(pub(super) fn $getter(&self, name: &str) -> $type {
             match self.0.value(name) {
                 Value::$variant(value) => value,
                 other => unreachable!("--{name} holds {other:?}"),
@@ -127,13 +128,13 @@ pub fn resolve(
             name: "default".to_owned(),
         });
     }
-    check_tls(&read, &mut problems);
-    check_listeners(&read, &mut problems);
+    security::check(&read, &mut problems, &mut notes);
+    check_listeners(&read, &mut problems, &mut notes);
     refuse(raw, source, &mut problems, &mut notes);
 
     match log {
         Some(log) if problems.is_empty() => {
-            let (config, more) = build(&read, log, default_host);
+            let (config, more) = build(&read, source, log, default_host);
             notes.extend(more);
             Ok((config, notes))
         }
@@ -392,48 +393,9 @@ fn check_gates(read: &Reader<'_>, problems: &mut Vec<Error>, notes: &mut Vec<Not
     }
 }
 
-/// Step 13.
-fn check_tls(read: &Reader<'_>, problems: &mut Vec<Error>) {
-    let version = |flag: &str| {
-        let text = read.text(flag);
-        match text.as_str() {
-            "" => Ok(None),
-            "TLS1.2" => Ok(Some((12, text))),
-            "TLS1.3" => Ok(Some((13, text))),
-            _ => Err(Error::TlsVersion(text)),
-        }
-    };
-    match (version("tls-min-version"), version("tls-max-version")) {
-        (Err(error), _) | (_, Err(error)) => problems.push(error),
-        (Ok(min), Ok(max)) => {
-            if let (Some((13, _)), false) = (&min, read.list("cipher-suites").is_empty()) {
-                problems.push(Error::CipherSuites);
-            }
-            if let (Some((low, min)), Some((high, max))) = (min, max)
-                && low > high
-            {
-                problems.push(Error::TlsVersions { min, max });
-            }
-        }
-    }
-}
-
 /// What etcd finds while it opens its listeners.
-fn check_listeners(read: &Reader<'_>, problems: &mut Vec<Error>) {
-    let tls = |flag: &str| {
-        let urls = read.urls(flag);
-        urls.into_iter().find(|url| url.scheme().is_tls())
-    };
-    if let Some(url) = tls("listen-peer-urls") {
-        problems.push(Error::PeerTlsWithoutCert(url.address().to_owned()));
-    }
-    let client = tls("listen-client-urls").or_else(|| tls("listen-client-http-urls"));
-    if let Some(url) = client {
-        problems.push(Error::ClientTlsWithoutCert(url.to_string()));
-    }
-    if tls("listen-metrics-urls").is_some() {
-        problems.push(Error::MetricsTlsWithoutCert);
-    }
+fn check_listeners(read: &Reader<'_>, problems: &mut Vec<Error>, notes: &mut Vec<Note>) {
+    security::check_listeners(read, problems, notes);
     let clients = read.urls("listen-client-urls");
     let shared = read
         .urls("listen-client-http-urls")
@@ -512,6 +474,7 @@ fn shown(flag: &Flag, value: &Value) -> String {
 /// The typed configuration of valid values, and the notes that come with it.
 fn build(
     read: &Reader<'_>,
+    source: Source,
     log: logging::Options,
     default_host: &dyn Fn() -> Option<IpAddr>,
 ) -> (Config, Vec<Note>) {
@@ -614,6 +577,12 @@ fn build(
         grpc_keepalive_interval: read.duration("grpc-keepalive-interval").clamped(),
         grpc_keepalive_timeout: read.duration("grpc-keepalive-timeout").clamped(),
         enable_grpc_gateway: read.bool("enable-grpc-gateway"),
+        client_tls: Security::of_clients(read),
+        peer_tls: Security::of_members(read),
+        self_signed_cert_validity: match (source, read.uint("self-signed-cert-validity")) {
+            (Source::File, 0) => 1,
+            (_, years) => years,
+        },
         cors: read.list("cors"),
         host_whitelist: read.list("host-whitelist"),
         log,

@@ -27,7 +27,6 @@ const FOOT: &str = "\nAccepted and ignored, as by etcd: ";
 fn state(flag: &Flag) -> String {
     match flag.status {
         Status::Built => "built".to_owned(),
-        Status::Dependent(on) => format!("with `--{on}`"),
         Status::IgnoredByEtcd => "ignored".to_owned(),
         Status::NoEffect(why) => format!("no effect: {why}"),
         Status::Refused { reason, harmless } => {

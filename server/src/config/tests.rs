@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::flags::{FLAGS, FileKey, Group, Status, Value};
 use super::*;
 
+mod security;
+
 /// Every flag of etcd 3.7.1 and its default, as spec/server-flags.md lists them.
 const ETCD: &[(&str, &str)] = &[
     ("name", "default"),
@@ -231,9 +233,6 @@ fn the_table_has_every_flag_of_etcd_once() {
             for text in harmless {
                 assert!(flag.kind.parse(text).is_ok(), "{name} {text}");
             }
-        }
-        if let Status::Dependent(on) = flag.status {
-            assert!(flags::find(on).is_some(), "{name}");
         }
     }
     for name in IGNORED {
@@ -791,29 +790,6 @@ fn rules() {
     config(&["--election-timeout=50000"]);
 }
 
-/// Rules about parts that are not built come before the refusal of those parts.
-#[test]
-fn rules_about_what_is_refused() {
-    for (args, error) in [
-        (
-            &["--tls-min-version=TLS1.1"][..],
-            "unexpected TLS version \"TLS1.1\" (must be one of: TLS1.2, TLS1.3)",
-        ),
-        (
-            &["--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"],
-            "min version (TLS1.3) is greater than max version (TLS1.2)",
-        ),
-        (
-            &["--tls-min-version=TLS1.3", "--cipher-suites=X"],
-            "cipher suites cannot be configured when only TLS1.3 is enabled",
-        ),
-    ] {
-        let all = invalid(args, &[]);
-        assert!(all.starts_with(&format!("{error}; --")), "{args:?}: {all}");
-        assert!(all.contains("built yet in Ferrite"), "{args:?}: {all}");
-    }
-}
-
 #[test]
 fn what_is_not_built_is_refused_by_name() {
     // A value that is not the default, for every refused flag.
@@ -826,7 +802,6 @@ fn what_is_not_built_is_refused_by_name() {
             (flags::Kind::Bool, _) => "false",
             (flags::Kind::Duration, _) => "7h0m0s",
             (flags::Kind::Uint | flags::Kind::Int, _) => "7",
-            (flags::Kind::Text, _) if flag.name.starts_with("tls-m") => "TLS1.3",
             _ => "seven",
         };
         let all = invalid(&[&format!("--{}={value}", flag.name)], &[]);
@@ -1213,14 +1188,6 @@ fn bad_files() {
             "election-timeout: 60000",
             "--election-timeout[60000ms] is too long, and should be set less than 50000ms"
                 .to_owned(),
-        ),
-        (
-            "peer-transport-security: {auto-tls: true}",
-            not_built("peer-auto-tls", "true", "TLS is not built yet", "false"),
-        ),
-        (
-            "client-transport-security: {CERT-FILE: /a}",
-            not_built("cert-file", "/a", "TLS is not built yet", ""),
         ),
     ] {
         assert_eq!(invalid_file(text), error, "{text}");

@@ -38,6 +38,7 @@ use crate::config::Config;
 use crate::handle::Versions;
 use crate::logging;
 use crate::metrics::{Metrics, TEXT_FORMAT};
+use crate::serve::OverTls;
 use health::Kind;
 
 /// What the endpoints need to know besides the member.
@@ -123,7 +124,8 @@ impl<S: Source> Endpoints<S> {
             return self.dispatch(&request).await;
         }
         let access = &self.options.access;
-        if let Some(refusal) = access.refuse_host(&request) {
+        let secure = request.extensions.get::<OverTls>().is_some();
+        if !secure && let Some(refusal) = access.refuse_host(&request) {
             return refusal;
         }
         let cors = access.cors(&request.headers);

@@ -5,9 +5,9 @@
 //! calls, calls in flight finish, the member stops and puts everything into the page file.
 
 mod assemble;
+mod listeners;
 mod origin;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::auth;
 use crate::bootstrap;
 use crate::compactor;
-use crate::config::{AutoCompaction, Config, GoDuration, Scheme, Url};
+use crate::config::{AutoCompaction, Config, GoDuration, Url};
 use crate::corruption;
 use crate::grpc;
 use crate::handle::Handle;
@@ -26,10 +26,11 @@ use crate::http;
 use crate::member::Fatal;
 use crate::metrics::Metrics;
 use crate::peer::Peers;
-use crate::serve::{self, Address, Listener, Serves, Serving};
+use crate::serve::{self, Address, Serving};
 use crate::shell::{Ended, Inbox, Wanted};
 use crate::spans::Spans;
 use assemble::Started;
+use listeners::Certificates;
 pub use origin::{DiscoveryError, Error as OriginError, SrvError};
 
 /// How long the last messages to other members may take to leave.
@@ -51,6 +52,14 @@ pub enum Error {
         address: String,
         /// Why not.
         source: std::io::Error,
+    },
+    /// There can be no TLS: a certificate, a key or an authority is not as it must be.
+    #[error("{what}: {source}")]
+    Tls {
+        /// The listener, or whose they are.
+        what: String,
+        /// Why not.
+        source: ferrite_tls::Error,
     },
     /// The data directory cannot be used or is damaged.
     #[error(transparent)]
@@ -108,15 +117,10 @@ impl Server {
             .quota_backend_bytes
             .set(config.quota_backend_bytes);
         assemble::quota(&config).announce();
-        let peers = bind(&config, &config.listen_peer_urls, Serves::Http).await?;
-        let serves = if config.listen_client_http_urls.is_empty() {
-            Serves::Both
-        } else {
-            Serves::Grpc
-        };
-        let mut clients = bind(&config, &config.listen_client_urls, serves).await?;
-        clients.extend(bind(&config, &config.listen_client_http_urls, Serves::Http).await?);
-        let scrapers = bind(&config, &config.listen_metrics_urls, Serves::Http).await?;
+        let certificates = Certificates::find(&config)?;
+        let peers = listeners::members(&config, &certificates.members).await?;
+        let clients = listeners::clients(&config, &certificates.clients).await?;
+        let scrapers = listeners::scrapers(&config, &certificates.clients).await?;
 
         let Started {
             handle,
@@ -170,10 +174,8 @@ impl Server {
             tokio::spawn(compactor::run(mode, handle.downgrade()));
         }
         corruption::watch(&config, &handle);
+        clients.iter().for_each(listeners::announce);
         let clients = serve::serve(clients, grpc, router, &options);
-        for address in clients.addresses() {
-            tracing::info!(%address, traffic = "grpc+http", "serving client traffic insecurely; this is strongly discouraged!");
-        }
         let stop_patience = config.request_timeout();
         Ok(Server {
             handle,
@@ -283,18 +285,4 @@ fn why(result: Result<Result<Ended, Fatal>, oneshot::error::RecvError>) -> Error
 
 fn strings(urls: &[Url]) -> Vec<String> {
     urls.iter().map(|url| url.as_str().to_owned()).collect()
-}
-
-async fn bind(config: &Config, urls: &[Url], serves: Serves) -> Result<Vec<Listener>, Error> {
-    let mut listeners = Vec::new();
-    for url in urls {
-        let listener = match url.scheme() {
-            Scheme::Unix => Listener::unix(&PathBuf::from(url.address()), serves).await,
-            // Configuration refuses the TLS schemes until TLS is built.
-            _ => Listener::tcp_with(url.address(), serves, config.socket_reuse_port).await,
-        };
-        let address = url.as_str().to_owned();
-        listeners.push(listener.map_err(|source| Error::Listen { address, source })?);
-    }
-    Ok(listeners)
 }
