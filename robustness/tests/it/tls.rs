@@ -208,6 +208,83 @@ async fn certificates_are_replaced_without_a_restart() {
     server.stop().await.unwrap();
 }
 
+/// Starts a member of three, whose peers show the certificate of their name.
+async fn member(dir: &Path, at: usize, ports: &[u16; 3]) -> Server {
+    let name = |at: usize| format!("m{at}");
+    let url = |at: usize| format!("https://127.0.0.1:{}", ports[at]);
+    let cluster: Vec<String> = (0..3)
+        .map(|at| format!("{}={}", name(at), url(at)))
+        .collect();
+    start(dir, &["https://127.0.0.1:0"], |config| {
+        config.name = name(at);
+        config.data_dir = dir.join(name(at));
+        config.listen_peer_urls = urls(&[&url(at)]);
+        config.advertise_peer_urls = urls(&[&url(at)]);
+        config.initial_cluster = cluster.join(",");
+        config.peer_tls.info = Info {
+            cert_file: Some(dir.join(format!("m{at}.crt"))),
+            key_file: Some(dir.join(format!("m{at}.key"))),
+            trusted_ca_file: Some(dir.join("ca.crt")),
+            client_cert_auth: true,
+            allowed_cns: (0..3).map(name).collect(),
+            crl_file: Some(dir.join("crl")),
+            ..Info::default()
+        };
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_members_replace_their_certificates() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let ca = certificates(dir);
+    let issue = |at: usize| {
+        let pair = ca.issue(&Subject::member(&format!("m{at}")));
+        pair.write(dir, &format!("m{at}"));
+        pair.serial
+    };
+    let old: Vec<u64> = (0..3).map(issue).collect();
+    ferrite_test_authority::write(dir, "crl", &ca.revoke(&[]));
+    let probes = [0; 3].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let ports = probes
+        .each_ref()
+        .map(|probe| probe.local_addr().unwrap().port());
+    drop(probes);
+    let starting = (0..3).map(|at| {
+        let dir = dir.to_owned();
+        tokio::spawn(async move { member(&dir, at, &ports).await })
+    });
+    let mut servers = Vec::new();
+    for starting in starting.collect::<Vec<_>>() {
+        servers.push(starting.await.unwrap());
+    }
+    let endpoint = |server: &Server| format!("https://127.0.0.1:{}", port(server));
+    let client = connect(&endpoint(&servers[0]), &options(dir, "ca")).await;
+    client
+        .put("before", vec![1; 1 << 20], PutOptions::new())
+        .await
+        .unwrap();
+    // The old ones are not good for new connections any more, in either direction.
+    let new: Vec<u64> = (0..3).map(issue).collect();
+    assert!(old.iter().all(|serial| !new.contains(serial)));
+    ferrite_test_authority::write(dir, "crl", &ca.revoke(&old));
+    servers.pop().unwrap().stop().await.unwrap();
+    client
+        .put("meanwhile", "v", PutOptions::new())
+        .await
+        .unwrap();
+    servers.push(member(dir, 2, &ports).await);
+    let back = connect(&endpoint(&servers[2]), &options(dir, "ca")).await;
+    // A linearizable read, through the others.
+    let read = back.get("meanwhile", GetOptions::new()).await.unwrap();
+    assert_eq!(read.kvs[0].value, "v");
+    back.put("after", "v", PutOptions::new()).await.unwrap();
+    for server in servers {
+        server.stop().await.unwrap();
+    }
+}
+
 /// A page over HTTP/1.1 of a TLS port, from a client that offers these protocols.
 async fn page(dir: &Path, port: u16, path: &str, protocols: &[&[u8]]) -> String {
     let info = Info {

@@ -1,7 +1,6 @@
 //! HTTP requests to other members.
 
 use std::io;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::socket::Socket;
+use super::via::Via;
 use crate::config::Url;
 
 /// Longest explanation of a refusal that is read, in bytes.
@@ -27,7 +26,7 @@ pub enum CallError {
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
     /// The connection broke, or what came over it is not HTTP.
-    #[error("{0}")]
+    #[error("{}", chain(.0))]
     Http(#[from] hyper::Error),
     /// It took too long.
     #[error("no answer in time")]
@@ -50,6 +49,12 @@ pub enum CallError {
     Nonsense(String),
 }
 
+/// An error with its causes, which hyper's own texts leave out.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// A connection to a member that takes requests, one after another.
 pub(super) struct Caller<B> {
     host: HeaderValue,
@@ -62,8 +67,8 @@ where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     B: Send + Unpin + 'static,
 {
-    pub(super) async fn connect(url: &Url, from: Option<IpAddr>) -> Result<Self, CallError> {
-        let socket = Socket::connect(url, from).await;
+    pub(super) async fn connect(url: &Url, via: &Via) -> Result<Self, CallError> {
+        let socket = via.connect(url).await;
         let socket = socket.map_err(CallError::Connect)?;
         let host = if url.scheme().is_unix() {
             "localhost"
@@ -148,13 +153,14 @@ impl Caller<Empty<Bytes>> {
 
 /// Gets one page, all in `patience`.
 pub(super) async fn get(
+    via: &Via,
     url: &Url,
     path: &'static str,
     bound: usize,
     patience: Duration,
 ) -> Result<(HeaderMap, Bytes), CallError> {
     let got = timeout(patience, async {
-        let mut caller = Caller::connect(url, None).await?;
+        let mut caller = Caller::connect(url, via).await?;
         caller.get(path, HeaderMap::new(), bound).await
     });
     got.await.unwrap_or(Err(CallError::TimedOut))

@@ -316,7 +316,7 @@ impl Dialer<'_> {
 
 /// Opens a stream to a peer.
 async fn dial(shared: &Shared, link: &Link, url: &Url) -> Result<Socket, CallError> {
-    let mut caller = Caller::connect(url, shared.local).await?;
+    let mut caller = Caller::connect(url, &shared.via).await?;
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.method_mut() = Method::POST;
     *request.uri_mut() = http::Uri::from_static(STREAM_PATH);

@@ -1,7 +1,6 @@
 //! `/members/hashkv`: the hash of a member's key space, for the members that compare theirs.
 
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use tokio::time::timeout;
 use super::call::{CallError, Caller};
 use super::identity::{self, CLUSTER_ID, Refusal};
 use super::shared::Shared;
+use super::via::Via;
 use crate::config::Url;
 use crate::error::Error;
 use crate::http::reply;
@@ -122,13 +122,13 @@ impl NoHash {
 /// See [`Peers::fetch_hash`](super::Peers::fetch_hash).
 pub(super) async fn fetch(
     urls: &[Url],
-    (cluster, from): (ClusterId, Option<IpAddr>),
+    (cluster, via): (ClusterId, &Via),
     revision: i64,
     patience: Duration,
 ) -> Result<RemoteHash, NoHash> {
     let mut failure = NoHash::NoUrl;
     for url in urls {
-        let asked = timeout(patience, hash_at(url, from, cluster, revision)).await;
+        let asked = timeout(patience, hash_at(url, via, cluster, revision)).await;
         match asked.unwrap_or(Err(CallError::TimedOut)) {
             Ok(hash) => return Ok(hash),
             Err(error) => {
@@ -147,7 +147,7 @@ pub(super) async fn fetch(
 
 async fn hash_at(
     url: &Url,
-    from: Option<IpAddr>,
+    via: &Via,
     cluster: ClusterId,
     revision: i64,
 ) -> Result<RemoteHash, CallError> {
@@ -159,7 +159,7 @@ async fn hash_at(
     let headers = request.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     headers.insert(CLUSTER_ID, identity::hex(cluster.get()));
-    let mut caller = Caller::connect(url, from).await?;
+    let mut caller = Caller::connect(url, via).await?;
     let (_, answer) = caller.ask(request, MAX_ANSWER).await?;
     let json: Json = serde_json::from_slice(&answer).map_err(nonsense)?;
     Ok(RemoteHash {

@@ -218,6 +218,8 @@ impl Link {
         };
         self.queue.lock().frames.move_to(&mut writer.pieces);
         let (bytes, pumped) = match writer.write(&socket) {
+            // Over TLS, what was written may wait for room in the socket.
+            Ok(bytes) if !socket.is_flushed() => (bytes, Pumped::Full),
             Ok(bytes) => (bytes, Pumped::More),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, Pumped::Full),
             Err(error) => (0, Pumped::Lost(error)),
@@ -282,6 +284,7 @@ impl Writer {
             *slice = IoSlice::new(&piece.bytes);
         }
         if count == 0 {
+            socket.try_flush()?;
             return Ok(0);
         }
         let written = socket.try_write_vectored(&slices[..count])?;

@@ -20,12 +20,12 @@ use parking_lot::Mutex;
 
 use super::identity::{self, FROM, Refusal, SESSION};
 use super::link::Link;
-use super::receive::Stream;
+use super::receive;
 use super::shared::Shared;
 use super::socket::Socket;
 use super::{PROTOCOL, STREAM_PATH, hash_kv, pages, probe, snapshot};
 use crate::http::reply;
-use crate::serve::Listener;
+use crate::serve::{Admitted, Listener, Serves, Stream, Tls, Transport};
 
 /// How long a caller may take to send the headers of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -35,11 +35,39 @@ const UNKNOWN: &str = "UNKNOWN_SNAPSHOT_SENDER";
 
 /// Accepts until draining begins.
 pub(super) async fn accept_all(shared: Arc<Shared>, listener: Listener) {
-    let begin = |stream| {
-        let socket = Socket::from(stream);
-        shared.tasks.spawn(serve(Arc::clone(&shared), socket));
+    let tls = listener.tls();
+    let begin = |stream| match stream {
+        Stream::Tcp(stream) => shared
+            .tasks
+            .spawn(admit(Arc::clone(&shared), stream, tls.cloned())),
+        Stream::Unix(stream) => {
+            shared
+                .tasks
+                .spawn(admit(Arc::clone(&shared), stream, tls.cloned()))
+        }
     };
     listener.accept_all(&shared.draining, begin).await;
+}
+
+async fn admit<S>(shared: Arc<Shared>, stream: S, tls: Option<Tls>)
+where
+    S: Transport,
+    Socket: From<Admitted<S>>,
+{
+    let admitted = match &tls {
+        Some(tls) => {
+            let admitting = tls.admit(stream, Serves::Http);
+            shared
+                .draining
+                .run_until_cancelled(admitting)
+                .await
+                .flatten()
+        }
+        None => Some(Admitted::Plain(stream)),
+    };
+    if let Some(admitted) = admitted {
+        serve(shared, admitted.into()).await;
+    }
 }
 
 async fn serve(shared: Arc<Shared>, socket: Socket) {
@@ -139,7 +167,7 @@ impl Shared {
         link.alive.notify_waiters();
         self.refused.forget(link.peer);
         let shared = Arc::clone(self);
-        let stream = Stream {
+        let stream = receive::Stream {
             shared,
             link,
             session,
@@ -182,7 +210,7 @@ impl Shared {
     }
 }
 
-impl Stream {
+impl receive::Stream {
     async fn upgraded(self, request: Request<Incoming>) {
         let upgraded = tokio::select! {
             () = self.end.cancelled() => return,

@@ -30,6 +30,7 @@ mod shared;
 mod snapshot;
 mod socket;
 mod sockets;
+mod via;
 
 #[cfg(test)]
 mod tests;
@@ -50,6 +51,7 @@ pub use remote::{
 };
 pub use shared::Connections;
 pub use sockets::{Options, Peers, Sockets, start};
+pub use via::Via;
 
 /// Where streams between members begin.
 const STREAM_PATH: &str = "/ferrite/stream";

@@ -1,6 +1,5 @@
 //! Measures how far away a peer is, and whether its clock agrees with the one here.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::call::{CallError, Caller};
 use super::link::Link;
 use super::shared::Shared;
+use super::via::Via;
 use crate::logging;
 
 pub(super) const PATH: &str = "/raft/probing";
@@ -50,25 +50,25 @@ pub(super) async fn keep_probing(shared: Arc<Shared>, link: Arc<Link>) {
     tokio::select! {
         () = link.end.cancelled() => {}
         () = shared.draining.cancelled() => {}
-        () = run(&link, shared.local) => {}
+        () = run(&link, &shared.via) => {}
     }
 }
 
-async fn run(link: &Link, from: Option<IpAddr>) {
+async fn run(link: &Link, via: &Via) {
     let mut timer = interval(INTERVAL);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut probe, mut warned) = (Probe::from(from), None::<Instant>);
+    let (mut probe, mut warned) = (Probe::new(via), None::<Instant>);
     loop {
         timer.tick().await;
         if link.since.lock().is_none() {
-            probe = Probe::from(from);
+            probe = Probe::new(via);
             continue;
         }
         let found = timeout(PATIENCE, probe.probe(link)).await;
         match found.unwrap_or(Err(CallError::TimedOut)) {
             Ok(found) => report(link, &found, &mut warned),
             Err(error) => {
-                probe = Probe::from(from);
+                probe = Probe::new(via);
                 tracing::debug!(peer = %link.peer, %error, "a probe of a peer has failed");
             }
         }
@@ -95,17 +95,18 @@ fn report(link: &Link, found: &Found, warned: &mut Option<Instant>) {
 
 /// A connection that is kept from probe to probe.
 pub(super) struct Probe {
-    from: Option<IpAddr>,
+    via: Via,
     caller: Option<Caller<Empty<Bytes>>>,
 }
 
-impl From<Option<IpAddr>> for Probe {
-    fn from(from: Option<IpAddr>) -> Self {
-        Self { from, caller: None }
-    }
-}
-
 impl Probe {
+    pub(super) fn new(via: &Via) -> Self {
+        Self {
+            via: via.clone(),
+            caller: None,
+        }
+    }
+
     pub(super) async fn probe(&mut self, link: &Link) -> Result<Found, CallError> {
         let caller = match &mut self.caller {
             Some(caller) => caller,
@@ -114,7 +115,7 @@ impl Probe {
                 let url = url.ok_or_else(|| {
                     CallError::Connect(std::io::Error::other("there is no connection"))
                 })?;
-                self.caller.insert(Caller::connect(&url, self.from).await?)
+                self.caller.insert(Caller::connect(&url, &self.via).await?)
             }
         };
         let (begun, asked) = (Instant::now(), SystemTime::now());

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::call::{self, CallError};
 use super::identity;
 use super::pages::{MemberInfo, parse_members};
+use super::via::Via;
 use crate::config::Url;
 
 /// Longest member list that is read, in bytes.
@@ -46,10 +47,14 @@ pub struct NoAnswer(pub Vec<(Url, CallError)>);
 ///
 /// # Errors
 /// There is none.
-pub async fn fetch_members(urls: &[Url], patience: Duration) -> Result<RemoteCluster, NoAnswer> {
+pub async fn fetch_members(
+    via: &Via,
+    urls: &[Url],
+    patience: Duration,
+) -> Result<RemoteCluster, NoAnswer> {
     let mut failures = NoAnswer(Vec::new());
     for url in urls {
-        match members_of(url, patience).await {
+        match members_of(via, url, patience).await {
             Ok(cluster) => return Ok(cluster),
             Err(error) => failures.0.push((url.clone(), error)),
         }
@@ -57,8 +62,8 @@ pub async fn fetch_members(urls: &[Url], patience: Duration) -> Result<RemoteClu
     Err(failures)
 }
 
-async fn members_of(url: &Url, patience: Duration) -> Result<RemoteCluster, CallError> {
-    let (headers, body) = call::get(url, "/members", MAX_MEMBERS, patience).await?;
+async fn members_of(via: &Via, url: &Url, patience: Duration) -> Result<RemoteCluster, CallError> {
+    let (headers, body) = call::get(via, url, "/members", MAX_MEMBERS, patience).await?;
     let nonsense = |what: &str| CallError::Nonsense(what.to_owned());
     let cluster_id = identity::cluster(&headers).ok_or_else(|| nonsense("it names no cluster"))?;
     let members = parse_members(&body).map_err(|error| nonsense(&error.to_string()))?;
@@ -72,10 +77,14 @@ async fn members_of(url: &Url, patience: Duration) -> Result<RemoteCluster, Call
 ///
 /// # Errors
 /// There is no usable answer.
-pub async fn fetch_version(urls: &[Url], patience: Duration) -> Result<RemoteVersions, NoAnswer> {
+pub async fn fetch_version(
+    via: &Via,
+    urls: &[Url],
+    patience: Duration,
+) -> Result<RemoteVersions, NoAnswer> {
     let mut failures = NoAnswer(Vec::new());
     for url in urls {
-        match version_of(url, patience).await {
+        match version_of(via, url, patience).await {
             Ok(versions) => return Ok(versions),
             Err(error) => failures.0.push((url.clone(), error)),
         }
@@ -88,10 +97,14 @@ pub async fn fetch_version(urls: &[Url], patience: Duration) -> Result<RemoteVer
 ///
 /// # Errors
 /// There is no usable answer.
-pub async fn fetch_downgrade_enabled(urls: &[Url], patience: Duration) -> Result<bool, NoAnswer> {
+pub async fn fetch_downgrade_enabled(
+    via: &Via,
+    urls: &[Url],
+    patience: Duration,
+) -> Result<bool, NoAnswer> {
     let mut failures = NoAnswer(Vec::new());
     for url in urls {
-        match downgrade_enabled_of(url, patience).await {
+        match downgrade_enabled_of(via, url, patience).await {
             Ok(enabled) => return Ok(enabled),
             Err(error) => failures.0.push((url.clone(), error)),
         }
@@ -99,8 +112,8 @@ pub async fn fetch_downgrade_enabled(urls: &[Url], patience: Duration) -> Result
     Err(failures)
 }
 
-async fn downgrade_enabled_of(url: &Url, patience: Duration) -> Result<bool, CallError> {
-    let (_, body) = call::get(url, "/downgrade/enabled", MAX_VERSION, patience).await?;
+async fn downgrade_enabled_of(via: &Via, url: &Url, patience: Duration) -> Result<bool, CallError> {
+    let (_, body) = call::get(via, url, "/downgrade/enabled", MAX_VERSION, patience).await?;
     match &body[..] {
         b"true" => Ok(true),
         b"false" => Ok(false),
@@ -108,7 +121,7 @@ async fn downgrade_enabled_of(url: &Url, patience: Duration) -> Result<bool, Cal
     }
 }
 
-async fn version_of(url: &Url, patience: Duration) -> Result<RemoteVersions, CallError> {
-    let (_, body) = call::get(url, "/version", MAX_VERSION, patience).await?;
+async fn version_of(via: &Via, url: &Url, patience: Duration) -> Result<RemoteVersions, CallError> {
+    let (_, body) = call::get(via, url, "/version", MAX_VERSION, patience).await?;
     serde_json::from_slice(&body).map_err(|error| CallError::Nonsense(error.to_string()))
 }

@@ -1,7 +1,6 @@
 //! What all tasks of the transport share.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use super::identity::Identity;
 use super::link::Link;
 use super::listen::Refused;
 use super::pages::Directory;
+use super::via::Via;
 use crate::metrics::Metrics;
 
 pub(super) struct Shared {
@@ -25,8 +25,8 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) dial_timeout: Duration,
     pub(super) queue_bytes: usize,
-    /// Where connections to other members come from, if that is given.
-    pub(super) local: Option<IpAddr>,
+    /// How connections to other members are made.
+    pub(super) via: Via,
     pub(super) roster: RwLock<Roster>,
     pub(super) connections: Connections,
     /// Whom this side has refused, to say each only once.
@@ -67,7 +67,7 @@ impl Shared {
         directory: Arc<dyn Directory>,
         metrics: Arc<Metrics>,
         (dial_timeout, queue_bytes): (Duration, usize),
-        local: Option<IpAddr>,
+        via: Via,
         session: u64,
     ) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl Shared {
             metrics,
             dial_timeout,
             queue_bytes,
-            local,
+            via,
             roster: RwLock::default(),
             connections: Connections::default(),
             refused: Refused::default(),

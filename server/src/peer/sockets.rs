@@ -1,7 +1,6 @@
 //! The transport over sockets, put together.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use super::pages::Directory;
 use super::probe;
 use super::questions::AskError;
 use super::shared::{Connections, Shared};
+use super::via::Via;
 use super::{Message, Peer, Sink, SnapshotSource, Transport, snapshot};
 use crate::config::Url;
 use crate::metrics::Metrics;
@@ -51,9 +51,8 @@ pub struct Options {
     pub release: Version,
     /// What is queued for a peer, in bytes; one message may go beyond. Default 64 MiB.
     pub queue_bytes: usize,
-    /// The address of this machine that connections to other members come from. Default: the system's
-    /// choice.
-    pub local: Option<IpAddr>,
+    /// How connections to other members are made. Default: without a certificate of its own.
+    pub via: Via,
 }
 
 impl Options {
@@ -67,7 +66,7 @@ impl Options {
             session: 1,
             release: Version::RELEASE,
             queue_bytes: QUEUE_BYTES,
-            local: None,
+            via: Via::default(),
         }
     }
 }
@@ -93,7 +92,7 @@ pub fn start(
         directory,
         metrics,
         (DIAL + options.election_timeout, options.queue_bytes),
-        options.local,
+        options.via,
         options.session,
     ));
     let addresses = listeners
@@ -311,10 +310,8 @@ impl Peers {
         revision: i64,
         patience: Duration,
     ) -> Result<RemoteHash, NoHash> {
-        let Shared {
-            identity, local, ..
-        } = &*self.shared;
-        hash_kv::fetch(urls, (identity.cluster, *local), revision, patience).await
+        let Shared { identity, via, .. } = &*self.shared;
+        hash_kv::fetch(urls, (identity.cluster, via), revision, patience).await
     }
 
     /// Stops: takes no more connections, writes what is queued for peers that are connected, and

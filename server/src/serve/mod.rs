@@ -34,9 +34,9 @@ use crate::gather::Gathered;
 use crate::grpc::{self, Begun, Body, Kv};
 pub use listener::{Address, Listener, Serves};
 pub(crate) use listener::{Stream, set_up};
-pub(crate) use secure::{Admitted, OverTls};
+use secure::Secured;
+pub(crate) use secure::{Admitted, OverTls, Transport};
 pub use secure::{ClientCertificate, Endpoint, Tls};
-use secure::{Secured, Transport};
 
 /// What a client may send ahead of what has been read, per stream, in bytes: most requests fit whole.
 const STREAM_WINDOW: u32 = 1024 * 1024;

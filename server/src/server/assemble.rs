@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ferrite_disk::{Disk, DiskLock, RealDisk, UnsyncedDisk, wal};
 use ferrite_storage::checkpoint::Policy;
 use ferrite_storage::page;
+use ferrite_tls::Info;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -23,7 +24,7 @@ use crate::handle::{Handle, Inner, Limits, Readers, Running, Watching};
 use crate::lessor;
 use crate::member::{self, Fatal, Member};
 use crate::metrics::Metrics;
-use crate::peer::{self, Peers};
+use crate::peer::{self, Peers, Via};
 use crate::peering::{Peering, Place};
 use crate::quota::Quota;
 use crate::request_id::RequestIds;
@@ -69,6 +70,7 @@ pub(super) struct Started {
 pub(super) async fn start(
     config: &Config,
     peer_listeners: Vec<Listener>,
+    certificates: &Info,
     metrics: &Arc<Metrics>,
 ) -> Result<Started, Error> {
     let since_epoch = SystemTime::now()
@@ -80,10 +82,15 @@ pub(super) async fn start(
     } else {
         Arc::new(RealDisk)
     };
+    let via = Via::new(local_address(config), members_info(config, certificates));
+    let via = via.map_err(|source| Error::Tls {
+        what: "peer".to_owned(),
+        source,
+    })?;
     let restarted = has_log(config, &disk)?;
     let origin = match restarted {
         true => logged(config),
-        false => origin::find(config).await?,
+        false => origin::find(config, &via).await?,
     };
     let options = bootstrap_options(config, origin, nanos);
     let restored = tokio::task::spawn_blocking({
@@ -131,7 +138,7 @@ pub(super) async fn start(
             peer_urls: strings(&config.advertise_peer_urls),
             election_timeout: config.election_timeout,
             session: nanos,
-            local: local_address(config),
+            via,
             release: config.release,
             ..peer::Options::new(cluster_id, member_id)
         },
@@ -305,6 +312,16 @@ fn member_options(config: &Config) -> member::Options {
                 .then_some(LEASE_CHECKPOINT_INTERVAL),
         },
         token_ttl: config.auth_token_ttl,
+    }
+}
+
+/// The certificates for connections to other members. Members that DNS names show certificates for the
+/// domain, if the system's authorities are all that is trusted.
+fn members_info(config: &Config, info: &Info) -> Info {
+    let domain = config.discovery_srv.as_ref().map(|srv| srv.domain.clone());
+    Info {
+        server_name: domain.filter(|_| info.trusted_ca_file.is_none()),
+        ..info.clone()
     }
 }
 

@@ -129,7 +129,7 @@ impl Server {
             mut ended,
             lock,
             hub,
-        } = assemble::start(&config, peers, &metrics).await?;
+        } = assemble::start(&config, peers, &certificates.members, &metrics).await?;
         let options = serve::Options {
             max_concurrent_streams: config.max_concurrent_streams,
             keepalive_interval: Some(config.grpc_keepalive_interval)

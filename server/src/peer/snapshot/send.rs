@@ -156,7 +156,7 @@ async fn connect(shared: &Shared, link: &Link) -> Result<Caller<Pieces>, CallErr
         .iter()
         .chain(known.iter().filter(|url| Some(*url) != used.as_ref()))
     {
-        match timeout(shared.dial_timeout, Caller::connect(url, shared.local)).await {
+        match timeout(shared.dial_timeout, Caller::connect(url, &shared.via)).await {
             Ok(Ok(caller)) => return Ok(caller),
             Ok(Err(error)) => failure = error,
             Err(_) => failure = CallError::TimedOut,

@@ -1,7 +1,7 @@
 //! The metrics of peers.
 
-use super::super::Transport;
 use super::super::probe::Probe;
+use super::super::{Transport, Via};
 use super::{Node, id, numbered, pair, soon};
 
 /// The value of a series.
@@ -38,7 +38,7 @@ async fn bytes_and_connections_are_counted() {
 async fn probes_measure_the_way_and_the_clock() {
     let (a, b) = pair().await;
     let link = a.peers.shared().link(b.id).unwrap();
-    let mut probe = Probe::from(None);
+    let mut probe = Probe::new(&Via::default());
     for _ in 0..3 {
         let found = soon(probe.probe(&link)).await.unwrap();
         // Both have the same clock, which has to be read between the question and the answer.

@@ -8,6 +8,7 @@ mod questions;
 mod raw;
 mod reconnect;
 mod refusals;
+mod secure;
 mod sessions;
 mod snapshots;
 

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::super::{
-    CallError, Directory, NoHash, Options, RemoteHash, fetch_downgrade_enabled, fetch_members,
+    CallError, Directory, NoHash, Options, RemoteHash, Via, fetch_downgrade_enabled, fetch_members,
     fetch_version,
 };
 use super::raw::send;
@@ -156,7 +156,7 @@ async fn connections_come_from_the_address_that_is_given() {
     let target = url(&format!("http://{}", listener.local_addr().unwrap()));
     let local = "127.0.0.2".parse().unwrap();
     let options = |local| Options {
-        local,
+        via: Via::new(local, ferrite_tls::Info::default()).unwrap(),
         ..Options::new(CLUSTER, MemberId::new(0xa))
     };
     let from = Node::start_with(options(Some(local))).await;
@@ -185,19 +185,25 @@ async fn who_is_no_member_yet_can_ask() {
     let (a, b) = pair().await;
     soon_stop(&a).await;
     let urls = [url(&a.url), url(&b.url)];
-    let cluster = fetch_members(&urls, PATIENCE).await.unwrap();
+    let cluster = fetch_members(&Via::default(), &urls, PATIENCE)
+        .await
+        .unwrap();
     let mut members = Book.members();
     members.sort_unstable_by_key(|member| member.id);
     assert_eq!(cluster.cluster_id, CLUSTER);
     assert_eq!(cluster.members, members);
-    let versions = fetch_version(&urls, PATIENCE).await.unwrap();
+    let versions = fetch_version(&Via::default(), &urls, PATIENCE)
+        .await
+        .unwrap();
     assert_eq!(versions.server, "3.7.1");
     assert_eq!(versions.cluster, "not_decided");
-    let downgrading = fetch_downgrade_enabled(&urls, PATIENCE).await;
+    let downgrading = fetch_downgrade_enabled(&Via::default(), &urls, PATIENCE).await;
     assert!(downgrading.unwrap());
 
     soon_stop(&b).await;
-    let nobody = fetch_members(&urls, PATIENCE).await.unwrap_err();
+    let nobody = fetch_members(&Via::default(), &urls, PATIENCE)
+        .await
+        .unwrap_err();
     assert_eq!(nobody.0.len(), 2);
     let text = nobody.to_string();
     assert!(
@@ -220,7 +226,9 @@ async fn answered_by(answer: String) -> CallError {
         let _ = socket.read(&mut request).await;
         let _ = socket.write_all(answer.as_bytes()).await;
     });
-    let mut error = fetch_members(&[url], PATIENCE).await.unwrap_err();
+    let mut error = fetch_members(&Via::default(), &[url], PATIENCE)
+        .await
+        .unwrap_err();
     error.0.pop().unwrap().1
 }
 

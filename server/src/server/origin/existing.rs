@@ -11,16 +11,16 @@ use tokio::task::JoinSet;
 use super::{Error, others};
 use crate::bootstrap::Origin;
 use crate::config::{self, Config, Url, UrlsMap};
-use crate::peer::{self, MemberInfo, RemoteCluster, RemoteVersions};
+use crate::peer::{self, MemberInfo, RemoteCluster, RemoteVersions, Via};
 use crate::release::joinable;
 
 /// How long a member may take to name the members of the cluster.
 const MEMBERS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Asks the others who is in their cluster, and under which id this member is.
-pub(super) async fn join(config: &Config, cluster: UrlsMap) -> Result<Origin, Error> {
+pub(super) async fn join(config: &Config, via: &Via, cluster: UrlsMap) -> Result<Origin, Error> {
     let others = others(&cluster, &config.name);
-    let remote = peer::fetch_members(&others, MEMBERS_PATIENCE).await;
+    let remote = peer::fetch_members(via, &others, MEMBERS_PATIENCE).await;
     let remote = remote.map_err(|failures| {
         for (url, error) in failures.0 {
             tracing::warn!(address = %url, %error, "failed to get cluster response");
@@ -38,8 +38,8 @@ pub(super) async fn join(config: &Config, cluster: UrlsMap) -> Result<Origin, Er
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     };
     let patience = config.request_timeout();
-    let versions = fetch_versions(&cluster, &config.name, patience).await;
-    let downgrading = is_downgrading(&cluster, &config.name, patience).await;
+    let versions = fetch_versions(via, &cluster, &config.name, patience).await;
+    let downgrading = is_downgrading(via, &cluster, &config.name, patience).await;
     if !are_compatible(&versions, &joinable(config.release, downgrading)) {
         return Err(Error::Incompatible);
     }
@@ -116,15 +116,16 @@ fn position(
 
 /// What the others say of their versions; `None` for each that does not answer.
 async fn fetch_versions(
+    via: &Via,
     cluster: &UrlsMap,
     name: &str,
     patience: Duration,
 ) -> Vec<Option<RemoteVersions>> {
     let mut asked = JoinSet::new();
     for (_, urls) in cluster.iter().filter(|(other, _)| *other != name) {
-        let urls = urls.to_vec();
+        let (via, urls) = (via.clone(), urls.to_vec());
         asked.spawn(async move {
-            match peer::fetch_version(&urls, patience).await {
+            match peer::fetch_version(&via, &urls, patience).await {
                 Ok(versions) => Some(versions),
                 Err(error) => {
                     tracing::warn!(%error, "failed to get version");
@@ -141,9 +142,9 @@ async fn fetch_versions(
 }
 
 /// Whether the cluster goes back to an earlier version, as the first of the others says that answers.
-async fn is_downgrading(cluster: &UrlsMap, name: &str, patience: Duration) -> bool {
+async fn is_downgrading(via: &Via, cluster: &UrlsMap, name: &str, patience: Duration) -> bool {
     for (_, urls) in cluster.iter().filter(|(other, _)| *other != name) {
-        match peer::fetch_downgrade_enabled(urls, patience).await {
+        match peer::fetch_downgrade_enabled(via, urls, patience).await {
             Ok(enabled) => return enabled,
             Err(error) => tracing::warn!(%error, "failed to get downgrade enabled status"),
         }

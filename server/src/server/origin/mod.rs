@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::strings;
 use crate::bootstrap::{self, Origin};
 use crate::config::{self, Config, DEFAULT_PEER_URL, Url, UrlsMap};
-use crate::peer;
+use crate::peer::{self, Via};
 pub use discovery::Error as DiscoveryError;
 pub use srv::Error as SrvError;
 
@@ -113,16 +113,16 @@ impl Error {
 ///
 /// # Errors
 /// See [`Error`]; nothing was changed anywhere.
-pub(super) async fn find(config: &Config) -> Result<Origin, Error> {
+pub(super) async fn find(config: &Config, via: &Via) -> Result<Origin, Error> {
     let (cluster, token) = named(config).await?;
     if !config.new_cluster {
         config.check_existing_cluster(&cluster)?;
-        return existing::join(config, cluster).await;
+        return existing::join(config, via, cluster).await;
     }
     check(config, &cluster).await?;
     let own = cluster.get(&config.name).unwrap_or_default();
     let id = bootstrap::member_id(&strings(own), token);
-    if is_bootstrapped(id, others(&cluster, &config.name)).await {
+    if is_bootstrapped(via, id, others(&cluster, &config.name)).await {
         return Err(Error::Bootstrapped(id));
     }
     let cluster = match &config.discovery {
@@ -183,10 +183,11 @@ fn others(cluster: &UrlsMap, name: &str) -> Vec<Url> {
 
 /// Whether a running cluster says that this member has served clients. Who does not answer in time
 /// has no say: usually the whole cluster is new.
-async fn is_bootstrapped(id: MemberId, others: Vec<Url>) -> bool {
+async fn is_bootstrapped(via: &Via, id: MemberId, others: Vec<Url>) -> bool {
     let mut asked = JoinSet::new();
     for url in others {
-        asked.spawn(async move { peer::fetch_members(&[url], BOOTSTRAPPED_PATIENCE).await });
+        let via = via.clone();
+        asked.spawn(async move { peer::fetch_members(&via, &[url], BOOTSTRAPPED_PATIENCE).await });
     }
     while let Some(answer) = asked.join_next().await {
         let Ok(Ok(cluster)) = answer else {

@@ -165,7 +165,7 @@ async fn errors_before_anybody_is_asked() {
             new_cluster,
             ..Config::default()
         };
-        let found = find(&config).await.unwrap_err();
+        let found = find(&config, &Via::default()).await.unwrap_err();
         assert_eq!(found.to_string(), error);
     }
 }
@@ -240,7 +240,10 @@ async fn discovery_is_not_for_those_who_join() {
         }),
         ..Config::default()
     };
-    let error = find(&config).await.unwrap_err().to_string();
+    let error = find(&config, &Via::default())
+        .await
+        .unwrap_err()
+        .to_string();
     let text = "discovery URL should not be set when joining existing initial cluster";
     assert_eq!(error, text);
 }
