@@ -51,3 +51,9 @@ impl From<Error> for tonic::Status {
         tonic::Status::new(error.code(), error.message())
     }
 }
+
+/// A failure with its causes, which the texts of hyper and tonic leave out.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

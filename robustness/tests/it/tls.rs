@@ -1,12 +1,13 @@
 //! TLS of the client port, with the client library.
 
 use std::path::Path;
+use std::time::Duration;
 
 use ferrite_client::{
     Client, Config as ClientConfig, GetOptions, PutOptions, TlsOptions, WatchOptions,
 };
 use ferrite_server::Server;
-use ferrite_server::config::{Config, Url};
+use ferrite_server::config::{Config, Discovery, Url};
 use ferrite_server::serve::Address;
 use ferrite_test_authority::{Authority, Subject};
 use ferrite_tls::{HTTP1, Info};
@@ -285,8 +286,96 @@ async fn three_members_replace_their_certificates() {
     }
 }
 
-/// A page over HTTP/1.1 of a TLS port, from a client that offers these protocols.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_name_in_a_certificate_is_a_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let ca = certificates(dir);
+    ca.issue(&Subject::client("root")).write(dir, "client");
+    let server = start(dir, &["https://127.0.0.1:0"], |_| {}).await;
+    let endpoint = format!("https://127.0.0.1:{}", port(&server));
+    let root = connect(&endpoint, &options(dir, "ca")).await;
+    let auth = root.auth();
+    auth.user_add_without_password("root").await.unwrap();
+    auth.role_add("root").await.unwrap();
+    auth.user_grant_role("root", "root").await.unwrap();
+    auth.enable().await.unwrap();
+    root.put("k", "v", PutOptions::new()).await.unwrap();
+    // Over the gateway, a name does not count, so it is refused.
+    let call = post(dir, port(&server), "/v3/kv/range", "{\"key\":\"aw==\"}").await;
+    assert!(call.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{call}");
+    assert!(
+        call.contains("CommonName of client sending a request against gateway will be ignored"),
+        "{call}"
+    );
+    let version = page(dir, port(&server), "/version", &[]).await;
+    assert!(version.starts_with("HTTP/1.1 200 OK\r\n"), "{version}");
+    ca.issue(&Subject::client("somebody")).write(dir, "client");
+    let other = connect(&endpoint, &options(dir, "ca")).await;
+    let refused = other.get("k", GetOptions::new()).await.unwrap_err();
+    assert_eq!(refused.to_string(), "etcdserver: permission denied");
+    ca.issue(&Subject::client("")).write(dir, "client");
+    let nameless = connect(&endpoint, &options(dir, "ca")).await;
+    let refused = nameless.get("k", GetOptions::new()).await.unwrap_err();
+    assert_eq!(refused.to_string(), "etcdserver: user name is empty");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_discovered_over_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    certificates(dir);
+    let registry = start(dir, &["https://127.0.0.1:0"], |_| {}).await;
+    let endpoint = format!("https://127.0.0.1:{}", port(&registry));
+    let client = connect(&endpoint, &options(dir, "ca")).await;
+    let size = "/_etcd/registry/token/_config/size";
+    client.put(size, "1", PutOptions::new()).await.unwrap();
+    let member = start(dir, &["https://127.0.0.1:0"], |config| {
+        config.data_dir = dir.join("discovered");
+        config.discovery = Some(Discovery {
+            token: "token".to_owned(),
+            endpoints: vec![endpoint.clone()],
+            dial_timeout: Duration::from_secs(2),
+            request_timeout: Duration::from_secs(5),
+            keepalive_time: Duration::from_secs(2),
+            keepalive_timeout: Duration::from_secs(6),
+            tls: Some(Info {
+                trusted_ca_file: Some(dir.join("ca.crt")),
+                cert_file: Some(dir.join("client.crt")),
+                key_file: Some(dir.join("client.key")),
+                ..Info::default()
+            }),
+        });
+        config.initial_cluster = String::new();
+    })
+    .await;
+    let members = "/_etcd/registry/token/members/";
+    let registered = client
+        .get(members, GetOptions::new().prefix())
+        .await
+        .unwrap();
+    assert_eq!(registered.count, 1);
+    member.stop().await.unwrap();
+    registry.stop().await.unwrap();
+}
+
+/// A page over HTTP/1.1 of a TLS port, for a client that offers these protocols.
 async fn page(dir: &Path, port: u16, path: &str, protocols: &[&[u8]]) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: elsewhere\r\nConnection: close\r\n\r\n");
+    exchange(dir, port, &request, protocols).await
+}
+
+/// The answer to a call over the gateway.
+async fn post(dir: &Path, port: u16, path: &str, body: &str) -> String {
+    let length = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: elsewhere\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    exchange(dir, port, &request, &[]).await
+}
+
+async fn exchange(dir: &Path, port: u16, request: &str, protocols: &[&[u8]]) -> String {
     let info = Info {
         trusted_ca_file: Some(dir.join("ca.crt")),
         cert_file: Some(dir.join("client.crt")),
@@ -296,7 +385,6 @@ async fn page(dir: &Path, port: u16, path: &str, protocols: &[&[u8]]) -> String 
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let client = info.client(protocols).unwrap();
     let mut stream = client.connect("127.0.0.1", stream).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: elsewhere\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut page = Vec::new();
     stream.read_to_end(&mut page).await.unwrap();

@@ -305,7 +305,6 @@ const fn ignored(name: &'static str) -> Flag {
     )
 }
 
-const TLS: Status = refused("TLS is not built yet");
 const DISCOVERY_AUTH: Status =
     refused("showing who this is to the discovery service is not built yet");
 
@@ -403,16 +402,16 @@ pub static FLAGS: &[Flag] = &[
         At(&["discovery-config", "client", "keepalive-time"]), "Discovery: time between two pings."),
     flag("discovery-keepalive-timeout", Duration, "6s", Clustering, Built,
         At(&["discovery-config", "client", "keepalive-timeout"]), "Discovery: how long an answer to a ping may take."),
-    flag("discovery-insecure-transport", Bool, "true", Clustering, TLS,
+    flag("discovery-insecure-transport", Bool, "true", Clustering, Built,
         At(&["discovery-config", "client", "secure", "insecure-transport"]), "Discovery: connect without TLS."),
-    flag("discovery-insecure-skip-tls-verify", Bool, "false", Clustering, TLS,
+    flag("discovery-insecure-skip-tls-verify", Bool, "false", Clustering, Built,
         At(&["discovery-config", "client", "secure", "insecure-skip-tls-verify"]),
         "Discovery: do not check the service's certificate; for tests."),
-    flag("discovery-cert", Text, "", Clustering, TLS,
+    flag("discovery-cert", Text, "", Clustering, Built,
         At(&["discovery-config", "client", "secure", "cert"]), "Discovery: client certificate file."),
-    flag("discovery-key", Text, "", Clustering, TLS,
+    flag("discovery-key", Text, "", Clustering, Built,
         At(&["discovery-config", "client", "secure", "key"]), "Discovery: client key file."),
-    flag("discovery-cacert", Text, "", Clustering, TLS,
+    flag("discovery-cacert", Text, "", Clustering, Built,
         At(&["discovery-config", "client", "secure", "cacert"]), "Discovery: file of authorities to trust."),
     flag("discovery-user", Text, "", Clustering, DISCOVERY_AUTH,
         At(&["discovery-config", "client", "auth", "username"]), "Discovery: user name."),

@@ -225,6 +225,9 @@ pub struct Discovery {
     pub keepalive_time: Duration,
     /// `--discovery-keepalive-timeout`, `ETCD_DISCOVERY_KEEPALIVE_TIMEOUT`. Default 6 s.
     pub keepalive_timeout: Duration,
+    /// `--discovery-cacert` and those beside it: TLS for endpoints that leave it open; those of `https` have
+    /// it anyway. Default none.
+    pub tls: Option<ferrite_tls::Info>,
 }
 
 /// A DNS domain whose SRV records name the members of a new cluster.

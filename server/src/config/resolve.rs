@@ -257,19 +257,6 @@ fn check_bootstrap(read: &Reader<'_>, raw: &RawConfig, source: Source, problems:
     if endpoints.iter().any(|endpoint| endpoint.trim().is_empty()) {
         problems.push(Error::EmptyDiscoveryEndpoint);
     }
-    let is_tls = |endpoint: &&String| {
-        ["https://", "unixs://"]
-            .iter()
-            .any(|tls| endpoint.starts_with(tls))
-    };
-    if let Some(endpoint) = endpoints.iter().find(is_tls) {
-        problems.push(Error::NotBuilt {
-            flag: "discovery-endpoints",
-            value: endpoint.clone(),
-            reason: "TLS is not built yet",
-            default: "",
-        });
-    }
 }
 
 /// Ways to find the cluster other than by naming it.
@@ -282,6 +269,7 @@ fn discovery(read: &Reader<'_>) -> (Option<Discovery>, Option<DiscoverySrv>) {
         request_timeout: read.duration("discovery-request-timeout").clamped(),
         keepalive_time: read.duration("discovery-keepalive-time").clamped(),
         keepalive_timeout: read.duration("discovery-keepalive-timeout").clamped(),
+        tls: security::of_discovery(read),
     });
     let domain = read.text("discovery-srv");
     let srv = (!domain.is_empty()).then(|| DiscoverySrv {

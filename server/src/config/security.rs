@@ -65,6 +65,19 @@ impl Security {
     }
 }
 
+/// TLS towards the discovery service, if a flag asks for it.
+pub(super) fn of_discovery(read: &Reader<'_>) -> Option<Info> {
+    let info = Info {
+        cert_file: path(read, "discovery-cert"),
+        key_file: path(read, "discovery-key"),
+        trusted_ca_file: path(read, "discovery-cacert"),
+        insecure_skip_verify: read.bool("discovery-insecure-skip-tls-verify"),
+        ..Info::default()
+    };
+    let asked = info != Info::default() || !read.bool("discovery-insecure-transport");
+    asked.then_some(info)
+}
+
 fn path(read: &Reader<'_>, flag: &str) -> Option<PathBuf> {
     Some(read.text(flag))
         .filter(|path| !path.is_empty())

@@ -63,6 +63,11 @@ impl Handle {
         })
     }
 
+    /// Whether users have to show who they are.
+    pub fn auth_enabled(&self) -> bool {
+        self.inner.published.auth_enabled()
+    }
+
     /// This member as a client with these credentials sees it: they decide what it may do once
     /// authentication is on.
     #[must_use]

@@ -124,8 +124,11 @@ impl<S: Source> Endpoints<S> {
             return self.dispatch(&request).await;
         }
         let access = &self.options.access;
-        let secure = request.extensions.get::<OverTls>().is_some();
-        if !secure && let Some(refusal) = access.refuse_host(&request) {
+        let refusal = match request.extensions.get::<OverTls>() {
+            None => access.refuse_host(&request),
+            Some(tls) => self.refuse_name(tls, request.uri.path()),
+        };
+        if let Some(refusal) = refusal {
             return refusal;
         }
         let cors = access.cors(&request.headers);
@@ -140,6 +143,18 @@ impl<S: Source> Endpoints<S> {
         };
         response.headers_mut().extend(cors);
         response
+    }
+
+    /// The refusal of a call over the gateway by a client whose certificate names a user: calls over
+    /// the gateway are made by whoever their token names.
+    fn refuse_name(&self, tls: &OverTls, path: &str) -> Option<Response> {
+        let is_call = path.starts_with(gateway::PREFIX) || path.starts_with("/v3beta/");
+        let refused =
+            tls.is_named && is_call && self.gateway.is_some() && self.source.auth_enabled();
+        refused.then(|| {
+            let text = "CommonName of client sending a request against gateway will be ignored and not used as expected";
+            reply::error(StatusCode::BAD_REQUEST, text)
+        })
     }
 
     /// The gateway if a path is its own; one that is not clean is redirected first.

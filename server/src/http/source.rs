@@ -17,6 +17,8 @@ pub trait Source: Send + Sync + 'static {
     fn is_learner(&self) -> bool;
     /// The three versions.
     fn versions(&self) -> Versions;
+    /// Whether users have to show who they are.
+    fn auth_enabled(&self) -> bool;
     /// The state of raft, for `/debug/vars`.
     fn raft_status(&self) -> RaftStatus;
     /// Reads locally. Cancel safe: changes nothing.
@@ -77,6 +79,10 @@ impl Source for Handle {
 
     fn versions(&self) -> Versions {
         Handle::versions(self)
+    }
+
+    fn auth_enabled(&self) -> bool {
+        Handle::auth_enabled(self)
     }
 
     fn raft_status(&self) -> RaftStatus {

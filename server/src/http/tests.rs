@@ -41,6 +41,7 @@ struct Fake {
     serializable: Read,
     linearizable: Read,
     undecided: bool,
+    auth: bool,
     progress: Vec<RaftProgress>,
 }
 
@@ -55,6 +56,10 @@ impl Source for Fake {
 
     fn is_learner(&self) -> bool {
         self.learner
+    }
+
+    fn auth_enabled(&self) -> bool {
+        self.auth
     }
 
     fn versions(&self) -> Versions {

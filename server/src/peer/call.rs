@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::via::Via;
 use crate::config::Url;
+use crate::error::chain;
 
 /// Longest explanation of a refusal that is read, in bytes.
 const MAX_TEXT: usize = 1024;
@@ -47,12 +48,6 @@ pub enum CallError {
     /// The answer does not mean anything here.
     #[error("the answer makes no sense: {0}")]
     Nonsense(String),
-}
-
-/// An error with its causes, which hyper's own texts leave out.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// A connection to a member that takes requests, one after another.

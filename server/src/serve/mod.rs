@@ -36,7 +36,7 @@ pub use listener::{Address, Listener, Serves};
 pub(crate) use listener::{Stream, set_up};
 use secure::Secured;
 pub(crate) use secure::{Admitted, OverTls, Transport};
-pub use secure::{ClientCertificate, Endpoint, Tls};
+pub use secure::{Endpoint, Tls};
 
 /// What a client may send ahead of what has been read, per stream, in bytes: most requests fit whole.
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -187,7 +187,10 @@ impl<K: Kv> Port<K> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let grpc = self.grpc.for_connection();
+        let common_name = secured
+            .as_ref()
+            .and_then(|secured| secured.common_name.clone());
+        let grpc = self.grpc.for_connection().with_common_name(common_name);
         let socket = Gathered::new(stream);
         let driver = socket.share();
         let service = service_fn(|mut request| {

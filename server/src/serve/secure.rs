@@ -1,7 +1,6 @@
 //! TLS of a listener: which connections are let in, and what is known of them (spec/http.md section 5).
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use ferrite_tls::server::TlsStream;
 use ferrite_tls::{Accepted, H2, HANDSHAKE_TIMEOUT, Rejected};
@@ -12,6 +11,7 @@ use tokio::time::timeout;
 
 use super::listener::Serves;
 use super::san;
+use crate::auth::CommonName;
 
 /// The first byte of a connection over TLS.
 const HANDSHAKE: u8 = 0x16;
@@ -42,28 +42,23 @@ pub struct Tls {
 
 /// With each request that has come over TLS.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct OverTls;
-
-/// With each request of a client that has shown a certificate, if its name counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientCertificate {
-    /// The common name of the verified certificate; empty if it has none.
-    pub common_name: Arc<str>,
+pub(crate) struct OverTls {
+    /// Whether the client has a name by its certificate, and so is a user.
+    pub(crate) is_named: bool,
 }
 
-/// What requests of a connection are told of it.
+/// What is known of a connection over TLS.
 #[derive(Clone, Debug)]
 pub(crate) struct Secured {
-    certificate: Option<ClientCertificate>,
+    /// Who the client is, if its certificate says so and that counts.
+    pub(crate) common_name: Option<CommonName>,
 }
 
 impl Secured {
+    /// Tells a request of the connection.
     pub(crate) fn tell<B>(&self, request: &mut http::Request<B>) {
-        let extensions = request.extensions_mut();
-        extensions.insert(OverTls);
-        if let Some(certificate) = &self.certificate {
-            extensions.insert(certificate.clone());
-        }
+        let is_named = self.common_name.is_some();
+        request.extensions_mut().insert(OverTls { is_named });
     }
 }
 
@@ -127,10 +122,9 @@ impl Tls {
             });
         }
         let certificate = certificate.filter(|_| self.identifies);
-        let certificate = certificate.map(|certificate| ClientCertificate {
-            common_name: certificate.common_name,
-        });
-        Ok(Admitted::Secure(Box::new(stream), Secured { certificate }))
+        let common_name = certificate.and_then(|shown| CommonName::new(&shown.common_name));
+        let secured = Secured { common_name };
+        Ok(Admitted::Secure(Box::new(stream), secured))
     }
 
     fn log(&self, rejected: &Rejected, remote: Option<SocketAddr>) {

@@ -17,12 +17,18 @@ use ferrite_api::pb::etcdserverpb::watch_client::WatchClient;
 use ferrite_api::pb::etcdserverpb::watch_request::RequestUnion;
 use ferrite_api::pb::mvccpb::KeyValue;
 use ferrite_api::types::MemberId;
+use ferrite_tls::H2;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
+use tower::service_fn;
 
 use crate::config::{Discovery, UrlsMap};
+use crate::error::chain;
 
 /// Where everything about clusters that find each other begins.
 const REGISTRY: &str = "/_etcd/registry";
@@ -318,20 +324,38 @@ impl Service<'_> {
     }
 
     async fn connect(&self, endpoint: &str) -> Result<Channel, Status> {
-        let url = match endpoint.contains("://") {
-            true => endpoint.to_owned(),
-            false => format!("http://{endpoint}"),
+        let (secure, address) = match endpoint.split_once("://") {
+            Some(("https", address)) => (true, address),
+            Some(("http", address)) => (false, address),
+            Some(_) => return Err(Status::unavailable(format!("{endpoint}: unknown scheme"))),
+            None => (self.discovery.tls.is_some(), endpoint),
         };
         let failed = |error: tonic::transport::Error| {
-            let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
-            Status::unavailable(format!("{endpoint}: {error}{}", source.unwrap_or_default()))
+            Status::unavailable(format!("{endpoint}: {}", chain(&error)))
         };
-        Endpoint::from_shared(url)
+        // TLS is the connector's business.
+        let target = Endpoint::from_shared(format!("http://{address}"))
             .map_err(failed)?
             .connect_timeout(self.discovery.dial_timeout)
             .http2_keep_alive_interval(self.discovery.keepalive_time)
-            .keep_alive_timeout(self.discovery.keepalive_timeout)
-            .connect()
+            .keep_alive_timeout(self.discovery.keepalive_timeout);
+        if !secure {
+            return target.connect().await.map_err(failed);
+        }
+        let info = self.discovery.tls.clone().unwrap_or_default();
+        let tls = info.client(&[H2]);
+        let tls = tls.map_err(|error| Status::unavailable(format!("{endpoint}: {error}")))?;
+        let connector = service_fn(move |url: Uri| {
+            let tls = tls.clone();
+            async move {
+                let host = url.host().unwrap_or_default();
+                let address = url.authority().map_or("", |authority| authority.as_str());
+                let stream = TcpStream::connect(address).await?;
+                tls.connect(host, stream).await.map(TokioIo::new)
+            }
+        });
+        target
+            .connect_with_connector(connector)
             .await
             .map_err(failed)
     }

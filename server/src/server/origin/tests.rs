@@ -237,6 +237,7 @@ async fn discovery_is_not_for_those_who_join() {
             request_timeout: Duration::from_secs(1),
             keepalive_time: Duration::from_secs(1),
             keepalive_timeout: Duration::from_secs(1),
+            tls: None,
         }),
         ..Config::default()
     };
