@@ -386,6 +386,9 @@ impl Generator {
             };
             message.set_field(&field, value);
         }
+        if self.theme == Theme::Accounts {
+            accounts::tame_range(&mut message);
+        }
         message
     }
 

@@ -88,6 +88,10 @@ async fn streams_begin_with_a_token_that_is_good() {
     user.put("u/a", "1", PutOptions::new()).await.unwrap();
     let response = watcher.next().await.unwrap();
     assert_eq!(response.events[0].kv.as_ref().unwrap().key, "u/a");
+    // Watches of a client share a stream, which keeps its token: another one asks.
+    let user = Client::connect(config(&endpoint).user("u", "u"))
+        .await
+        .unwrap();
     let refused = user.watch("a", WatchOptions::new()).await;
     let refused = match refused {
         Ok(mut watcher) => watcher.next().await.unwrap_err(),

@@ -16,6 +16,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tonic::Code;
+use webpki::EndEntityCert;
 
 use super::tokens::OptionsError;
 use crate::config::GoDuration;
@@ -380,14 +381,18 @@ fn signer(method: &Algorithm, file: &[u8]) -> Result<(Signer, Vec<u8>), OptionsE
     })
 }
 
-/// The key in a PEM file.
+/// The key in a PEM file, or the one of the certificate in it.
 fn der(file: &[u8]) -> Result<Vec<u8>, OptionsError> {
     // Files may have the parameters of a curve before the key.
     let blocks = pem::parse_many(file).unwrap_or_default();
-    let key = blocks
-        .into_iter()
-        .find(|block| block.tag().ends_with("KEY"));
-    let key = key.map(pem::Pem::into_contents);
+    let key = blocks.into_iter().find_map(|block| {
+        if block.tag() != "CERTIFICATE" {
+            return block.tag().ends_with("KEY").then(|| block.into_contents());
+        }
+        let certificate = block.into_contents().into();
+        let certificate = EndEntityCert::try_from(&certificate).ok()?;
+        Some(certificate.subject_public_key_info().to_vec())
+    });
     key.ok_or_else(|| OptionsError::Key("invalid key: Key must be a PEM encoded key".to_owned()))
 }
 

@@ -48,6 +48,19 @@ fn jwt(method: &str, private: &str, public: &str, ttl: &str) -> Result<Jwt, Opti
 }
 
 #[test]
+fn a4_public_keys_are_read_from_certificates() {
+    for (method, private, certificate) in [
+        ("RS256", "rsa.pem", "rsa.crt"),
+        ("ES256", "ec256.sec1", "ec256.crt"),
+    ] {
+        let token = jwt(method, private, certificate, "").unwrap();
+        let token = token.sign("u", 7, THEN).unwrap();
+        let knower = jwt(method, "", certificate, "").unwrap();
+        assert_eq!(knower.verify(&token, THEN).unwrap().username, "u");
+    }
+}
+
+#[test]
 fn a4_tokens_of_etcd_are_known() {
     let mut known = 0;
     for line in OF_ETCD.lines() {
