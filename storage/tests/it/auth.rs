@@ -543,7 +543,7 @@ fn range() -> impl Strategy<Value = (&'static str, &'static str)> {
         4 => prop::sample::select(KEYS.to_vec()),
     ];
     (prop::sample::select(KEYS.to_vec()), end).prop_filter("a range", |(key, end)| {
-        end.len() < 1 || *end == "\0" || key < end
+        end.is_empty() || *end == "\0" || key < end
     })
 }
 
@@ -594,7 +594,7 @@ proptest! {
             let open = end != "\0" || model.iter().any(|(_, given, (_, to))| {
                 *to == "\0" && (*given == kind || *given == Type::Readwrite as i32)
             });
-            let expected = open && covered(key, end).iter().all(|key| may(&key));
+            let expected = open && covered(key, end).iter().all(|key| may(key));
             let found = auth.check(&identity, access, key.as_bytes(), end.as_bytes());
             prop_assert_eq!(found.is_ok(), expected, "{:?} {:?} of {:?}", access, (key, end), model);
         }
