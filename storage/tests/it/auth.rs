@@ -594,7 +594,7 @@ proptest! {
             let open = end != "\0" || model.iter().any(|(_, given, (_, to))| {
                 *to == "\0" && (*given == kind || *given == Type::Readwrite as i32)
             });
-            let expected = open && covered(key, end).iter().all(|key| may(key));
+            let expected = open && covered(key, end).iter().all(may);
             let found = auth.check(&identity, access, key.as_bytes(), end.as_bytes());
             prop_assert_eq!(found.is_ok(), expected, "{:?} {:?} of {:?}", access, (key, end), model);
         }
