@@ -133,9 +133,7 @@ impl Client {
             let endpoints = self.shared.balancer.len();
             let config = &self.shared.config;
             // A call that was refused for its token has done nothing, whatever it is.
-            let relogs = config.user.is_some()
-                && rpc.path != rpc::AUTHENTICATE.path
-                && login::is_unknown(&error);
+            let relogs = rpc.path != rpc::AUTHENTICATE.path && login::may_pass(config, &error);
             if failed.attempts + 1 >= config.max_attempts
                 || !(relogs || rpc.policy.retries(&error, endpoints))
             {

@@ -49,12 +49,17 @@ fn token(text: &str) -> Result<Token, Error> {
         .map_err(|_| Error::InvalidConfig("the token has characters that no token has".to_owned()))
 }
 
-/// Whether a call was refused because of its token, before anything was done.
-pub(crate) fn is_unknown(error: &Error) -> bool {
-    matches!(
-        error.etcd(),
-        Some(EtcdError::InvalidAuthToken | EtcdError::AuthOldRevision | EtcdError::UserEmpty)
-    )
+/// Whether a call was refused for who the client is, before anything was done, and may not be the next
+/// time: with another token, or because users and roles do not change right then, which is all that can
+/// help a client that is known by its certificate.
+pub(crate) fn may_pass(config: &Config, error: &Error) -> bool {
+    match error.etcd() {
+        // There is no other token.
+        _ if config.token.is_some() => false,
+        Some(EtcdError::InvalidAuthToken | EtcdError::AuthOldRevision) => true,
+        Some(EtcdError::UserEmpty) => config.user.is_some(),
+        _ => false,
+    }
 }
 
 impl Client {

@@ -141,6 +141,20 @@ async fn writes_are_not_repeated_when_cancelled_or_late_either() {
     );
 }
 
+/// A client that is known by its certificate has no other token to try, and users and roles that change
+/// right then are no reason to fail.
+#[tokio::test]
+async fn calls_refused_for_users_that_change_are_repeated() {
+    let unary: Vec<&str> = CALLS
+        .into_iter()
+        .filter(|name| !["RangeStream", "Snapshot"].contains(name))
+        .collect();
+    let repeated = repeated_after(|| EtcdError::AuthOldRevision.into()).await;
+    assert_eq!(repeated, unary);
+    let none: [&str; 0] = [];
+    assert_eq!(repeated_after(|| EtcdError::UserEmpty.into()).await, none);
+}
+
 #[tokio::test]
 async fn refusals_are_final() {
     for failure in [
