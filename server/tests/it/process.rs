@@ -167,8 +167,8 @@ fn bad_url_is_named() {
 #[test]
 fn flags_of_parts_that_are_not_built_are_refused_by_name() {
     for (flag, value) in [
-        ("--cert-file", "server.crt"),
-        ("--peer-cert-file", "peer.crt"),
+        ("--discovery-user", "name"),
+        ("--discovery-password", "secret"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let output = run(etcd().arg("--data-dir").arg(dir.path()).args([flag, value]));
