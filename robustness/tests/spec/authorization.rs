@@ -495,7 +495,7 @@ async fn s6_leases_end_while_authentication_is_on() {
             .kvs
             .is_empty()
         {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(patience, gone)
