@@ -72,6 +72,7 @@ pub fn member_options() -> Options {
         checkpoint: Policy {
             max_bytes: 8 << 10,
             remove_rows: 5,
+            rebuild_bytes: 1 << 10,
         },
         snapshot_count: 20,
         catchup_entries: 5,

@@ -6,6 +6,9 @@
 //! asks for a [`Job`], runs it on another thread (or inline, in simulation), and hands the
 //! [`Done`] back. At most one job is out at a time.
 //!
+//! A defragmentation is a [rebuild](crate::page::Rebuild) of the page file in steps, each a job, and takes
+//! turns with checkpoints: neither waits long for the other.
+//!
 //! A compaction takes effect at apply (reads below it fail at once). Its rows are removed later, in
 //! steps that ride in checkpoint transactions; the last step marks it finished in the same
 //! transaction. A restart in the middle begins it again, which removes what is left.
@@ -26,7 +29,8 @@ use crate::mvcc::hash::{HashError, Hashing, KeyValueHash};
 use crate::mvcc::index::KeyIndex;
 use crate::mvcc::recent::RecentRows;
 use crate::page::{
-    self, Batch, Meta, MetaUpdate, PageFile, RebuildOutcome, Rebuilt, RowId, RowWrite, TableWrite,
+    self, Batch, Meta, MetaUpdate, PageFile, Rebuild, RebuildOutcome, RebuildStep, Rebuilt, RowId,
+    RowWrite, TableWrite,
 };
 use crate::schema::Step;
 use crate::state::State;
@@ -38,6 +42,8 @@ pub struct Policy {
     pub max_bytes: usize,
     /// Rows that one checkpoint removes for a compaction, at most.
     pub remove_rows: usize,
+    /// Bytes of records that one step of a defragmentation copies, about.
+    pub rebuild_bytes: usize,
 }
 
 impl Default for Policy {
@@ -45,6 +51,7 @@ impl Default for Policy {
         Self {
             max_bytes: 32 << 20,
             remove_rows: 2000,
+            rebuild_bytes: 1 << 20,
         }
     }
 }
@@ -73,6 +80,10 @@ pub(crate) struct Progress {
     scheduled: i64,
     finished: i64,
     running: bool,
+    /// The defragmentation under way, between two of its steps.
+    rebuild: Option<Box<Rebuild>>,
+    /// Bytes that its next steps copy before there is another checkpoint.
+    rebuild_due: usize,
 }
 
 /// A compaction under way.
@@ -103,6 +114,10 @@ const PATIENCE: u32 = 12;
 /// The same for readers that are [pinned for long](crate::mvcc::pins::Pins::pin_long), backups: half an
 /// hour, in which they get through hundreds of gigabytes, or through fewer over a slow line.
 const LONG_PATIENCE: u32 = 360;
+
+/// A defragmentation copies so many times what a checkpoint has added before the next one comes, so that it
+/// ends however much is written.
+const CATCH_UP: usize = 2;
 
 #[derive(Debug)]
 enum Phase {
@@ -137,6 +152,8 @@ impl Progress {
             scheduled: meta.scheduled_compact,
             finished: meta.finished_compact,
             running: false,
+            rebuild: None,
+            rebuild_due: 0,
         }
     }
 
@@ -164,12 +181,14 @@ pub enum Job {
     },
     /// Write a checkpoint.
     Checkpoint(Box<Checkpoint>),
-    /// Rebuild the page file, so that it has no more room than it needs.
+    /// A step of rebuilding the page file, so that it has no more room than it needs.
     Defragment {
         /// The page file.
         page: Arc<PageFile>,
-        /// Where it is.
-        path: PathBuf,
+        /// How far that is.
+        rebuild: Box<Rebuild>,
+        /// Bytes of records to copy.
+        bytes: usize,
     },
 }
 
@@ -196,7 +215,7 @@ pub enum Done {
     /// Of [`Job::Checkpoint`], with the job, whose contents are still due if it failed.
     Checkpointed(Box<Checkpoint>, Result<Box<Meta>, page::Error>),
     /// Of [`Job::Defragment`].
-    Defragmented(Box<RebuildOutcome>),
+    Rebuilt(Box<RebuildStep>),
 }
 
 impl Job {
@@ -218,17 +237,21 @@ impl Job {
                 let result = checkpoint.write().map(Box::new);
                 Done::Checkpointed(checkpoint, result)
             }
-            Job::Defragment { page, path } => {
-                let mut tenths = 0;
-                let mut progress = |done: u64, all: u64| {
-                    let now = done * 10 / all.max(1);
-                    if now > tenths {
-                        tenths = now;
-                        tracing::info!(rows = done, of = all, "defragmenting");
-                    }
-                };
-                let outcome = page::rebuild_in_use(&page, &path, &mut progress);
-                Done::Defragmented(Box::new(outcome))
+            Job::Defragment {
+                page,
+                rebuild,
+                bytes,
+            } => {
+                let of = page.meta().rows.max(1);
+                let tenths = |rows: u64| rows * 10 / of;
+                let before = tenths(rebuild.copied());
+                let step = rebuild.step(&page, bytes);
+                if let RebuildStep::More(rebuild) = &step
+                    && tenths(rebuild.copied()) > before
+                {
+                    tracing::info!(rows = rebuild.copied(), of, "defragmenting");
+                }
+                Done::Rebuilt(Box::new(step))
             }
         }
     }
@@ -238,6 +261,12 @@ impl Checkpoint {
     /// How many rows it writes.
     pub fn rows(&self) -> usize {
         self.recent.between(self.after, self.upto).count()
+    }
+
+    /// Bytes of the records of those.
+    fn bytes(&self) -> usize {
+        let rows = self.recent.between(self.after, self.upto);
+        rows.map(|row| row.record.len()).sum()
     }
 
     /// How many rows it removes for a compaction.
@@ -308,6 +337,30 @@ impl State {
         if self.checkpoint.running {
             return None;
         }
+        if self.checkpoint.rebuild_due > 0 {
+            let step = self.rebuild_step(policy);
+            if step.is_some() {
+                return step;
+            }
+        }
+        self.next_checkpoint(policy, reason)
+            .or_else(|| self.rebuild_step(policy))
+    }
+
+    fn rebuild_step(&mut self, policy: &Policy) -> Option<Job> {
+        let rebuild = self.checkpoint.rebuild.take()?;
+        self.checkpoint.running = true;
+        let due = &mut self.checkpoint.rebuild_due;
+        *due = due.saturating_sub(policy.rebuild_bytes);
+        Some(Job::Defragment {
+            page: Arc::clone(self.store().page()),
+            rebuild,
+            bytes: policy.rebuild_bytes,
+        })
+    }
+
+    /// A checkpoint, or the work of a compaction.
+    fn next_checkpoint(&mut self, policy: &Policy, reason: Reason) -> Option<Job> {
         let due = match reason {
             Reason::Changed => self.store().recent().bytes() >= policy.max_bytes,
             Reason::Aged => self.checkpoint.touched,
@@ -401,22 +454,25 @@ impl State {
         }))
     }
 
-    /// The job that rebuilds the page file, which is at `path`, if no other is running. Until it has
-    /// ended there is no checkpoint: what is applied meanwhile stays in memory and in the log.
-    pub fn defragment(&mut self, path: PathBuf) -> Option<Job> {
-        if self.checkpoint.running {
-            return None;
-        }
-        self.checkpoint.running = true;
-        let page = Arc::clone(self.store().page());
-        Some(Job::Defragment { page, path })
+    /// Begins to rebuild the page file, which is at `path`, unless that is under way: the jobs that
+    /// follow do it, between checkpoints.
+    pub fn defragment(&mut self, path: PathBuf) {
+        let rebuild = &mut self.checkpoint.rebuild;
+        rebuild.get_or_insert_with(|| Box::new(Rebuild::new(path)));
+    }
+
+    /// Gives up a defragmentation between two of its steps. What it has written is removed before the
+    /// next one, or at the next start.
+    pub fn stop_defragmenting(&mut self) {
+        self.checkpoint.rebuild = None;
     }
 
     /// Takes the result of a job of this state back.
     ///
     /// # Errors
-    /// A checkpoint failed, or a defragmentation has, at the moment at which it cannot be given up. After [`page::Error::NoSpace`] the member goes on, refuses writes, and
-    /// asks for a job again later: nothing of the checkpoint is lost. Any other error is fatal.
+    /// A checkpoint failed, or a defragmentation has, at the moment at which it cannot be given up. After
+    /// [`page::Error::NoSpace`] the member goes on, refuses writes, and asks for a job again later:
+    /// nothing of the checkpoint is lost. Any other error is fatal.
     pub fn finish_job(&mut self, done: Done) -> Result<Finished, page::Error> {
         self.checkpoint.running = false;
         let mut finished = Finished::default();
@@ -432,8 +488,12 @@ impl State {
                     "a checkpoint of another state, which a snapshot has replaced"
                 );
                 finished.consistent_index = Some(meta.consistent_index);
-                finished.migrated = checkpoint.schema.map(|step| step.target());
+                finished.migrated = checkpoint.schema.as_ref().map(Step::target);
                 self.store_mut().checkpointed(checkpoint.upto);
+                if let Some(rebuild) = &mut self.checkpoint.rebuild {
+                    rebuild.removed(&checkpoint.remove);
+                    self.checkpoint.rebuild_due = CATCH_UP * checkpoint.bytes().max(1);
+                }
                 if meta.finished_compact > self.checkpoint.finished {
                     self.checkpoint.finished = meta.finished_compact;
                     finished.compacted = Some(meta.finished_compact);
@@ -442,14 +502,17 @@ impl State {
                     }
                 }
             }
-            Done::Defragmented(outcome) => match *outcome {
-                RebuildOutcome::Replaced(page, rebuilt) => {
+            Done::Rebuilt(step) => match *step {
+                RebuildStep::More(rebuild) => self.checkpoint.rebuild = Some(rebuild),
+                RebuildStep::Ended(RebuildOutcome::Replaced(page, rebuilt)) => {
                     let old = self.store_mut().replace_page(Arc::new(page));
                     assert!(old == self.store().page().meta(), "the same content");
                     finished.defragmented = Some(Ok(rebuilt));
                 }
-                RebuildOutcome::Kept(error) => finished.defragmented = Some(Err(error.to_string())),
-                RebuildOutcome::Unknown(error) => return Err(error),
+                RebuildStep::Ended(RebuildOutcome::Kept(error)) => {
+                    finished.defragmented = Some(Err(error.to_string()));
+                }
+                RebuildStep::Ended(RebuildOutcome::Unknown(error)) => return Err(error),
             },
             Done::Checkpointed(checkpoint, Err(error)) => {
                 self.checkpoint.touched = true;

@@ -53,7 +53,9 @@ impl World {
             Step::Write => shell.write(),
             Step::Sync => shell.sync(),
             Step::Job => {
-                shell.run_job();
+                let rebuilt = shell.run_job();
+                self.counts
+                    .add("defragmentations ended", u64::from(rebuilt));
                 self.note(format_args!("m{at} job"));
                 let delay = self.micros(10..5_000);
                 self.after(delay, at, Step::Report);

@@ -25,7 +25,8 @@ use ferrite_server::member::{
 use ferrite_server::peer::Message;
 use ferrite_server::request_id::RequestIds;
 use ferrite_storage::checkpoint::{CompactionHash, Done, Job};
-use ferrite_storage::{page, snapshot};
+use ferrite_storage::page::{self, RebuildStep};
+use ferrite_storage::snapshot;
 
 use ferrite_api::types::MemberId;
 
@@ -324,9 +325,11 @@ impl Shell {
         }
     }
 
-    /// Runs the job. Its end is not known to the member yet.
-    pub(super) fn run_job(&mut self) {
+    /// Runs the job. Its end is not known to the member yet. Whether it was the last step of a
+    /// defragmentation.
+    pub(super) fn run_job(&mut self) -> bool {
         self.done = self.job.take().map(Job::run);
+        matches!(&self.done, Some(Done::Rebuilt(step)) if matches!(**step, RebuildStep::Ended(_)))
     }
 
     /// Reports the job's end.

@@ -19,6 +19,10 @@ const IDENTITY: [&str; 7] = [
 /// Lists whose order is chance.
 const UNORDERED: [&str; 3] = ["keys", "alarms", "leases"];
 
+/// Permissions of a role that Go sorts by their keys without changing the order of equal ones; of more,
+/// it may.
+const STABLE: usize = 12;
+
 /// The answer without them.
 pub(super) fn answer(step: &Step, answer: Answer) -> Answer {
     let (_, step) = step.by();
@@ -89,6 +93,8 @@ fn of_path(path: &str) -> &'static [&'static str] {
             "downgradeInfo",
         ],
         "/etcdserverpb.Cluster/MemberList" | "/v3/cluster/member/list" => &["ID"],
+        // etcd looks every 4 s whether its file is at the cluster's version yet.
+        "/version" => &["storage"],
         // What is left of it.
         "/etcdserverpb.Lease/LeaseTimeToLive" | "/v3/lease/timetolive" => &["TTL"],
         _ => &[],
@@ -114,8 +120,24 @@ fn message(of: &mut DynamicMessage, path: &str) {
             Value::List(list) => {
                 let messages = list.iter_mut().filter_map(Value::as_message_mut);
                 messages.for_each(|inner| message(inner, path));
+                if field.name() == "perm" {
+                    settle(list, |item| {
+                        item.as_message()
+                            .and_then(|permission| permission.get_field_by_name("key"))
+                            .map(|key| format!("{key:?}"))
+                    });
+                }
             }
             _ => {}
+        }
+    }
+}
+
+/// Sorts permissions of one key by what else they say, where Go's order is chance.
+fn settle<T: std::fmt::Debug>(permissions: &mut [T], key: impl Fn(&T) -> Option<String>) {
+    if permissions.len() > STABLE {
+        for same in permissions.chunk_by_mut(|a, b| key(a) == key(b)) {
+            same.sort_unstable_by_key(|permission| format!("{permission:?}"));
         }
     }
 }
@@ -131,6 +153,9 @@ fn json(value: &mut Json, path: &str) {
                 if let Some(Json::Array(list)) = fields.get_mut(name) {
                     list.sort_unstable_by_key(ToString::to_string);
                 }
+            }
+            if let Some(Json::Array(list)) = fields.get_mut("perm") {
+                settle(list, |item| item.get("key").map(ToString::to_string));
             }
             // Of two alarms, etcd names any.
             let is_alarm = |text: &Json| text.as_str().is_some_and(|it| it.starts_with("ALARM"));

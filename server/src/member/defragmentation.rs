@@ -1,6 +1,5 @@
-//! Defragmentation: a job that rebuilds the page file, between checkpoints. Reads and writes go on; what
-//! is applied meanwhile is in memory and in the log, and goes into the new file with the next
-//! checkpoint.
+//! Defragmentation: jobs that rebuild the page file step by step, in turns with checkpoints. Reads and
+//! writes go on.
 
 use std::path::PathBuf;
 
@@ -16,7 +15,7 @@ pub(super) struct Defragmentation<T> {
     /// Those for whom none has begun.
     waiting: Vec<(PathBuf, T)>,
     /// Those for whom one is running.
-    running: Vec<T>,
+    running: Vec<(PathBuf, T)>,
 }
 
 impl<T> Default for Defragmentation<T> {
@@ -36,33 +35,34 @@ impl<T> Defragmentation<T> {
 
     /// Everybody who waits.
     pub(super) fn drain(&mut self) -> Vec<T> {
+        self.again();
         let waiting = self.waiting.drain(..).map(|(_, waiter)| waiter);
-        let mut all: Vec<T> = waiting.collect();
-        all.append(&mut self.running);
-        all
+        waiting.collect()
+    }
+
+    /// The one that was running has come to nothing: there shall be another.
+    pub(super) fn again(&mut self) {
+        self.waiting.append(&mut self.running);
     }
 }
 
 impl<T> Member<T> {
-    /// Begins one for all who wait, as soon as no job is running.
+    /// Begins one for all who wait, unless one is under way.
     pub(super) fn want_defragmentation(&mut self) {
         let Some((path, _)) = self.defragmentation.waiting.first() else {
             return;
         };
-        if self.job_running || self.job.is_some() || self.installing.is_some() {
+        if !self.defragmentation.running.is_empty() || self.installing.is_some() {
             return;
         }
-        self.job = self.state.defragment(path.clone());
-        if self.job.is_some() {
-            let sizes = self.state.store().page().sizes();
-            tracing::info!(
-                "current-db-size-bytes" = sizes.allocated,
-                "current-db-size-in-use-bytes" = sizes.in_use,
-                "defragmenting"
-            );
-            let waiting = self.defragmentation.waiting.drain(..);
-            self.defragmentation.running = waiting.map(|(_, waiter)| waiter).collect();
-        }
+        self.state.defragment(path.clone());
+        let sizes = self.state.store().page().sizes();
+        tracing::info!(
+            "current-db-size-bytes" = sizes.allocated,
+            "current-db-size-in-use-bytes" = sizes.in_use,
+            "defragmenting"
+        );
+        self.defragmentation.running = std::mem::take(&mut self.defragmentation.waiting);
     }
 
     /// It has ended.
@@ -81,7 +81,7 @@ impl<T> Member<T> {
             }
             Err(error) => tracing::error!(error, "failed to defragment; the file is as it was"),
         }
-        for waiter in std::mem::take(&mut self.defragmentation.running) {
+        for (_, waiter) in std::mem::take(&mut self.defragmentation.running) {
             let reply = match &outcome {
                 Ok(_) => Reply::Done,
                 Err(error) => Reply::Failed(Error::status(Code::Unknown, error.clone())),

@@ -606,6 +606,7 @@ impl<T> Member<T> {
         waiting.extend(self.compactions.drain(..).map(|(_, waiter)| waiter));
         waiting.extend(self.defragmentation.drain());
         waiting.extend(self.lessor.lock().demote());
+        self.state.stop_defragmenting();
         (
             waiting,
             self.state.next_job(&self.options.checkpoint, Reason::Aged),

@@ -202,6 +202,8 @@ impl<T> Member<T> {
         self.checkpointed = applied;
         self.last_checkpoint = self.now;
         self.hash_stale = self.hash_running;
+        // It was of the old page file.
+        self.defragmentation.again();
         self.prune = false;
         self.page_full = false;
         self.peers_changed = true;

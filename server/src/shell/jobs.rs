@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ferrite_storage::checkpoint::{CompactionHash, Done, Hashed, Job};
-use ferrite_storage::page::{PageFile, RebuildOutcome};
+use ferrite_storage::page::{PageFile, RebuildOutcome, RebuildStep};
 
 use super::{Inbox, Waiter};
 use crate::member::{Fatal, Input, Member};
@@ -44,6 +44,7 @@ impl Jobs {
             pause: compaction_pause,
             work,
             settle,
+            defragmenting: None,
             replaced: Vec::new(),
         };
         let thread = thread::Builder::new()
@@ -114,6 +115,8 @@ struct Worker {
     pause: Duration,
     work: Receiver<Work>,
     settle: Sender<()>,
+    /// When the defragmentation under way has begun.
+    defragmenting: Option<Instant>,
     /// Page files that were defragmented. Whoever lets go of one last closes it, and a file without a
     /// name is freed then, which takes the system long: that is this thread, not the member's.
     replaced: Vec<Arc<PageFile>>,
@@ -165,26 +168,39 @@ impl Worker {
         }
     }
 
+    /// Takes note of a step of a defragmentation that began at `begun`.
+    fn defragmented(&mut self, begun: Instant, old: Arc<PageFile>, done: &Done) {
+        let disk = &self.metrics.disk;
+        let first = *self.defragmenting.get_or_insert(begun);
+        if let Done::Rebuilt(step) = done
+            && let RebuildStep::Ended(outcome) = &**step
+        {
+            self.defragmenting = None;
+            disk.defrag_inflight.set(0);
+            disk.backend_defrag_duration
+                .observe(first.elapsed().as_secs_f64());
+            if let RebuildOutcome::Replaced(..) = outcome {
+                self.replaced.push(old);
+            }
+        }
+    }
+
     fn run(&mut self, job: Job) {
         let old = match &job {
-            Job::Defragment { page, .. } => Some(Arc::clone(page)),
+            Job::Defragment { page, .. } => {
+                self.metrics.disk.defrag_inflight.set(1);
+                Some(Arc::clone(page))
+            }
             _ => None,
         };
         let begun = Instant::now();
-        let disk = &self.metrics.disk;
-        disk.defrag_inflight
-            .set(i64::from(matches!(job, Job::Defragment { .. })));
         let done = job.run();
-        disk.defrag_inflight.set(0);
-        if let Done::Defragmented(outcome) = &done {
-            if let RebuildOutcome::Replaced(..) = **outcome {
-                self.replaced.extend(old);
-            }
-            disk.backend_defrag_duration
-                .observe(begun.elapsed().as_secs_f64());
+        if let Some(old) = old {
+            self.defragmented(begun, old, &done);
         }
         if let Done::Checkpointed(checkpoint, result) = &done {
             let took = begun.elapsed();
+            let disk = &self.metrics.disk;
             disk.backend_commit_duration.observe(took.as_secs_f64());
             tracing::debug!(
                 ?took,

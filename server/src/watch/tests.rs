@@ -182,6 +182,7 @@ impl World {
         let policy = Policy {
             max_bytes: 1,
             remove_rows: 3,
+            ..Policy::default()
         };
         for _ in 0..4 {
             let Some(job) = self.state.next_job(&policy, Reason::Aged) else {

@@ -117,6 +117,10 @@ pub trait DiskFile: Send + Sync + Debug {
     /// A hint that what is cached of the content will not be needed. A file that was filled in large writes is cached in
     /// large units, and each small write then dirties a whole unit; after this, only the pages that it touches.
     fn forget_cache(&self) {}
+
+    /// A hint to begin writing the bytes `[from, to)` to the disk, without waiting for it and without making them
+    /// durable. A later sync has that much less to do, and what else is synced meanwhile waits for less at a time.
+    fn start_writing(&self, _from: u64, _to: u64) {}
 }
 
 /// A held lock; dropping it releases the lock.

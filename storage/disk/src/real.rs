@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -160,6 +161,14 @@ impl DiskFile for RealFile {
     fn forget_cache(&self) {
         // Only a hint: where it is not taken, writes cost more and nothing else changes.
         let _ = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed);
+    }
+
+    fn start_writing(&self, from: u64, to: u64) {
+        // Linux begins to write what is dirty there, and forgets only what is clean already.
+        let Some(len) = to.checked_sub(from).and_then(NonZeroU64::new) else {
+            return;
+        };
+        let _ = rustix::fs::fadvise(&self.0, from, Some(len), rustix::fs::Advice::DontNeed);
     }
 }
 

@@ -101,4 +101,8 @@ impl DiskFile for UnsyncedFile {
     fn forget_cache(&self) {
         self.0.forget_cache();
     }
+
+    fn start_writing(&self, from: u64, to: u64) {
+        self.0.start_writing(from, to);
+    }
 }

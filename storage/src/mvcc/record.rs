@@ -128,6 +128,11 @@ pub fn append_field(tag: u8, record: &[u8], out: &mut impl BufMut) {
     out.put_slice(record);
 }
 
+/// Bytes that [`append_field`] takes for a record of `len` bytes.
+pub(crate) fn field_len(len: usize) -> usize {
+    1 + prost::length_delimiter_len(len) + len
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -55,9 +55,26 @@ pub(super) struct Pages {
     late_reservations: AtomicU64,
     /// Refuse writes.
     fenced: AtomicBool,
+    /// What was written has only begun to reach the disk at a sync; see [`Pages::fill`].
+    filling: Mutex<Option<Filled>>,
     /// The first damaged page that was reported to redb as an IO error.
     damage: Mutex<Option<String>>,
 }
+
+/// How far a file that is being filled has come, as offsets in the file.
+#[derive(Clone, Copy, Default, Debug)]
+struct Filled {
+    /// The end of what was written.
+    written: u64,
+    /// The end of what the disk was told to begin with.
+    started: u64,
+    /// The end of what is durable.
+    synced: u64,
+}
+
+/// A file that is being filled is synced each time when it has grown by so much, so that a slow disk is
+/// never further behind.
+const FILL_SYNC_BYTES: u64 = 256 << 20;
 
 impl Pages {
     /// A new file without pages, for the first `len` bytes of which there is room.
@@ -136,6 +153,7 @@ impl Pages {
             unreservable: AtomicBool::new(false),
             late_reservations: AtomicU64::new(0),
             fenced: AtomicBool::new(false),
+            filling: Mutex::new(None),
             damage: Mutex::default(),
         })
     }
@@ -252,10 +270,40 @@ impl Pages {
     /// with it, refuses everything afterwards.
     pub(super) fn sync_data(&self) -> io::Result<()> {
         self.write_checksums()?;
+        if self.sync_filling() {
+            return Ok(());
+        }
         if self.unsynced.swap(false, Ordering::AcqRel) {
             self.file.sync_data()?;
         }
         Ok(())
+    }
+
+    /// From now on, or no longer, the file counts for nothing: a sync only begins to write, so that
+    /// nobody who syncs another file waits long for this one. Whoever ends it commits afterwards, which
+    /// makes all of it durable.
+    pub(super) fn fill(&self, filling: bool) {
+        *self.filling.lock() = filling.then(Filled::default);
+    }
+
+    /// Whether that is so.
+    pub(super) fn filling(&self) -> bool {
+        self.filling.lock().is_some()
+    }
+
+    /// What a sync is while the file is being filled. Whether that is all.
+    fn sync_filling(&self) -> bool {
+        let mut filling = self.filling.lock();
+        let Some(filled) = &mut *filling else {
+            return false;
+        };
+        let begin = std::mem::replace(&mut filled.started, filled.written);
+        let due = filled.written >= filled.synced + FILL_SYNC_BYTES;
+        match due {
+            true => filled.synced = filled.written,
+            false => self.file.start_writing(begin, filled.written),
+        }
+        !due
     }
 
     fn writable(&self) -> io::Result<()> {
@@ -382,7 +430,11 @@ impl Pages {
         self.unsynced.store(true, Ordering::Release);
         for (page, chunk) in runs(first, data.len()) {
             let bytes = &data[chunk];
-            self.file.write_at(bytes, layout::page_offset(page))?;
+            let offset = layout::page_offset(page);
+            self.file.write_at(bytes, offset)?;
+            if let Some(filled) = &mut *self.filling.lock() {
+                filled.written = filled.written.max(offset + bytes.len() as u64);
+            }
             self.with_checksums(page / GROUP, |checksums| {
                 for (page, bytes) in (page..).zip(bytes.chunks_exact(PAGE as usize)) {
                     let slot = &checksums[(page % GROUP) as usize];

@@ -263,6 +263,12 @@ impl PageFile {
         Ok(meta)
     }
 
+    /// From now on, or no longer, the file counts for nothing, and a commit need not be durable. Of
+    /// those before the end of it, the first commit after it makes everything durable.
+    pub(super) fn fill(&self, filling: bool) {
+        self.shared.pages.fill(filling);
+    }
+
     /// The disk that it lies on, and how it is run.
     pub(super) fn origin(&self) -> (&Arc<dyn Disk>, &Options) {
         (&self.shared.disk, &self.shared.options)
@@ -403,6 +409,11 @@ impl Shared {
                 what: "shorten the file",
                 source,
             });
+        }
+        // Reserving is an entry in the file system's journal, and syncs of other files wait for those.
+        let plenty = self.options.headroom_bytes / 2;
+        if self.pages.filling() && self.pages.headroom() >= plenty {
+            return;
         }
         let len = self.pages.file_len() + self.options.headroom_bytes;
         self.pages.top_up(len, &*self.disk, &self.directory);

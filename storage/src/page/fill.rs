@@ -6,20 +6,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ferrite_disk::Disk;
 
-use super::batch::{Batch, Initial, MetaUpdate, RowWrite, Table, TableWrite};
+use super::batch::{Batch, Initial, MetaUpdate, RowId, RowWrite, Table, TableWrite};
 use super::error::Error;
 use super::file::{Options, PageFile};
 
-/// Rows, and bytes of them, that are committed at once.
+/// Rows, and bytes of them, that are committed at once. Few, because others wait while the disk takes
+/// them; many, because each commit writes some pages again.
 const BATCH_ROWS: usize = 20_000;
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 2 << 20;
 
 /// Small rows that are committed at once: each may be anywhere in its table, so a commit has to
 /// reserve far more for them.
 const BATCH_SMALL_ROWS: usize = 1_000;
 
 /// A page file being filled. What is in it counts only once [`Filling::finish`] has written the meta
-/// record: until then it is at index 0.
+/// record: until then it is at index 0, and what it holds need not survive a crash.
 #[derive(Debug)]
 pub struct Filling {
     file: PageFile,
@@ -47,8 +48,10 @@ impl Filling {
             member_id,
             ..Initial::default()
         };
+        let file = PageFile::create(disk, path, options, &initial)?;
+        file.fill(true);
         Ok(Self {
-            file: PageFile::create(disk, path, options, &initial)?,
+            file,
             batch: Batch::default(),
             bytes: 0,
             written: 0,
@@ -75,6 +78,27 @@ impl Filling {
         self.commit_if_full()
     }
 
+    /// Removes rows that were added before; ones that are not there are fine.
+    ///
+    /// # Errors
+    /// As [`PageFile::commit`].
+    pub fn remove(&mut self, mut doomed: Vec<RowId>) -> Result<(), Error> {
+        doomed.sort_unstable();
+        self.batch.remove = doomed;
+        self.flush()
+    }
+
+    /// Writes what is gathered.
+    ///
+    /// # Errors
+    /// As [`PageFile::commit`].
+    pub fn flush(&mut self) -> Result<(), Error> {
+        match self.batch == Batch::default() {
+            true => Ok(()),
+            false => self.commit(),
+        }
+    }
+
     /// Rows that have been written so far.
     pub fn written(&self) -> u64 {
         self.written
@@ -86,6 +110,7 @@ impl Filling {
     /// As [`PageFile::commit`].
     pub fn finish(mut self, meta: MetaUpdate) -> Result<PageFile, Error> {
         self.batch.meta = meta;
+        self.file.fill(false);
         self.commit()?;
         Ok(self.file)
     }

@@ -103,7 +103,10 @@ pub(crate) use fill::{remove_unfinished, with_ending};
 pub use leaves::{Leaves, RowVisitor};
 pub use meta::{FORMAT_VERSION, Meta};
 pub use reader::Reader;
-pub use rebuild::{Outcome as RebuildOutcome, Rebuilt, rebuild, rebuild_in_use, remove_remains};
+pub use rebuild::{
+    Outcome as RebuildOutcome, Rebuild, Rebuilt, Step as RebuildStep, rebuild, rebuild_in_use,
+    remove_remains,
+};
 pub use row::{MAX_RECORD_BYTES, REVISIONS, record_digest};
 pub use verify::{Damage, VerifyReport};
 

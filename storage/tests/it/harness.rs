@@ -129,6 +129,7 @@ impl Harness {
         let policy = Policy {
             max_bytes: usize::MAX,
             remove_rows,
+            ..Policy::default()
         };
         if let Some(hash) = self.state.next_hash() {
             let hash = self.state.finish_hash(hash.run()).unwrap();

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use bytes::{Bytes, BytesMut};
 use ferrite_api::Error;
 use ferrite_api::pb::etcdserverpb::compare::TargetUnion;
+use ferrite_api::pb::etcdserverpb::range_request::SortTarget;
 use ferrite_api::pb::etcdserverpb::request_op::Request;
 use ferrite_api::pb::etcdserverpb::{
     CompactionRequest, Compare, DeleteRangeRequest, InternalRaftRequest, LeaseCheckpoint,
@@ -193,6 +194,33 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (1usize..4).prop_map(Step::Checkpoint),
         1 => Just(Step::Restart),
     ]
+}
+
+/// In an order that is not that of the keys, too: those pairs wait in memory.
+#[test]
+fn a_piece_holds_no_more_than_it_may() {
+    let put = |key: &'static [u8]| {
+        let key = Bytes::from_static(key);
+        Step::Put(PutRequest {
+            key,
+            ..Default::default()
+        })
+    };
+    let by_version = RangeRequest {
+        key: Bytes::from_static(b"a"),
+        range_end: Bytes::from_static(b"\0"),
+        sort_target: SortTarget::Version as i32,
+        keys_only: true,
+        ..Default::default()
+    };
+    run(vec![
+        put(b"a"),
+        put(b"b"),
+        Step::Open(by_version),
+        Step::Read(12, Hold::Keep),
+        Step::Read(12, Hold::Keep),
+        Step::Read(12, Hold::Keep),
+    ]);
 }
 
 fn run(steps: Vec<Step>) {

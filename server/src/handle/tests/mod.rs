@@ -171,6 +171,7 @@ impl Store {
         let policy = Policy {
             max_bytes: usize::MAX,
             remove_rows: usize::MAX,
+            ..Policy::default()
         };
         if let Some(hash) = self.state.next_hash() {
             self.state.finish_hash(hash.run()).unwrap();

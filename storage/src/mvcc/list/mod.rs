@@ -174,13 +174,13 @@ impl Listing {
                 next.len()
             }
             Source::Encoded(pairs) => {
-                let mut count = 0;
-                while let Some(pair) = pairs.pop() {
+                let (mut count, mut bytes) = (0, 0);
+                while let Some(pair) = pairs.pop_if(|pair| {
+                    bytes += record::field_len(pair.len());
+                    count == 0 || bytes <= most
+                }) {
                     record::append_field(KVS, &pair, out);
                     count += 1;
-                    if out.len() - before >= most {
-                        break;
-                    }
                 }
                 count
             }

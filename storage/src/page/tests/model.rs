@@ -153,7 +153,7 @@ impl Model {
 
 /// One commit, as far as it does not depend on what is there already.
 #[derive(Clone, Debug)]
-struct Step {
+pub(super) struct Step {
     /// Gap to the row before, in main and in sub revisions, kind, length.
     rows: Vec<(i64, i64, bool, usize)>,
     /// Which of the rows that are there are removed.
@@ -188,7 +188,7 @@ fn record_len() -> impl Strategy<Value = usize> {
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let row = (0..3i64, 1..400i64, prop::bool::weighted(0.2), record_len());
     let remove = prop_oneof![
         3 => Just(Remove::Nothing),
@@ -220,12 +220,11 @@ fn step() -> impl Strategy<Value = Step> {
         })
 }
 
-fn batch(step: &Step, model: &Model) -> Batch {
-    let mut last = model
-        .rows
-        .keys()
-        .next_back()
-        .map_or(Revision::new(1, 0), |id| id.revision);
+pub(super) fn batch(step: &Step, model: &Model) -> Batch {
+    // Past rows that were removed, too.
+    let newest = model.rows.keys().next_back().map(|id| id.revision);
+    let begin = Revision::new(model.meta.revision + 1, 0);
+    let mut last = newest.map_or(begin, |newest| newest.max(begin));
     let mut rows: Vec<_> = step
         .rows
         .iter()

@@ -1,8 +1,10 @@
 //! Rebuilding: the same content in less space, and a whole file after any crash.
 
 use ferrite_disk::sim::{Fault, PowerLoss};
+use proptest::collection::vec;
+use proptest::prelude::*;
 
-use super::model::Model;
+use super::model::{self, Model};
 use super::*;
 
 fn rebuilt(disk: &SimDisk) -> Result<Rebuilt, Error> {
@@ -106,6 +108,68 @@ fn a_file_in_use_is_replaced_and_its_readers_go_on() {
     let file = open(&disk.power_loss(PowerLoss::LoseAll)).unwrap();
     model.assert_in(&file);
     assert_intact(&file);
+}
+
+/// Rebuilds a new file in steps of `bytes`. Before each step these commits are made to it.
+fn rebuild_among(disk: &SimDisk, bytes: usize, commits: &[Vec<model::Step>]) -> (PageFile, Model) {
+    let old = create(disk);
+    let mut model = Model::new();
+    let mut rebuild = Box::new(Rebuild::new(FILE.into()));
+    for steps in 1.. {
+        for step in commits.get(steps - 1).into_iter().flatten() {
+            let batch = model::batch(step, &model);
+            model.commit(&batch);
+            old.commit(&batch).unwrap();
+            rebuild.removed(&batch.remove);
+        }
+        rebuild = match rebuild.step(&old, bytes) {
+            RebuildStep::More(rebuild) => rebuild,
+            RebuildStep::Ended(RebuildOutcome::Replaced(new, _)) => return (new, model),
+            RebuildStep::Ended(outcome) => panic!("{outcome:?}"),
+        };
+    }
+    unreachable!("it ends once nothing is committed any more")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn commits_between_the_steps_are_in_the_new_file(
+        commits in vec(vec(model::step(), 0..3), 1..12),
+        bytes in prop_oneof![Just(1), 100..20_000usize],
+        seed in 0..1000u64,
+    ) {
+        let disk = disk_with_directory(SimDisk::new(seed));
+        let (new, mut model) = rebuild_among(&disk, bytes, &commits);
+        model.assert_in(&new);
+        assert_intact(&new);
+        prop_assert_eq!(names(&disk), ["db"]);
+        // Nothing of it is only in memory, and it works on.
+        drop(new);
+        let file = open(&disk.power_loss(PowerLoss::LoseAll)).unwrap();
+        model.assert_in(&file);
+        let batch = puts(1_000_000..=1_000_009, 100);
+        file.commit(&batch).unwrap();
+        model.commit(&batch);
+        model.assert_in(&file);
+    }
+}
+
+/// Else the test above says little.
+#[test]
+fn small_steps_are_many() {
+    let disk = disk_with_directory(SimDisk::new(5));
+    let old = create(&disk);
+    old.commit(&puts(2..=100, 300)).unwrap();
+    let mut rebuild = Box::new(Rebuild::new(FILE.into()));
+    let mut copied = Vec::new();
+    while let RebuildStep::More(more) = rebuild.step(&old, 1000) {
+        copied.push(more.copied());
+        rebuild = more;
+    }
+    let expected: Vec<u64> = (1..=24).map(|step| step * 4).collect();
+    assert_eq!(copied, expected);
 }
 
 /// Not after hours of work.
