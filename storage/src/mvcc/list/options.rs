@@ -15,6 +15,8 @@ pub(super) struct Options {
     pub(super) target: SortTarget,
     modified: (i64, i64),
     created: (i64, i64),
+    /// Whether a bound was given, even one that excludes nothing.
+    bounded: bool,
 }
 
 /// Bounds that exclude nothing.
@@ -29,7 +31,14 @@ impl Options {
                 if max == 0 { OPEN.1 } else { max },
             )
         };
+        let given = [
+            request.min_mod_revision,
+            request.max_mod_revision,
+            request.min_create_revision,
+            request.max_create_revision,
+        ];
         Self {
+            bounded: given != [0; 4],
             limit: u64::try_from(request.limit).ok().filter(|limit| *limit > 0),
             sorted: order != SortOrder::None,
             descending: order == SortOrder::Descend,
@@ -54,9 +63,10 @@ impl Options {
         self.modified != OPEN || self.created != OPEN
     }
 
-    /// The limit, where etcd cuts before it sorts: a target without an order, and no filter.
+    /// The limit, where etcd cuts before it sorts: a target without an order, and no filter, be it one
+    /// that lets everything pass.
     pub(super) fn unsorted_cut(&self) -> Option<u64> {
-        if self.sorted || self.filtered() {
+        if self.sorted || self.bounded {
             None
         } else {
             self.limit
