@@ -19,10 +19,6 @@ const IDENTITY: [&str; 7] = [
 /// Lists whose order is chance.
 const UNORDERED: [&str; 3] = ["keys", "alarms", "leases"];
 
-/// Permissions of a role that Go sorts by their keys without changing the order of equal ones; of more,
-/// it may.
-const STABLE: usize = 12;
-
 /// The answer without them.
 pub(super) fn answer(step: &Step, answer: Answer) -> Answer {
     let (_, step) = step.by();
@@ -133,12 +129,11 @@ fn message(of: &mut DynamicMessage, path: &str) {
     }
 }
 
-/// Sorts permissions of one key by what else they say, where Go's order is chance.
+/// Sorts permissions of one key by what else they say: Go's sort leaves the order of equal ones to
+/// chance as soon as there have been more than a dozen.
 fn settle<T: std::fmt::Debug>(permissions: &mut [T], key: impl Fn(&T) -> Option<String>) {
-    if permissions.len() > STABLE {
-        for same in permissions.chunk_by_mut(|a, b| key(a) == key(b)) {
-            same.sort_unstable_by_key(|permission| format!("{permission:?}"));
-        }
+    for same in permissions.chunk_by_mut(|a, b| key(a) == key(b)) {
+        same.sort_unstable_by_key(|permission| format!("{permission:?}"));
     }
 }
 
