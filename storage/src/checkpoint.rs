@@ -70,6 +70,8 @@ pub enum Reason {
 pub(crate) struct Progress {
     /// Whether an entry was applied since the last checkpoint job was made.
     pub(crate) touched: bool,
+    /// Whether that is due, although a job was running when it became so.
+    aged: bool,
     /// Rows of small tables that changed since then, in order; those of leases are made with the job.
     pub(crate) tables: Vec<TableWrite>,
     /// The compaction under way.
@@ -115,8 +117,8 @@ const PATIENCE: u32 = 12;
 /// hour, in which they get through hundreds of gigabytes, or through fewer over a slow line.
 const LONG_PATIENCE: u32 = 360;
 
-/// A defragmentation copies so many times what a checkpoint has added before the next one comes, so that it
-/// ends however much is written.
+/// A defragmentation copies so many times what a checkpoint has added before the next one comes: after
+/// each pair of the two less is left to be copied than before, so it ends however much is written.
 const CATCH_UP: usize = 2;
 
 #[derive(Debug)]
@@ -146,6 +148,7 @@ impl Progress {
     pub(crate) fn new(meta: &Meta) -> Self {
         Self {
             touched: false,
+            aged: false,
             tables: Vec::new(),
             compaction: None,
             queued: VecDeque::new(),
@@ -334,6 +337,7 @@ impl State {
     /// The next job that is due, if none is running.
     pub fn next_job(&mut self, policy: &Policy, reason: Reason) -> Option<Job> {
         self.expect_conf_state();
+        self.checkpoint.aged |= reason == Reason::Aged && self.checkpoint.touched;
         if self.checkpoint.running {
             return None;
         }
@@ -361,10 +365,7 @@ impl State {
 
     /// A checkpoint, or the work of a compaction.
     fn next_checkpoint(&mut self, policy: &Policy, reason: Reason) -> Option<Job> {
-        let due = match reason {
-            Reason::Changed => self.store().recent().bytes() >= policy.max_bytes,
-            Reason::Aged => self.checkpoint.touched,
-        };
+        let due = self.checkpoint.aged || self.store().recent().bytes() >= policy.max_bytes;
         let mut remove = Vec::new();
         let mut finishes = None;
         let oldest_pin = self.store().pins().oldest();
@@ -430,6 +431,7 @@ impl State {
     fn begin_checkpoint(&mut self, remove: Vec<RowId>, finished: i64, schema: Option<Step>) -> Job {
         self.checkpoint.running = true;
         self.checkpoint.touched = false;
+        self.checkpoint.aged = false;
         let page = Arc::clone(self.store().page());
         let (after, upto) = (page.meta().revision, self.store().revision());
         let mut tables = std::mem::take(&mut self.checkpoint.tables);
@@ -459,6 +461,11 @@ impl State {
     pub fn defragment(&mut self, path: PathBuf) {
         let rebuild = &mut self.checkpoint.rebuild;
         rebuild.get_or_insert_with(|| Box::new(Rebuild::new(path)));
+    }
+
+    /// Whether a defragmentation is between two of its steps.
+    pub fn defragmenting(&self) -> bool {
+        self.checkpoint.rebuild.is_some()
     }
 
     /// Gives up a defragmentation between two of its steps. What it has written is removed before the
@@ -516,6 +523,13 @@ impl State {
             },
             Done::Checkpointed(checkpoint, Err(error)) => {
                 self.checkpoint.touched = true;
+                // The new file has the room that the checkpoint lacks, and writes go before it.
+                if let (Some(rebuild), &page::Error::NoSpace { needed, reserved }) =
+                    (&mut self.checkpoint.rebuild, &error)
+                {
+                    rebuild.give_up(page::Error::NoSpace { needed, reserved });
+                    self.checkpoint.rebuild_due = 1;
+                }
                 let newer = std::mem::replace(&mut self.checkpoint.tables, checkpoint.tables);
                 self.checkpoint.tables.extend(newer);
                 if let Some(Compaction {

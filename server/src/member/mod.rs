@@ -841,10 +841,10 @@ impl<T> Member<T> {
 
     fn want_job(&mut self, reason: Reason) {
         // A state that is to be replaced needs no checkpoint. After a full disk only time brings the
-        // next attempt.
+        // next attempt, unless a defragmentation is to give its room back.
         if self.installing.is_none()
             && self.job.is_none()
-            && (!self.page_full || reason == Reason::Aged)
+            && (!self.page_full || reason == Reason::Aged || self.state.defragmenting())
         {
             self.job = self.migration_job();
             if self.job.is_none() {

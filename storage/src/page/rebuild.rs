@@ -64,6 +64,8 @@ pub struct Rebuild {
     last: Revision,
     /// Rows up to it that were removed since the last step.
     removed: Vec<RowId>,
+    /// Why it shall come to nothing.
+    given_up: Option<Error>,
 }
 
 /// What a step has come to.
@@ -121,7 +123,13 @@ impl Rebuild {
             new: None,
             last: Revision::new(-1, 0),
             removed: Vec::new(),
+            given_up: None,
         }
+    }
+
+    /// The next step shall be the last, and leave nothing: the outcome is [`Outcome::Kept`] with `why`.
+    pub fn give_up(&mut self, why: Error) {
+        self.given_up = Some(why);
     }
 
     /// Rows that the new file has.
@@ -143,7 +151,6 @@ impl Rebuild {
             Ok(Some(new)) => Step::Ended(self.replace(old, new)),
             Err(error) => {
                 let (disk, _) = old.origin();
-                self.new = None;
                 // Best effort: the next attempt removes it too, and the first error is the answer.
                 let _ = remove_remains(disk, &self.path);
                 Step::Ended(Outcome::Kept(error))
@@ -154,7 +161,11 @@ impl Rebuild {
     /// The new file, once it has everything and is durable.
     fn copy(&mut self, old: &PageFile, bytes: usize) -> Result<Option<PageFile>, Error> {
         let meta = old.meta();
-        let mut new = match self.new.take() {
+        let new = self.new.take();
+        if let Some(why) = self.given_up.take() {
+            return Err(why);
+        }
+        let mut new = match new {
             Some(new) => new,
             None => {
                 let (disk, options) = old.origin();

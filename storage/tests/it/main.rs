@@ -4,6 +4,7 @@
 
 mod alarms;
 mod auth;
+mod defragmentation;
 mod harness;
 mod hash;
 mod membership;
