@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use ferrite_api::Version;
 use rand::Rng;
 
@@ -55,6 +55,14 @@ impl World {
         if std::mem::take(&mut node.damaged) {
             // Entries come back from the others; term and vote must not be forgotten.
             oracle::kept(&node.promised, &found, Some(0))?;
+        }
+        // The other members make up for a loss, and would hide that the member itself caused it.
+        if let Some(shell) = &node.shell {
+            let recovering = shell.member.driver().status().recovering;
+            ensure!(
+                !recovering || node.lost.is_some(),
+                "it takes a log for damaged that is not"
+            );
         }
         node.promised = found;
         node.log = node.promised.clone();

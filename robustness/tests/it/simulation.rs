@@ -49,8 +49,9 @@ const SEEN: [(&str, u64); 37] = [
     ("watchers overtaken by compactions", 300),
 ];
 
-/// Seeds within which a mutant must be found.
-const MUTANT_SEEDS: u64 = 100;
+/// Seeds within which a mutant must be found. The rarest shows itself in one seed of a hundred, so that
+/// a change which gives every seed another course does not make this fail by chance.
+const MUTANT_SEEDS: u64 = 1000;
 
 #[test]
 fn seeds_pass_and_see_everything() {
