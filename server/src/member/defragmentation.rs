@@ -76,8 +76,7 @@ impl<T> Member<T> {
                     "finished defragmenting"
                 );
                 // Readers of the old file keep its space until they have ended.
-                let applied = self.state.applied().get();
-                self.published.set_view(self.state.view(), applied);
+                self.published.set_view(self.state.view());
             }
             Err(error) => tracing::error!(error, "failed to defragment; the file is as it was"),
         }

@@ -413,7 +413,7 @@ impl<T> Member<T> {
     ) -> (Self, Arc<Published>) {
         let cluster = cluster_of(&state);
         let published = Arc::new(Published::new(state.view(), cluster, options.release));
-        published.set_view(state.view(), state.applied().get());
+        published.set_applied(state.applied().get());
         let checkpointed = state.applied().get();
         let lessor = Lessor::new(options.lessor.clone(), state.leases().iter());
         let tokens = SimpleTokens::new(options.token_ttl);
@@ -764,12 +764,12 @@ impl<T> Member<T> {
             self.propose_lost(last.1);
         }
         self.publish_auth();
-        self.published
-            .set_view(self.state.view(), self.state.applied().get());
+        self.published.set_view(self.state.view());
         if self.state.cluster_changes() != cluster_changes {
             self.published.set_cluster(cluster_of(&self.state));
         }
         self.note_leases(leases);
+        self.published.set_applied(self.state.applied().get());
         let view = self.published.view();
         for (waiter, result) in results {
             let needs = result.as_ref().ok().and_then(Response::needs);
@@ -892,8 +892,7 @@ impl<T> Member<T> {
             self.publish_space();
             self.compact_log();
             // Readers drop the rows that are in the page file now.
-            self.published
-                .set_view(self.state.view(), self.state.applied().get());
+            self.published.set_view(self.state.view());
         }
         if let Some(outcome) = finished.defragmented {
             self.defragmented(outcome);

@@ -131,7 +131,8 @@ impl Published {
         self.committed.load(Ordering::Acquire).max(self.applied())
     }
 
-    /// The last applied entry whose effects the published view shows.
+    /// The last applied entry whose effects can be seen in everything that is published, and in the
+    /// lessor.
     pub fn applied(&self) -> u64 {
         self.applied.load(Ordering::Acquire)
     }
@@ -180,14 +181,20 @@ impl Published {
         fence(Ordering::SeqCst);
     }
 
-    pub(crate) fn set_view(&self, view: View, applied: u64) {
+    /// To be called before the index is set that it shows.
+    pub(crate) fn set_view(&self, view: View) {
         self.view.store(Arc::new(view));
-        self.applied.store(applied, Ordering::Release);
         // Pairs with `set_watched`: either this sees that somebody watches, or they see the view.
         fence(Ordering::SeqCst);
         if self.watched.load(Ordering::SeqCst) {
             self.changed.notify_one();
         }
+    }
+
+    /// Everything up to there can be seen. Always the last to be set: another thread may answer a
+    /// linearizable read as soon as it is, and whatever that looks at has to be there.
+    pub(crate) fn set_applied(&self, index: u64) {
+        self.applied.store(index, Ordering::Release);
     }
 
     /// To be called before the view is set that shows what follows from it.

@@ -221,8 +221,9 @@ impl<T> Member<T> {
         self.tokens.lock().end_all();
         self.published.roots().compacted(i64::MAX);
         self.publish_auth();
-        self.published.set_view(self.state.view(), applied);
+        self.published.set_view(self.state.view());
         self.published.set_cluster(cluster_of(&self.state));
+        self.published.set_applied(applied);
         self.publish_space();
         self.publish_raft();
         self.answer_compactions();

@@ -95,7 +95,8 @@ impl World {
         self.index += 1;
         let data = Bytes::from(request.encode_to_vec());
         self.state.apply(self.index, 1, &data).unwrap();
-        self.published.set_view(self.state.view(), self.index);
+        self.published.set_view(self.state.view());
+        self.published.set_applied(self.index);
     }
 
     fn live_at(&self, key: &Bytes, at: i64) -> Option<&Bytes> {
@@ -194,7 +195,8 @@ impl World {
             self.state.finish_job(job.run()).unwrap();
         }
         while self.state.prune_step(2) {}
-        self.published.set_view(self.state.view(), self.index);
+        self.published.set_view(self.state.view());
+        self.published.set_applied(self.index);
     }
 }
 

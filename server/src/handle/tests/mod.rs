@@ -139,7 +139,8 @@ impl Store {
         let entry = request.encode_to_vec().into();
         let applied = self.state.apply(self.entries, 1, &entry).unwrap().unwrap();
         applied.result.unwrap();
-        self.published.set_view(self.state.view(), self.entries);
+        self.published.set_view(self.state.view());
+        self.published.set_applied(self.entries);
     }
 
     pub(crate) fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
@@ -181,7 +182,8 @@ impl Store {
         };
         self.state.finish_job(job.run()).unwrap();
         self.state.prune_step(100);
-        self.published.set_view(self.state.view(), self.entries);
+        self.published.set_view(self.state.view());
+        self.published.set_applied(self.entries);
         true
     }
 
@@ -193,7 +195,8 @@ impl Store {
             }
             self.checkpoint();
             self.state.prune_step(1000);
-            self.published.set_view(self.state.view(), self.entries);
+            self.published.set_view(self.state.view());
+            self.published.set_applied(self.entries);
         }
         panic!("the compaction does not end");
     }

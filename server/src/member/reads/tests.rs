@@ -29,7 +29,8 @@ impl Own {
 
     /// Everything up to `index` is applied.
     fn apply(&self, index: u64) {
-        self.published.set_view(self.store.state.view(), index);
+        self.published.set_view(self.store.state.view());
+        self.published.set_applied(index);
     }
 
     fn stand(&self, term: u64, leader: u64, commit: u64) -> Did {
