@@ -22,6 +22,7 @@ use parking_lot::{Mutex, RwLock};
 use redb::StorageBackend;
 
 use super::error::Error;
+use super::gathered::Gathered;
 use super::guard::{self, Mode, PageDamage};
 use super::layout::{self, GROUP, HEADER_BYTES, LAYOUT_VERSION, MAGIC, PAGE, REGION_PAGES};
 
@@ -55,26 +56,13 @@ pub(super) struct Pages {
     late_reservations: AtomicU64,
     /// Refuse writes.
     fenced: AtomicBool,
-    /// What was written has only begun to reach the disk at a sync; see [`Pages::fill`].
-    filling: Mutex<Option<Filled>>,
+    /// See [`Pages::fill`].
+    filling: AtomicBool,
+    /// What is not yet written of a file that is being filled.
+    gathered: Mutex<Gathered>,
     /// The first damaged page that was reported to redb as an IO error.
     damage: Mutex<Option<String>>,
 }
-
-/// How far a file that is being filled has come, as offsets in the file.
-#[derive(Clone, Copy, Default, Debug)]
-struct Filled {
-    /// The end of what was written.
-    written: u64,
-    /// The end of what the disk was told to begin with.
-    started: u64,
-    /// The end of what is durable.
-    synced: u64,
-}
-
-/// A file that is being filled is synced each time when it has grown by so much, so that a slow disk is
-/// never further behind.
-const FILL_SYNC_BYTES: u64 = 256 << 20;
 
 impl Pages {
     /// A new file without pages, for the first `len` bytes of which there is room.
@@ -153,7 +141,8 @@ impl Pages {
             unreservable: AtomicBool::new(false),
             late_reservations: AtomicU64::new(0),
             fenced: AtomicBool::new(false),
-            filling: Mutex::new(None),
+            filling: AtomicBool::new(false),
+            gathered: Mutex::default(),
             damage: Mutex::default(),
         })
     }
@@ -270,7 +259,7 @@ impl Pages {
     /// with it, refuses everything afterwards.
     pub(super) fn sync_data(&self) -> io::Result<()> {
         self.write_checksums()?;
-        if self.sync_filling() {
+        if self.filling() && !self.gathered.lock().write_if_many(&*self.file)? {
             return Ok(());
         }
         if self.unsynced.swap(false, Ordering::AcqRel) {
@@ -279,31 +268,37 @@ impl Pages {
         Ok(())
     }
 
-    /// From now on, or no longer, the file counts for nothing: a sync only begins to write, so that
-    /// nobody who syncs another file waits long for this one. Whoever ends it commits afterwards, which
-    /// makes all of it durable.
-    pub(super) fn fill(&self, filling: bool) {
-        *self.filling.lock() = filling.then(Filled::default);
+    /// From now on, or no longer, the file counts for nothing: what is written is [`Gathered`], and a
+    /// sync does not make it durable. Whoever ends it commits afterwards, which does.
+    ///
+    /// # Errors
+    /// What was gathered cannot be written.
+    pub(super) fn fill(&self, filling: bool) -> io::Result<()> {
+        self.filling.store(filling, Ordering::Release);
+        self.gathered.lock().write(&*self.file)?;
+        Ok(())
     }
 
     /// Whether that is so.
     pub(super) fn filling(&self) -> bool {
-        self.filling.lock().is_some()
+        self.filling.load(Ordering::Acquire)
     }
 
-    /// What a sync is while the file is being filled. Whether that is all.
-    fn sync_filling(&self) -> bool {
-        let mut filling = self.filling.lock();
-        let Some(filled) = &mut *filling else {
-            return false;
-        };
-        let begin = std::mem::replace(&mut filled.started, filled.written);
-        let due = filled.written >= filled.synced + FILL_SYNC_BYTES;
-        match due {
-            true => filled.synced = filled.written,
-            false => self.file.start_writing(begin, filled.written),
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_at(out, offset)?;
+        if self.filling() {
+            self.gathered.lock().read(out, offset);
         }
-        !due
+        Ok(())
+    }
+
+    /// Writes whole pages.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if self.filling() {
+            self.gathered.lock().put(bytes, offset);
+            return Ok(());
+        }
+        self.file.write_at(bytes, offset)
     }
 
     fn writable(&self) -> io::Result<()> {
@@ -382,7 +377,7 @@ impl Pages {
         }
         for (page, chunk) in runs(first, out.len()) {
             let bytes = &mut out[chunk];
-            self.file.read_at(bytes, layout::page_offset(page))?;
+            self.read_at(bytes, layout::page_offset(page))?;
             let bytes = &*bytes;
             let checked = self.with_checksums(page / GROUP, |checksums| {
                 for (page, bytes) in (page..).zip(bytes.chunks_exact(PAGE as usize)) {
@@ -414,7 +409,7 @@ impl Pages {
         }
         for (page, chunk) in runs(first, out.len()) {
             let offset = layout::page_offset(page);
-            self.file.read_at(&mut out[chunk], offset).ok()?;
+            self.read_at(&mut out[chunk], offset).ok()?;
         }
         Some(())
     }
@@ -431,10 +426,7 @@ impl Pages {
         for (page, chunk) in runs(first, data.len()) {
             let bytes = &data[chunk];
             let offset = layout::page_offset(page);
-            self.file.write_at(bytes, offset)?;
-            if let Some(filled) = &mut *self.filling.lock() {
-                filled.written = filled.written.max(offset + bytes.len() as u64);
-            }
+            self.write_at(bytes, offset)?;
             self.with_checksums(page / GROUP, |checksums| {
                 for (page, bytes) in (page..).zip(bytes.chunks_exact(PAGE as usize)) {
                     let slot = &checksums[(page % GROUP) as usize];
@@ -465,8 +457,7 @@ impl Pages {
             }
         }
         let mut page = vec![0; PAGE as usize];
-        self.file
-            .read_at(&mut page, layout::checksum_offset(group))?;
+        self.read_at(&mut page, layout::checksum_offset(group))?;
         let loaded = page
             .chunks_exact(4)
             .map(|slot| AtomicU32::new(u32::from_le_bytes([slot[0], slot[1], slot[2], slot[3]])))
@@ -487,7 +478,7 @@ impl Pages {
                     .flat_map(|slot| slot.load(Ordering::Acquire).to_le_bytes())
                     .collect()
             })?;
-            self.file.write_at(&page, layout::checksum_offset(group))?;
+            self.write_at(&page, layout::checksum_offset(group))?;
         }
         Ok(())
     }
@@ -532,6 +523,7 @@ impl Pages {
             let mut groups = self.groups.write();
             groups.truncate(count);
             self.dirty.lock().retain(|group| *group < count as u64);
+            self.gathered.lock().cut(len);
         }
         self.unsynced.store(true, Ordering::Release);
         self.file.set_len(len)?;

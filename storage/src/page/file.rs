@@ -265,8 +265,12 @@ impl PageFile {
 
     /// From now on, or no longer, the file counts for nothing, and a commit need not be durable. Of
     /// those before the end of it, the first commit after it makes everything durable.
-    pub(super) fn fill(&self, filling: bool) {
-        self.shared.pages.fill(filling);
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn fill(&self, filling: bool) -> Result<(), Error> {
+        let filled = self.shared.pages.fill(filling);
+        filled.map_err(Error::io("write what was gathered"))
     }
 
     /// The disk that it lies on, and how it is run.

@@ -49,7 +49,7 @@ impl Filling {
             ..Initial::default()
         };
         let file = PageFile::create(disk, path, options, &initial)?;
-        file.fill(true);
+        file.fill(true)?;
         Ok(Self {
             file,
             batch: Batch::default(),
@@ -110,7 +110,7 @@ impl Filling {
     /// As [`PageFile::commit`].
     pub fn finish(mut self, meta: MetaUpdate) -> Result<PageFile, Error> {
         self.batch.meta = meta;
-        self.file.fill(false);
+        self.file.fill(false)?;
         self.commit()?;
         Ok(self.file)
     }

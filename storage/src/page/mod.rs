@@ -76,10 +76,12 @@
 
 mod backend;
 mod batch;
+mod courtesy;
 mod error;
 mod fetch;
 mod file;
 mod fill;
+mod gathered;
 mod guard;
 mod layout;
 mod leaves;
