@@ -342,18 +342,37 @@ impl SimMember {
     /// # Errors
     /// The member cannot go on.
     pub fn carry_out(&mut self) -> Result<(), Error> {
-        loop {
-            self.member.advance(self.time);
-            self.effects()?;
-            if let Some(job) = self.job.take() {
-                let done = job.run();
-                self.member.step(Input::JobDone(done))?;
-            } else if let Some(hash) = self.hash.take() {
-                self.member.step(Input::HashDone(hash.run()))?;
-            } else if !self.member.busy() {
-                return Ok(());
-            }
+        while self.carry_out_one_job()? {}
+        Ok(())
+    }
+
+    /// As [`SimMember::carry_out`], up to the end of the first job. Whether there is more to do.
+    ///
+    /// # Errors
+    /// The member cannot go on.
+    pub fn carry_out_one_job(&mut self) -> Result<bool, Error> {
+        self.member.advance(self.time);
+        self.effects()?;
+        if let Some(job) = self.job.take() {
+            let done = job.run();
+            self.member.step(Input::JobDone(done))?;
+        } else if let Some(hash) = self.hash.take() {
+            self.member.step(Input::HashDone(hash.run()))?;
+        } else {
+            return Ok(self.member.busy());
         }
+        Ok(true)
+    }
+
+    /// Asks for a defragmentation.
+    ///
+    /// # Errors
+    /// The member cannot go on.
+    pub fn defragment(&mut self) -> Result<u64, Error> {
+        self.next_waiter += 1;
+        let (path, waiter) = (self.page_path.clone(), self.next_waiter);
+        self.member.step(Input::Defragment { path, waiter })?;
+        Ok(waiter)
     }
 
     fn effects(&mut self) -> Result<(), Error> {

@@ -106,6 +106,53 @@ fn full_disk_refuses_writes_serves_reads_and_recovers_by_itself() {
     assert_eq!(read_all(&member), keys);
 }
 
+/// What it copies may take the last room, which checkpoints then lack.
+#[test]
+fn a_full_disk_ends_a_defragmentation_and_writes_go_on_in_its_room() {
+    let disk = SimDisk::new(7);
+    let mut member = SimMember::boot(&disk, 1).unwrap();
+    for number in 0..200 {
+        member.propose(put(&format!("k{number}"), 4_000)).unwrap();
+        member.carry_out().unwrap();
+    }
+    let defragmentation = member.defragment().unwrap();
+    for _ in 0..20 {
+        assert!(member.carry_out_one_job().unwrap());
+    }
+    // The log has room for what comes, the page file for less of it, and the copy needs none.
+    let megabytes = 35;
+    let room = (megabytes + 1) << 20;
+    disk.set_capacity(Some(disk.used_bytes() + room));
+    for number in 0..megabytes {
+        member.propose(put(&format!("n{number}"), 1 << 20)).unwrap();
+    }
+    let mut full = false;
+    let outcome = loop {
+        let more = member.carry_out_one_job().unwrap();
+        full |= member.published().no_space();
+        let replies = member.replies().into_iter();
+        let mut outcomes = replies.filter(|(waiter, _)| *waiter == defragmentation);
+        match outcomes.next() {
+            Some((_, outcome)) => break outcome,
+            None => assert!(more, "the defragmentation has no end"),
+        }
+    };
+    assert!(full, "a checkpoint found no room: {outcome:?}");
+    let Reply::Failed(error) = outcome else {
+        panic!("{outcome:?} answers the defragmentation");
+    };
+    assert!(error.message().contains("space"), "{error:?}");
+
+    // No room was made but that one.
+    member.carry_out().unwrap();
+    assert!(!member.published().no_space());
+    let waiter = member.propose(put("after", 10)).unwrap();
+    member.carry_out().unwrap();
+    let replies = member.replies();
+    let answer = replies.iter().find(|(answered, _)| *answered == waiter);
+    assert!(matches!(answer, Some((_, Reply::Applied(applied))) if applied.result.is_ok()));
+}
+
 #[test]
 fn failed_sync_ends_the_member_and_loses_nothing_acknowledged() {
     let sessions = SimDisk::new(6);

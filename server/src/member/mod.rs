@@ -896,6 +896,10 @@ impl<T> Member<T> {
         }
         if let Some(outcome) = finished.defragmented {
             self.defragmented(outcome);
+            if self.page_full {
+                // For this it was ended.
+                self.want_job(Reason::Aged);
+            }
         }
         if let Some(version) = finished.migrated {
             self.migrated(version);
