@@ -274,8 +274,8 @@ impl Pages {
     /// # Errors
     /// What was gathered cannot be written.
     pub(super) fn fill(&self, filling: bool) -> io::Result<()> {
-        self.filling.store(filling, Ordering::Release);
         self.gathered.lock().write(&*self.file)?;
+        self.filling.store(filling, Ordering::Release);
         Ok(())
     }
 
