@@ -118,13 +118,9 @@ pub trait DiskFile: Send + Sync + Debug {
     /// large units, and each small write then dirties a whole unit; after this, only the pages that it touches.
     fn forget_cache(&self) {}
 
-    /// As [`DiskFile::write_at`], for content that is not read soon and comes in quantity: the disk itself has it when
-    /// this returns, not durably, so that nothing piles up for the next sync of this file or another. Offset and length
-    /// should be multiples of 4096 bytes; where that is not so, or the file system cannot do it, the disk is told to
-    /// begin at once.
-    fn write_past_cache(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.write_at(buf, offset)
-    }
+    /// A hint to begin writing the bytes `[from, to)` to the disk, without waiting for it and without making them
+    /// durable. A later sync has that much less to do, and what else is synced meanwhile waits for less at a time.
+    fn start_writing(&self, _from: u64, _to: u64) {}
 }
 
 /// A held lock; dropping it releases the lock.

@@ -6,12 +6,11 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroU64;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::retry_on_intr;
 
 use crate::{DirEntry, Disk, DiskFile, DiskLock};
@@ -30,7 +29,7 @@ pub struct RealDisk;
 impl Disk for RealDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(RealFile::new(file))
+        Ok(Arc::new(RealFile(file)))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -40,7 +39,7 @@ impl Disk for RealDisk {
             .create_new(true)
             .mode(FILE_MODE)
             .open(path)?;
-        Ok(RealFile::new(file))
+        Ok(Arc::new(RealFile(file)))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -105,7 +104,7 @@ impl Disk for RealDisk {
 impl RealDisk {
     /// Opens a file that is only read, and need not be writable. Writes to it fail.
     pub fn open_read_only(path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(RealFile::new(File::open(path)?))
+        Ok(Arc::new(RealFile(File::open(path)?)))
     }
 }
 
@@ -119,112 +118,57 @@ fn directory(dir: &Path) -> &Path {
 }
 
 #[derive(Debug)]
-struct RealFile {
-    file: File,
-    /// The same file, for writes that bypass the page cache; `None` where that cannot be done.
-    direct: OnceLock<Option<File>>,
-}
-
-impl RealFile {
-    fn new(file: File) -> Arc<Self> {
-        let direct = OnceLock::new();
-        Arc::new(Self { file, direct })
-    }
-}
+struct RealFile(File);
 
 impl DiskFile for RealFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         // std repeats interrupted and short reads.
-        self.file.read_exact_at(buf, offset)
+        self.0.read_exact_at(buf, offset)
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(buf, offset)
+        self.0.write_all_at(buf, offset)
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+        Ok(self.0.metadata()?.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
+        self.0.set_len(len)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         if len == 0 {
             return Ok(());
         }
-        retry_on_intr(|| rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, len))?;
+        retry_on_intr(|| rustix::fs::fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, len))?;
         Ok(())
     }
 
     fn allocated_len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.blocks() * STAT_BLOCK_BYTES)
+        Ok(self.0.metadata()?.blocks() * STAT_BLOCK_BYTES)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        Ok(retry_on_intr(|| rustix::fs::fdatasync(&self.file))?)
+        Ok(retry_on_intr(|| rustix::fs::fdatasync(&self.0))?)
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        Ok(retry_on_intr(|| rustix::fs::fsync(&self.file))?)
+        Ok(retry_on_intr(|| rustix::fs::fsync(&self.0))?)
     }
 
     fn forget_cache(&self) {
         // Only a hint: where it is not taken, writes cost more and nothing else changes.
-        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+        let _ = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed);
     }
 
-    fn write_past_cache(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        if self.write_directly(buf, offset)? {
-            return Ok(());
-        }
-        self.write_at(buf, offset)?;
+    fn start_writing(&self, from: u64, to: u64) {
         // Linux begins to write what is dirty there, and forgets only what is clean already.
-        if let Some(len) = NonZeroU64::new(buf.len() as u64) {
-            let _ =
-                rustix::fs::fadvise(&self.file, offset, Some(len), rustix::fs::Advice::DontNeed);
-        }
-        Ok(())
-    }
-}
-
-/// What the kernel asks of offset, length and memory of a direct write, on any disk.
-const DIRECT_ALIGN: usize = 4096;
-
-impl RealFile {
-    /// Writes without the page cache. `Ok(false)`: that cannot be done here; something may have been written.
-    fn write_directly(&self, buf: &[u8], offset: u64) -> io::Result<bool> {
-        if !buf.len().is_multiple_of(DIRECT_ALIGN) || !offset.is_multiple_of(DIRECT_ALIGN as u64) {
-            return Ok(false);
-        }
-        // Opened again, for a way of writing belongs to whoever opened a file. Not by its name, which may be another's.
-        let direct = self.direct.get_or_init(|| {
-            let opened = OpenOptions::new()
-                .write(true)
-                .custom_flags(OFlags::DIRECT.bits().cast_signed())
-                .open(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
-            opened.ok()
-        });
-        let Some(direct) = direct else {
-            return Ok(false);
+        let Some(len) = to.checked_sub(from).and_then(NonZeroU64::new) else {
+            return;
         };
-        let written = match buf.as_ptr().align_offset(DIRECT_ALIGN) {
-            0 => direct.write_all_at(buf, offset),
-            _ => {
-                let mut copy = vec![0; buf.len() + DIRECT_ALIGN];
-                let start = copy.as_ptr().align_offset(DIRECT_ALIGN);
-                let aligned = &mut copy[start..start + buf.len()];
-                aligned.copy_from_slice(buf);
-                direct.write_all_at(aligned, offset)
-            }
-        };
-        match written {
-            Ok(()) => Ok(true),
-            // The file system took the flag, and does not do it.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(false),
-            Err(error) => Err(error),
-        }
+        let _ = rustix::fs::fadvise(&self.0, from, Some(len), rustix::fs::Advice::DontNeed);
     }
 }
 

@@ -102,7 +102,7 @@ impl DiskFile for UnsyncedFile {
         self.0.forget_cache();
     }
 
-    fn write_past_cache(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_past_cache(buf, offset)
+    fn start_writing(&self, from: u64, to: u64) {
+        self.0.start_writing(from, to);
     }
 }

@@ -77,26 +77,6 @@ fn allocation_takes_space_and_keeps_the_length() {
 }
 
 #[test]
-fn what_is_written_past_the_cache_is_read_through_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = RealDisk.create(&dir.path().join("file")).unwrap();
-    let bytes: Vec<u8> = (0..5 * 4096_u32).map(|at| (at % 251) as u8).collect();
-    let mut model = vec![0; bytes.len()];
-    file.set_len(model.len() as u64).unwrap();
-    // Memory, length and offset that a direct write can take, and ones that it cannot.
-    let ranges = [0..4096, 1..4097, 0..8192, 7..16391, 0..1, 100..100];
-    for (range, offset) in ranges.into_iter().zip([0, 4096, 8192, 4096, 5, 9]) {
-        let bytes = &bytes[range];
-        file.write_past_cache(bytes, offset as u64).unwrap();
-        model[offset..offset + bytes.len()].copy_from_slice(bytes);
-        let mut read = vec![0; model.len()];
-        file.read_at(&mut read, 0).unwrap();
-        assert!(read == model, "{} bytes at {offset}", bytes.len());
-    }
-    assert_eq!(file.len().unwrap(), model.len() as u64);
-}
-
-#[test]
 fn a_lock_excludes_others_until_it_is_dropped() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("lock");
