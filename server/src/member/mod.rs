@@ -897,7 +897,7 @@ impl<T> Member<T> {
         if let Some(outcome) = finished.defragmented {
             self.defragmented(outcome);
             if self.page_full {
-                // For this it was ended.
+                // The checkpoint that found no room may have it now: not only when its time comes.
                 self.want_job(Reason::Aged);
             }
         }

@@ -30,6 +30,7 @@ pub(super) struct Gathered {
     pages: BTreeMap<u64, Box<[u8]>>,
     /// Bytes written since the last sync.
     unsynced: u64,
+    /// Taking a commit's pages is long work.
     courtesy: Courtesy,
 }
 
