@@ -10,6 +10,7 @@
 
 pub mod compare;
 pub mod defragment;
+pub mod discard;
 pub mod flags;
 pub mod histogram;
 pub mod keys;

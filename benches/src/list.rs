@@ -2,18 +2,16 @@
 //! but what they need to know that it is all there. What counts is what the server does meanwhile:
 //! memory above all.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use ferrite_api::pb::etcdserverpb::RangeRequest;
 
+use crate::discard::{Discarded, discard};
 use crate::keys::KeySpace;
-use crate::load::on_this_thread;
 use crate::proc::Sample;
-use crate::rpc::{Connection, Discarded, List};
 
 /// Pause between two looks at the server's memory.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -85,11 +83,16 @@ pub fn list(
     streamed: bool,
     sample: impl Fn() -> anyhow::Result<Sample> + Sync,
 ) -> anyhow::Result<Lists> {
-    let request = Rc::new(RangeRequest {
+    let request = RangeRequest {
         key: keys.key(0),
         range_end: keys.end(),
         ..RangeRequest::default()
-    });
+    };
+    let path = if streamed {
+        "/etcdserverpb.KV/RangeStream"
+    } else {
+        "/etcdserverpb.KV/Range"
+    };
     let least = keys.count() * (keys.key(0).len() + value_size) as u64;
     let before = sample()?;
     let done = Arc::new(AtomicBool::new(false));
@@ -97,7 +100,7 @@ pub fn list(
         let watched = Arc::clone(&done);
         let watching = scope.spawn(|| watch_memory(watched, &sample));
         let begin = Instant::now();
-        let answers = on_this_thread(run(endpoint, &request, lists, streamed));
+        let answers = run(endpoint, path, &request, lists);
         let elapsed = begin.elapsed();
         done.store(true, Ordering::Relaxed);
         let peak = watching.join().expect("looking does not panic");
@@ -126,31 +129,21 @@ pub fn list(
     })
 }
 
-async fn run(
+fn run(
     endpoint: &str,
-    request: &Rc<RangeRequest>,
+    path: &str,
+    request: &RangeRequest,
     lists: usize,
-    streamed: bool,
 ) -> anyhow::Result<Vec<Discarded>> {
-    let tasks: Vec<_> = (0..lists)
-        .map(|_| {
-            let (endpoint, request) = (endpoint.to_owned(), Rc::clone(request));
-            tokio::task::spawn_local(async move {
-                let mut connection = Connection::open(&endpoint).await?;
-                let list = if streamed {
-                    List::Streamed
-                } else {
-                    List::Unary
-                };
-                anyhow::Ok(connection.discard(list, &request).await?)
-            })
-        })
-        .collect();
-    let mut answers = Vec::new();
-    for task in tasks {
-        answers.push(task.await.context("a client panicked")??);
-    }
-    Ok(answers)
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..lists)
+            .map(|_| scope.spawn(|| discard(endpoint, path, request)))
+            .collect();
+        let answers = clients
+            .into_iter()
+            .map(|client| client.join().expect("a client does not panic"));
+        answers.collect()
+    })
 }
 
 /// The most memory seen until `done`.

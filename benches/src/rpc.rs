@@ -10,7 +10,6 @@
 //! leaves out: TLS, compression, deadlines, metadata.
 
 use std::fmt;
-use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -18,8 +17,8 @@ use ferrite_api::pb::etcdserverpb::watch_request::RequestUnion;
 use ferrite_api::pb::etcdserverpb::{
     CompactionRequest, CompactionResponse, DefragmentRequest, DefragmentResponse,
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
-    PutRequest, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, StatusRequest,
-    StatusResponse, WatchCreateRequest, WatchRequest, WatchResponse,
+    PutRequest, PutResponse, RangeRequest, RangeResponse, StatusRequest, StatusResponse,
+    WatchCreateRequest, WatchRequest, WatchResponse,
 };
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
@@ -28,7 +27,7 @@ use prost::Message;
 use tokio::net::TcpStream;
 
 /// Length of a gRPC message's prefix: the compressed flag and the length.
-const PREFIX_BYTES: usize = 5;
+pub(crate) const PREFIX_BYTES: usize = 5;
 /// Receive windows: large, so that a page of keys never waits for a window update.
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
@@ -96,34 +95,12 @@ methods! {
     LeaseGrant = 3, "/etcdserverpb.Lease/LeaseGrant", LeaseGrantRequest, LeaseGrantResponse;
     /// `Lease.LeaseKeepAlive`, with one request; see [`Connection::keep_alive`] for more.
     LeaseKeepAlive = 4, "/etcdserverpb.Lease/LeaseKeepAlive", LeaseKeepAliveRequest, LeaseKeepAliveResponse;
-    /// `KV.RangeStream`, for [`Connection::discard`] only.
-    RangeStream = 5, "/etcdserverpb.KV/RangeStream", RangeRequest, RangeStreamResponse;
     /// `Watch.Watch`, by [`Connection::watch`].
-    Watch = 6, "/etcdserverpb.Watch/Watch", WatchRequest, WatchResponse;
+    Watch = 5, "/etcdserverpb.Watch/Watch", WatchRequest, WatchResponse;
     /// `Maintenance.Defragment`.
-    Defragment = 7, "/etcdserverpb.Maintenance/Defragment", DefragmentRequest, DefragmentResponse;
+    Defragment = 6, "/etcdserverpb.Maintenance/Defragment", DefragmentRequest, DefragmentResponse;
     /// `Maintenance.Status`.
-    Status = 8, "/etcdserverpb.Maintenance/Status", StatusRequest, StatusResponse;
-}
-
-/// How a list is asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum List {
-    /// `KV.Range`: one message.
-    Unary,
-    /// `KV.RangeStream`: many.
-    Streamed,
-}
-
-/// What came of an answer that nobody kept.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Discarded {
-    /// Whole messages.
-    pub messages: u64,
-    /// Their bytes, without prefixes.
-    pub bytes: u64,
-    /// From the request to the first byte.
-    pub first_byte: Duration,
+    Status = 7, "/etcdserverpb.Maintenance/Status", StatusRequest, StatusResponse;
 }
 
 /// One HTTP/2 connection. Clones share it.
@@ -222,61 +199,6 @@ impl Connection {
 }
 
 impl Connection {
-    /// Asks for a list and drops the answer as it comes; counts what it was.
-    ///
-    /// # Errors
-    /// What the server answered, or what broke; a message that is not whole.
-    pub async fn discard(
-        &mut self,
-        list: List,
-        request: &RangeRequest,
-    ) -> Result<Discarded, CallError> {
-        let sent = Instant::now();
-        let method = match list {
-            List::Unary => Range::METHOD,
-            List::Streamed => RangeStream::METHOD,
-        };
-        let mut incoming = self.answer(method, request).await?;
-        let mut counted = Discarded::default();
-        // Of the message that is coming: the prefix as far as it is there, bytes to come.
-        let (mut prefix, mut left) = (Vec::with_capacity(PREFIX_BYTES), 0);
-        while let Some(chunk) = incoming.data().await {
-            let mut chunk = chunk?;
-            incoming.flow_control().release_capacity(chunk.len())?;
-            if counted.first_byte.is_zero() {
-                counted.first_byte = sent.elapsed();
-            }
-            while !chunk.is_empty() {
-                if left == 0 {
-                    let more = chunk.len().min(PREFIX_BYTES - prefix.len());
-                    prefix.extend_from_slice(&chunk.split_to(more));
-                    let [0, a, b, c, d] = prefix[..] else {
-                        if prefix.len() < PREFIX_BYTES {
-                            continue;
-                        }
-                        return Err(broken("compressed answer"));
-                    };
-                    left = u64::from(u32::from_be_bytes([a, b, c, d]));
-                    prefix.clear();
-                    counted.messages += 1;
-                    counted.bytes += left;
-                    continue;
-                }
-                let taken = left.min(chunk.len() as u64);
-                chunk.advance(taken as usize);
-                left -= taken;
-            }
-        }
-        match incoming.trailers().await? {
-            Some(trailers) => check_status(&trailers)?,
-            None => return Err(broken("answer without trailers")),
-        }
-        if left > 0 || !prefix.is_empty() || counted.messages == 0 {
-            return Err(broken("an answer that is not whole"));
-        }
-        Ok(counted)
-    }
-
     /// Sends a request; the body of the answer.
     async fn answer(
         &mut self,

@@ -15,11 +15,13 @@ use std::task::{Context, Poll, ready};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Writes from this length on are not copied (bytes).
-const LARGE: usize = 8 * 1024;
+/// Writes from this length on are not copied (bytes). The frames of long answers are, 16 KiB as most
+/// clients have it: a copy costs less than a system call.
+const LARGE: usize = 32 * 1024;
 
-/// What is gathered before it is written without waiting for more (bytes).
-const ENOUGH: usize = 32 * 1024;
+/// What is gathered before it is written without waiting for more (bytes): as much as one pass through
+/// the network stack carries.
+const ENOUGH: usize = 64 * 1024;
 
 /// What an idle connection keeps of its buffer (bytes).
 const KEPT: usize = 4 * 1024;
@@ -93,16 +95,19 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
 impl<S: AsyncWrite + Unpin> Inner<S> {
     fn end_of_poll(&mut self, cx: &mut Context<'_>) {
         // A failure is the connection's to take, which was woken for it.
-        if (self.buffer.is_empty() && !self.flushing) || self.failure.is_some() {
-            return;
+        let waiting = (!self.buffer.is_empty() || self.flushing) && self.failure.is_none();
+        if waiting {
+            if !self.flushing && !std::mem::replace(&mut self.waited, true) {
+                // A task that wakes itself goes to the end of the queue.
+                cx.waker().wake_by_ref();
+            } else if let Poll::Ready(Err(error)) = self.drain_and_flush(cx) {
+                self.failure = Some(error);
+                // For the connection to learn it.
+                cx.waker().wake_by_ref();
+            }
         }
-        if !self.flushing && !std::mem::replace(&mut self.waited, true) {
-            // A task that wakes itself goes to the end of the queue.
-            cx.waker().wake_by_ref();
-        } else if let Poll::Ready(Err(error)) = self.drain_and_flush(cx) {
-            self.failure = Some(error);
-            // For the connection to learn it.
-            cx.waker().wake_by_ref();
+        if self.buffer.is_empty() {
+            self.buffer.shrink_to(KEPT);
         }
     }
 
@@ -120,7 +125,6 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
         self.written = 0;
         self.waited = false;
         self.buffer.clear();
-        self.buffer.shrink_to(KEPT);
         Poll::Ready(Ok(()))
     }
 
@@ -140,6 +144,11 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
         }
         if self.buffer.len() >= ENOUGH || self.failure.is_some() {
             ready!(self.drain(cx))?;
+        }
+        if self.buffer.len() + length > self.buffer.capacity() && length > KEPT {
+            // Frames like this one follow, most likely.
+            let all = (ENOUGH + LARGE).saturating_sub(self.buffer.len());
+            self.buffer.reserve_exact(all);
         }
         for slice in slices {
             self.buffer.extend_from_slice(slice);

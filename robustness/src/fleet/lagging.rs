@@ -111,15 +111,24 @@ pub async fn run(
         load.more(MISSED).await?;
         let before = fleet.members[victim].says(&RECEIVING);
         let harm = [Harm::None, Harm::Sender, Harm::Receiver][(round as usize - 1) % 3];
-        let from = load.now();
-        let took = comes_back(&mut fleet, leader, victim, harm, usual, &mut rng).await?;
+        let took = if harm == Harm::None {
+            let begun = Instant::now();
+            fleet.members[victim].launch()?;
+            // A log that was not shortened in time brings the member back without.
+            let transfer = receives(&fleet, victim, before).await?;
+            let from = load.now();
+            fleet.members[victim].serves().await?;
+            let took = begun.elapsed();
+            if transfer {
+                usual = took;
+                busy.push((endpoint, from, load.now()));
+            }
+            took
+        } else {
+            comes_back(&mut fleet, leader, victim, harm, usual, &mut rng).await?
+        };
         let began = fleet.members[victim].says(&RECEIVING) - before;
         transfers += began;
-        // A log that was not shortened in time brings the member back without.
-        if harm == Harm::None && began > 0 {
-            usual = took;
-            busy.push((endpoint, from, load.now()));
-        }
         found[harm as usize].push(took);
         let running = fleet.running();
         let revision = converged(&fleet, &running).await?;
@@ -149,8 +158,8 @@ pub async fn run(
     })
 }
 
-/// Starts the member that has missed too much, and waits until it serves. Returns how long that took
-/// from its last start. `usual` is how long it takes undisturbed.
+/// Starts the member that has missed too much, does harm to the transfer, and waits until it serves.
+/// Returns how long that took from its last start. `usual` is how long it takes undisturbed.
 async fn comes_back(
     fleet: &mut Fleet,
     leader: usize,

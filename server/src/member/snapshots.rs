@@ -195,6 +195,7 @@ impl<T> Member<T> {
             panic!("no snapshot was to be put in place");
         };
         state.count_on_from(&self.state);
+        self.state.store().page().replaced();
         self.state = *state;
         self.waiters.forget();
         let applied = self.state.applied().get();

@@ -121,6 +121,11 @@ pub trait DiskFile: Send + Sync + Debug {
     /// A hint to begin writing the bytes `[from, to)` to the disk, without waiting for it and without making them
     /// durable. A later sync has that much less to do, and what else is synced meanwhile waits for less at a time.
     fn start_writing(&self, _from: u64, _to: u64) {}
+
+    /// The content is needed no more, by no handle. If no name leads to the file any more either, its room is given
+    /// back little by little in the background: at once, as the last handle would when it is dropped, is a burst that
+    /// syncs of other files wait for. Nothing happens if a name leads to it.
+    fn free_gently(&self) {}
 }
 
 /// A held lock; dropping it releases the lock.

@@ -105,4 +105,8 @@ impl DiskFile for UnsyncedFile {
     fn start_writing(&self, from: u64, to: u64) {
         self.0.start_writing(from, to);
     }
+
+    fn free_gently(&self) {
+        self.0.free_gently();
+    }
 }

@@ -250,6 +250,11 @@ impl Pages {
         }
     }
 
+    /// Nobody reads or writes them any more, and another file has their name.
+    pub(super) fn free_gently(&self) {
+        self.file.free_gently();
+    }
+
     /// Makes everything written durable, metadata included.
     pub(super) fn sync_all(&self) -> io::Result<()> {
         self.file.sync_all()

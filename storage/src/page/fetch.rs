@@ -1,6 +1,7 @@
 //! Single rows straight from their leaves.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,9 +11,9 @@ use super::backend::Pages;
 use super::batch::RowId;
 use super::error::Error;
 use super::file::{PageFile, Shared};
-use super::places::Places;
+use super::places::{Places, Spot};
 use super::reader::{ChunkVisitor, Reader, record_into};
-use super::row::{self, Joiner};
+use super::row::{self, Joiner, Key};
 use super::tree::{Leaf, Place};
 
 /// Bytes of a long record that are read at once, where its leaves lie next to each other.
@@ -67,9 +68,11 @@ impl Fetcher {
     /// [`Error::Missing`] when there is none; otherwise as [`Reader`].
     pub fn row(&mut self, revision: Revision) -> Result<Bytes, Error> {
         let (mut joiner, mut record) = (Joiner::default(), None);
-        let found = self.search_leaves(revision, 0, &mut |chunk, last| {
-            record = joiner.push(chunk, last);
-            Ok(())
+        let found = self.seek(revision).and_then(|sought| {
+            self.search_leaves(sought, 0, &mut |chunk, last| {
+                record = joiner.push(chunk, last);
+                Ok(())
+            })
         });
         match (found, record) {
             (Some(()), Some(record)) => Ok(record),
@@ -84,7 +87,39 @@ impl Fetcher {
     /// [`Error::Missing`] when there is none; [`Error::Corrupt`] also when the record has another
     /// length; otherwise as [`Reader`]. `out` may be filled in part then.
     pub fn row_into(&mut self, revision: Revision, out: &mut [u8]) -> Result<(), Error> {
-        let found = self.search_leaves(revision, out.len(), &mut record_into(out));
+        let sought = self.seek(revision);
+        self.sought_into(revision, sought, out)
+    }
+
+    /// As [`Fetcher::row_into`] for many rows, each with its place in `out`. Rows in the order of
+    /// revisions are in the order of the file.
+    ///
+    /// # Errors
+    /// As [`Fetcher::row_into`], for the first row that has one.
+    pub fn rows_into(
+        &mut self,
+        rows: &[(Revision, Range<usize>)],
+        out: &mut [u8],
+    ) -> Result<(), Error> {
+        // The leaves of all first: what one look needs from memory then comes while others look.
+        let sought: Vec<_> = rows
+            .iter()
+            .map(|(revision, _)| self.seek(*revision))
+            .collect();
+        for ((revision, place), sought) in rows.iter().zip(sought) {
+            self.sought_into(*revision, sought, &mut out[place.clone()])?;
+        }
+        Ok(())
+    }
+
+    fn sought_into(
+        &mut self,
+        revision: Revision,
+        sought: Option<Sought>,
+        out: &mut [u8],
+    ) -> Result<(), Error> {
+        let found =
+            sought.and_then(|sought| self.search_leaves(sought, out.len(), &mut record_into(out)));
         match found {
             Some(()) => Ok(()),
             None => self.tree()?.row_into(revision, out),
@@ -104,21 +139,26 @@ impl Fetcher {
         }
     }
 
-    /// Gives the chunks of a record of about `len` bytes to `take`. `None`: not found, or something
-    /// about it is odd; some chunks may have been taken then.
-    fn search_leaves(
-        &mut self,
-        revision: Revision,
-        len: usize,
-        take: &mut ChunkVisitor<'_>,
-    ) -> Option<()> {
+    /// Where the record of the put at `revision` begins, if there is one.
+    fn seek(&self, revision: Revision) -> Option<Sought> {
         let id = RowId {
             revision,
             tombstone: false,
         };
-        let mut key = row::key(id, 0).ok()?;
-        let places = self.places.as_ref()?;
-        let mut leaves = places.leaves_from(&key);
+        let key = row::key(id, 0).ok()?;
+        let spot = self.places.as_ref()?.spot(&key);
+        Some(Sought { key, spot })
+    }
+
+    /// Gives the chunks of a record of about `len` bytes to `take`. `None`: not found, or something
+    /// about it is odd; some chunks may have been taken then.
+    fn search_leaves(
+        &mut self,
+        Sought { mut key, spot }: Sought,
+        len: usize,
+        take: &mut ChunkVisitor<'_>,
+    ) -> Option<()> {
+        let mut leaves = self.places.as_ref()?.leaves_from(spot);
         let (mut part, mut left) = (0, len);
         loop {
             let ahead = leaves.clone();
@@ -144,6 +184,13 @@ impl Fetcher {
             }
         }
     }
+}
+
+/// The first part of a row that is looked for.
+struct Sought {
+    key: Key,
+    /// Among the places of the same [`Fetcher`].
+    spot: Spot,
 }
 
 /// The leaves that were read last, adjacent in the file.

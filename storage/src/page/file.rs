@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ferrite_disk::Disk;
 use parking_lot::{Mutex, RwLock};
@@ -90,6 +91,8 @@ pub(super) struct Shared {
     pub(super) places: RwLock<Option<Arc<Places>>>,
     /// The first failure that made the file unusable.
     poison: RwLock<Option<String>>,
+    /// See [`PageFile::replaced`].
+    replaced: AtomicBool,
 }
 
 impl PageFile {
@@ -222,6 +225,12 @@ impl PageFile {
         }
     }
 
+    /// Another file has taken its name, durably. Its room is given back little by little when the last of
+    /// its readers goes.
+    pub fn replaced(&self) {
+        self.shared.replaced.store(true, Ordering::Release);
+    }
+
     /// Starts reading the state as of the last commit. While a reader lives, pages that later
     /// commits replace are not reused and the file grows: keep it under a second.
     ///
@@ -324,6 +333,7 @@ impl Shared {
             scrub: Mutex::new(None),
             places: RwLock::new(None),
             poison: RwLock::new(None),
+            replaced: AtomicBool::new(false),
         }))
     }
 
@@ -434,6 +444,9 @@ impl Drop for Shared {
             drop(database);
             Ok(())
         });
+        if self.replaced.load(Ordering::Acquire) {
+            self.pages.free_gently();
+        }
     }
 }
 

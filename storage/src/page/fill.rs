@@ -145,8 +145,12 @@ pub(crate) fn remove_unfinished(disk: &Arc<dyn Disk>, path: &Path) -> Result<(),
             .exists(path)
             .map_err(Error::io("look for an unfinished file"))?;
         if there {
+            let file = disk.open(path);
             disk.remove(path)
                 .map_err(Error::io("remove an unfinished file"))?;
+            if let Ok(file) = file {
+                file.free_gently();
+            }
         }
     }
     Ok(())

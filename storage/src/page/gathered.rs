@@ -20,8 +20,10 @@ const PIECE_BYTES: usize = 256 << 10;
 /// As many are kept back, so that pieces are large: one commit leaves gaps that the next ones fill.
 const MANY_PAGES: usize = 2048;
 
-/// The file is synced each time when so much was written, so that a slow disk is never further behind.
-const SYNC_BYTES: u64 = 256 << 20;
+/// The file is synced each time when so much was written, so that the disk is never further behind: others' syncs wait
+/// for that too. Beside a snapshot that is received, the slowest hundredth of puts took 1.1 times as long as undisturbed;
+/// with eight times as much, 2.
+const SYNC_BYTES: u64 = 32 << 20;
 
 /// Pages that are not yet written.
 #[derive(Default, Debug)]

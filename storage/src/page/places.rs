@@ -70,6 +70,13 @@ impl Child {
     }
 }
 
+/// Where a leaf is among [`Places`]: for these very ones.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Spot {
+    parent: usize,
+    child: usize,
+}
+
 impl Places {
     /// The leaves as of the last commit, given those of an earlier one.
     ///
@@ -151,46 +158,46 @@ impl Places {
         Ok(Self { parents })
     }
 
-    /// The leaves in order, from the one that holds `key` on, if it is there.
-    pub(super) fn leaves_from<'p>(
-        &'p self,
-        key: &Key,
-    ) -> impl Iterator<Item = Place> + Clone + use<'p> {
+    /// Where the leaf is that holds `key`, if it is there.
+    pub(super) fn spot(&self, key: &Key) -> Spot {
         let at = self
             .parents
             .partition_point(|parent| &parent.greatest < key);
-        let (before, from) = self.parents.split_at(at);
-        let (first, rest) = match from.split_first() {
-            Some((parent, rest)) => {
-                let least = before
-                    .last()
-                    .map_or(0, |parent| row::main(&parent.greatest));
-                let mains = least..row::main(&parent.greatest);
-                (parent.leaves_from(key, &mains), rest)
-            }
-            None => (&[][..], &[][..]),
-        };
+        let child = self.parents.get(at).map_or(0, |parent| {
+            let before = at.checked_sub(1).map(|at| &self.parents[at]);
+            let least = before.map_or(0, |parent| row::main(&parent.greatest));
+            parent.child(key, &(least..row::main(&parent.greatest)))
+        });
+        Spot { parent: at, child }
+    }
+
+    /// The leaves in order, from `spot` on.
+    pub(super) fn leaves_from(&self, spot: Spot) -> impl Iterator<Item = Place> + Clone {
+        let mut parents = self.parents[spot.parent..].iter();
+        let first = parents
+            .next()
+            .map_or(&[][..], |parent| &parent.children[spot.child..]);
         first
             .iter()
-            .chain(rest.iter().flat_map(|parent| &*parent.children))
+            .chain(parents.flat_map(|parent| &*parent.children))
             .map(Child::place)
     }
 
     /// All leaves in order.
     pub(super) fn all(&self) -> impl Iterator<Item = Place> {
-        self.leaves_from(&[0; KEY_BYTES])
+        self.leaves_from(Spot::default())
     }
 }
 
 impl Parent {
-    /// The children from the one that holds `key` on, if it is there, where those of all are of the
+    /// The number of the child that holds `key`, if it is there, where those of all are of the
     /// revisions `mains`.
     ///
     /// Rows are written in the order of revisions, so leaves have about equally many, and the search
     /// begins where the leaf would be if they had exactly so many. It ends there mostly, so that it
     /// costs one or two fetches from memory; halving would cost one each time, and those were a fifth
     /// of the cost of a long list of rows of 1 KB.
-    fn leaves_from(&self, key: &Key, mains: &Range<u64>) -> &[Child] {
+    fn child(&self, key: &Key, mains: &Range<u64>) -> usize {
         let children = &*self.children;
         let below = |child: &Child| &child.greatest < key;
         let guess = share(row::main(key), mains, children.len());
@@ -214,7 +221,7 @@ impl Parent {
                 (high, step) = (at, 2 * step);
             }
         }
-        &children[low + children[low..high].partition_point(below)..]
+        low + children[low..high].partition_point(below)
     }
 }
 
@@ -285,8 +292,8 @@ mod tests {
             for main in 0..1002 {
                 let expected = bounds.partition_point(|bound| *bound < main);
                 for mains in [0..1000, 400..600, 999..u64::MAX, 0..0] {
-                    let found = parent.leaves_from(&key(main), &mains);
-                    assert_eq!(found.len(), bounds.len() - expected, "{main} of {bounds:?}");
+                    let found = parent.child(&key(main), &mains);
+                    assert_eq!(found, expected, "{main} of {bounds:?}");
                 }
             }
         }

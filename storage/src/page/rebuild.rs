@@ -252,6 +252,7 @@ impl Rebuild {
         if let Err(error) = renamed {
             return Outcome::Unknown(error);
         }
+        old.replaced();
         let rebuilt = Rebuilt {
             before: old.sizes(),
             after: new.sizes(),

@@ -13,6 +13,26 @@ fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
+/// That it ends is all that is asserted: `len` is asked until it is 0.
+#[test]
+fn a_file_without_a_name_is_freed_and_one_with_a_name_is_kept() {
+    const LEN: u64 = 40 << 20;
+    let temp = tempfile::tempdir().unwrap();
+    let (path, other) = (temp.path().join("file"), temp.path().join("other"));
+    let file = RealDisk.create(&path).unwrap();
+    file.set_len(LEN).unwrap();
+    file.free_gently();
+    // Had it begun, it would be shorter before the one that is waited for is gone.
+    let nameless = RealDisk.create(&other).unwrap();
+    nameless.set_len(LEN).unwrap();
+    RealDisk.remove(&other).unwrap();
+    nameless.free_gently();
+    while nameless.len().unwrap() > 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(file.len().unwrap(), LEN);
+}
+
 #[test]
 fn files_are_created_written_renamed_and_removed() {
     let temp = tempfile::tempdir().unwrap();

@@ -13,7 +13,6 @@ use super::KVS;
 use crate::error::Error;
 use crate::mvcc::index::{KeyMeta, framed_len};
 use crate::mvcc::view::{RowError, View};
-use crate::page;
 
 /// A row to fetch, and how long its record is. Small: sorted lists keep one per pair.
 #[derive(Clone, Copy, Debug)]
@@ -54,50 +53,48 @@ impl Pick {
 /// Appends one row as an element of `kvs`.
 pub(super) fn one(view: &View, pick: &Pick, out: &mut BytesMut) -> Result<(), RowError> {
     let place = pick.lay_out(out);
-    fill(view, &mut None, pick.revision(), &mut out[place])
+    let out = &mut out[place];
+    if !recent(view, pick.revision(), out)? {
+        view.page.fetcher()?.row_into(pick.revision(), out)?;
+    }
+    Ok(())
 }
 
 /// Appends rows as elements of `kvs`, in the order given.
 pub(super) fn all(view: &View, picks: &[Pick], out: &mut BytesMut) -> Result<(), RowError> {
     let bytes: u64 = picks.iter().map(Pick::framed_len).sum();
     out.reserve(usize::try_from(bytes).unwrap_or(usize::MAX));
-    let mut places: Vec<(Revision, Range<usize>)> = picks
-        .iter()
-        .map(|pick| (pick.revision(), pick.lay_out(out)))
-        .collect();
-    places.sort_unstable_by_key(|(revision, _)| *revision);
-    let mut fetcher = None;
-    for (revision, place) in places {
-        fill(view, &mut fetcher, revision, &mut out[place])?;
-    }
-    Ok(())
-}
-
-/// Copies the record of the put at `revision` to its place.
-fn fill(
-    view: &View,
-    fetcher: &mut Option<page::Fetcher>,
-    revision: Revision,
-    place: &mut [u8],
-) -> Result<(), RowError> {
-    if view.recent.reaches(revision)
-        && let Some(row) = view.recent.get(revision)
-    {
-        if row.record.len() != place.len() {
-            return Err(RowError::Storage(Error::Corrupt {
-                what: format!(
-                    "row {revision} has {} bytes, the index says {}",
-                    row.record.len(),
-                    place.len()
-                ),
-            }));
+    let mut in_file = Vec::with_capacity(picks.len());
+    for pick in picks {
+        let place = pick.lay_out(out);
+        if !recent(view, pick.revision(), &mut out[place.clone()])? {
+            in_file.push((pick.revision(), place));
         }
-        place.copy_from_slice(&row.record);
+    }
+    if in_file.is_empty() {
         return Ok(());
     }
-    let fetcher = match fetcher {
-        Some(fetcher) => fetcher,
-        None => fetcher.insert(view.page.fetcher()?),
+    in_file.sort_unstable_by_key(|(revision, _)| *revision);
+    Ok(view.page.fetcher()?.rows_into(&in_file, out)?)
+}
+
+/// Copies the record of the put at `revision` to its place, if it is among the recent rows.
+fn recent(view: &View, revision: Revision, place: &mut [u8]) -> Result<bool, RowError> {
+    if !view.recent.reaches(revision) {
+        return Ok(false);
+    }
+    let Some(row) = view.recent.get(revision) else {
+        return Ok(false);
     };
-    Ok(fetcher.row_into(revision, place)?)
+    if row.record.len() != place.len() {
+        return Err(RowError::Storage(Error::Corrupt {
+            what: format!(
+                "row {revision} has {} bytes, the index says {}",
+                row.record.len(),
+                place.len()
+            ),
+        }));
+    }
+    place.copy_from_slice(&row.record);
+    Ok(true)
 }
