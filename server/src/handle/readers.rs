@@ -16,11 +16,18 @@ use tonic::Code;
 
 use crate::error::Error;
 
-/// Pieces of an answer that are read before the client asks for them.
-pub(crate) const AHEAD: usize = 2;
+/// Pieces of an answer that are read before the client asks for them. They are read again when one is
+/// left, several in a row: to begin costs two changes of the thread.
+pub(crate) const AHEAD: usize = 4;
 
-/// The length of a piece, in bytes, unless a single pair is longer. With [`AHEAD`] the memory of a
-/// slow client.
+/// As many are read ahead when all answers together have [`PLENTY`].
+pub(crate) const FEW: usize = 2;
+
+/// Bytes of all answers that are read ahead, see [`FEW`].
+pub(crate) const PLENTY: u64 = 16 << 20;
+
+/// The length of a piece, in bytes, unless a single pair is longer. With [`FEW`] the memory of a
+/// slow client, when there are many.
 pub(crate) const PIECE: usize = 128 * 1024;
 
 /// How long a reader keeps what it holds of the store: its index root is exchanged for a newer one
@@ -154,11 +161,11 @@ impl Drop for Counted {
 async fn feed<S: Source>(readers: Readers, mut source: S, mut sender: Sender<S>) {
     let mut renewed = Instant::now();
     loop {
-        let room = match timeout(HOLD, sender.reserve()).await {
+        let room = match timeout(HOLD, sender.reserve_many(AHEAD - 1)).await {
             Ok(room) => room.is_ok(),
             Err(_) => {
                 source.rest();
-                sender.reserve().await.is_ok()
+                sender.reserve_many(AHEAD - 1).await.is_ok()
             }
         };
         if !room {
@@ -178,13 +185,20 @@ async fn feed<S: Source>(readers: Readers, mut source: S, mut sender: Sender<S>)
     }
 }
 
-/// Reads until the channel is full. Returns what is needed to go on, unless that was the end.
+/// Reads as far ahead as it may. Returns what is needed to go on, unless that was the end.
 fn fill<S: Source>(
     mut source: S,
     sender: Sender<S>,
     ahead: &Arc<AtomicU64>,
 ) -> Option<(S, Sender<S>)> {
-    while let Ok(room) = sender.try_reserve() {
+    loop {
+        let waiting = sender.max_capacity() - sender.capacity();
+        if waiting >= FEW && ahead.load(Ordering::Relaxed) >= PLENTY {
+            break;
+        }
+        let Ok(room) = sender.try_reserve() else {
+            break;
+        };
         match source.next()? {
             Ok(piece) => {
                 let counted = Counted::new(S::len(&piece), ahead);
@@ -199,7 +213,7 @@ fn fill<S: Source>(
             }
         }
     }
-    // Full, or the client has left, which `feed` finds out.
+    // Enough, or the client has left, which `feed` finds out.
     Some((source, sender))
 }
 

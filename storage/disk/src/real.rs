@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 use rustix::io::retry_on_intr;
 
 use crate::{DirEntry, Disk, DiskFile, DiskLock};
@@ -35,7 +35,7 @@ pub struct RealDisk;
 impl Disk for RealDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile::new(file)))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -45,7 +45,7 @@ impl Disk for RealDisk {
             .create_new(true)
             .mode(FILE_MODE)
             .open(path)?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile::new(file)))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -125,6 +125,17 @@ fn directory(dir: &Path) -> &Path {
 
 #[derive(Debug)]
 struct RealFile(File);
+
+impl RealFile {
+    /// A data file, of which nobody asks when it was last read: to look whether that is to be noted is 3 % of a read of
+    /// one page.
+    fn new(file: File) -> Self {
+        // May be refused, for a file of another user.
+        let _ = rustix::fs::fcntl_getfl(&file)
+            .and_then(|flags| rustix::fs::fcntl_setfl(&file, flags | OFlags::NOATIME));
+        Self(file)
+    }
+}
 
 impl DiskFile for RealFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {

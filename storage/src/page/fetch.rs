@@ -101,11 +101,18 @@ impl Fetcher {
         rows: &[(Revision, Range<usize>)],
         out: &mut [u8],
     ) -> Result<(), Error> {
-        // The leaves of all first: what one look needs from memory then comes while others look.
-        let sought: Vec<_> = rows
-            .iter()
-            .map(|(revision, _)| self.seek(*revision))
-            .collect();
+        let keys: Vec<_> = rows.iter().map(|(revision, _)| key(*revision)).collect();
+        let spots = match &self.places {
+            Some(places) => places.spots(&keys),
+            None => vec![None; rows.len()],
+        };
+        let sought = keys.into_iter().zip(spots);
+        let sought = sought.map(|(key, spot)| {
+            Some(Sought {
+                key: key?,
+                spot: spot?,
+            })
+        });
         for ((revision, place), sought) in rows.iter().zip(sought) {
             self.sought_into(*revision, sought, &mut out[place.clone()])?;
         }
@@ -141,11 +148,7 @@ impl Fetcher {
 
     /// Where the record of the put at `revision` begins, if there is one.
     fn seek(&self, revision: Revision) -> Option<Sought> {
-        let id = RowId {
-            revision,
-            tombstone: false,
-        };
-        let key = row::key(id, 0).ok()?;
+        let key = key(revision)?;
         let spot = self.places.as_ref()?.spot(&key);
         Some(Sought { key, spot })
     }
@@ -184,6 +187,15 @@ impl Fetcher {
             }
         }
     }
+}
+
+/// The key of the first part of the put at `revision`, if there can be one.
+fn key(revision: Revision) -> Option<Key> {
+    let id = RowId {
+        revision,
+        tombstone: false,
+    };
+    row::key(id, 0).ok()
 }
 
 /// The first part of a row that is looked for.

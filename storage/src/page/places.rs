@@ -7,6 +7,7 @@
 //!
 //! Readers take it for a hint: a leaf may be gone when it is read. See [`Fetcher`](super::Fetcher).
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -75,6 +76,15 @@ impl Child {
 pub(super) struct Spot {
     parent: usize,
     child: usize,
+}
+
+/// A search for a [`Spot`] that has begun.
+struct Begun {
+    parent: usize,
+    /// The number of the child that is looked at first.
+    guess: usize,
+    /// The main revision of its greatest key.
+    main: u64,
 }
 
 impl Places {
@@ -160,15 +170,58 @@ impl Places {
 
     /// Where the leaf is that holds `key`, if it is there.
     pub(super) fn spot(&self, key: &Key) -> Spot {
-        let at = self
+        self.finish(key, self.begin(key))
+    }
+
+    /// As [`Places::spot`], for many keys, which may be none.
+    ///
+    /// What is looked at first is not in the processor's cache, mostly. Here nothing that is done
+    /// for one key depends on what was found for another, so these fetches from memory overlap.
+    pub(super) fn spots(&self, keys: &[Option<Key>]) -> Vec<Option<Spot>> {
+        let begun: Vec<_> = keys
+            .iter()
+            .map(|key| key.map(|key| self.begin(&key)))
+            .collect();
+        let both = keys.iter().zip(begun);
+        both.map(|(key, begun)| Some(self.finish(key.as_ref()?, begun?)))
+            .collect()
+    }
+
+    /// Decides where the search begins, and has a first look there. No branch depends on what is
+    /// seen.
+    fn begin(&self, key: &Key) -> Begun {
+        let parent = self
             .parents
-            .partition_point(|parent| &parent.greatest < key);
-        let child = self.parents.get(at).map_or(0, |parent| {
-            let before = at.checked_sub(1).map(|at| &self.parents[at]);
-            let least = before.map_or(0, |parent| row::main(&parent.greatest));
-            parent.child(key, &(least..row::main(&parent.greatest)))
-        });
-        Spot { parent: at, child }
+            .partition_point(|parent| below(&parent.greatest, key));
+        let (children, mains) = self.children(parent);
+        let guess = share(row::main(key), &mains, children.len());
+        let main = children
+            .get(guess)
+            .map_or(0, |child| row::main(&child.greatest));
+        Begun {
+            parent,
+            guess,
+            main,
+        }
+    }
+
+    fn finish(&self, key: &Key, begun: Begun) -> Spot {
+        let (children, _) = self.children(begun.parent);
+        Spot {
+            parent: begun.parent,
+            child: search(children, key, begun.guess, begun.main),
+        }
+    }
+
+    /// The children of a parent and the revisions they are of; none of the parent behind the last.
+    fn children(&self, parent: usize) -> (&[Child], Range<u64>) {
+        let Some(parent_there) = self.parents.get(parent) else {
+            return (&[], 0..0);
+        };
+        let before = parent.checked_sub(1).map(|before| &self.parents[before]);
+        let least = before.map_or(0, |before| row::main(&before.greatest));
+        let mains = least..row::main(&parent_there.greatest);
+        (&parent_there.children, mains)
     }
 
     /// The leaves in order, from `spot` on.
@@ -189,40 +242,47 @@ impl Places {
     }
 }
 
-impl Parent {
-    /// The number of the child that holds `key`, if it is there, where those of all are of the
-    /// revisions `mains`.
-    ///
-    /// Rows are written in the order of revisions, so leaves have about equally many, and the search
-    /// begins where the leaf would be if they had exactly so many. It ends there mostly, so that it
-    /// costs one or two fetches from memory; halving would cost one each time, and those were a fifth
-    /// of the cost of a long list of rows of 1 KB.
-    fn child(&self, key: &Key, mains: &Range<u64>) -> usize {
-        let children = &*self.children;
-        let below = |child: &Child| &child.greatest < key;
-        let guess = share(row::main(key), mains, children.len());
-        let (mut low, mut high, mut step) = (0, children.len(), 1);
-        if children.get(guess).is_some_and(below) {
-            low = guess + 1;
-            while let Some(child) = children.get(low + step - 1) {
-                if !below(child) {
-                    high = low + step - 1;
-                    break;
-                }
-                (low, step) = (low + step, 2 * step);
+/// The number of the child that holds `key`, if it is there, given the main revision of the greatest key
+/// of the child `guess`.
+///
+/// Rows are written in the order of revisions, so leaves have about equally many, and the search
+/// begins where the leaf would be if they had exactly so many. It ends there mostly, so that it
+/// costs one or two fetches from memory; halving would cost one each time, and those were a fifth
+/// of the cost of a long list of rows of 1 KB.
+fn search(children: &[Child], key: &Key, guess: usize, main: u64) -> usize {
+    let is_below = |child: &Child| below(&child.greatest, key);
+    let (mut low, mut high, mut step) = (0, children.len(), 1);
+    let guess_is_below = match main.cmp(&row::main(key)) {
+        Ordering::Less => guess < children.len(),
+        Ordering::Equal => children.get(guess).is_some_and(is_below),
+        Ordering::Greater => false,
+    };
+    if guess_is_below {
+        low = guess + 1;
+        while let Some(child) = children.get(low + step - 1) {
+            if !is_below(child) {
+                high = low + step - 1;
+                break;
             }
-        } else {
-            high = guess;
-            while let Some(at) = high.checked_sub(step) {
-                if below(&children[at]) {
-                    low = at + 1;
-                    break;
-                }
-                (high, step) = (at, 2 * step);
-            }
+            (low, step) = (low + step, 2 * step);
         }
-        low + children[low..high].partition_point(below)
+    } else {
+        high = guess;
+        while let Some(at) = high.checked_sub(step) {
+            if is_below(&children[at]) {
+                low = at + 1;
+                break;
+            }
+            (high, step) = (at, 2 * step);
+        }
     }
+    low + children[low..high].partition_point(is_below)
+}
+
+/// Whether `key` is less than `other`: by their revisions mostly, which are compared at once.
+fn below(key: &Key, other: &Key) -> bool {
+    let (main, of_other) = (row::main(key), row::main(other));
+    main < of_other || (main == of_other && key < other)
 }
 
 /// The part of `all` that `value` is of the way through `range`; `all` at most.
@@ -283,16 +343,12 @@ mod tests {
             };
             let children = bounds.iter().enumerate();
             let children = children.map(|(at, bound)| Child::new(key(*bound), place(at)).unwrap());
-            let parent = Parent {
-                greatest: GREATEST,
-                place: place(0),
-                checksum: 0,
-                children: children.collect(),
-            };
+            let children: Vec<_> = children.collect();
             for main in 0..1002 {
                 let expected = bounds.partition_point(|bound| *bound < main);
-                for mains in [0..1000, 400..600, 999..u64::MAX, 0..0] {
-                    let found = parent.child(&key(main), &mains);
+                for guess in 0..=children.len() {
+                    let first = bounds.get(guess).copied().unwrap_or_default();
+                    let found = search(&children, &key(main), guess, first);
                     assert_eq!(found, expected, "{main} of {bounds:?}");
                 }
             }

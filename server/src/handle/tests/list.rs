@@ -3,7 +3,7 @@ use tonic::Code;
 
 use super::*;
 use crate::error::Error;
-use crate::handle::readers::{AHEAD, PIECE};
+use crate::handle::readers::{AHEAD, FEW, PIECE, PLENTY};
 use crate::handle::{List, RangeReply};
 
 /// All of a list, and how many pieces it took.
@@ -123,13 +123,13 @@ async fn a_hundred_lists_that_nobody_reads_hold_a_bounded_piece_each_and_no_thre
         list.next().await.unwrap().unwrap();
         lists.push(list);
     }
-    let full = |lists: usize| (lists * AHEAD * PIECE) as u64;
+    let few = (100 * FEW * PIECE) as u64;
     // All readers have read what they may: at least a piece less one pair for each.
-    until(|| store.handle.bytes_read_ahead() > full(100) * 9 / 10).await;
+    until(|| store.handle.bytes_read_ahead() > few * 9 / 10).await;
     for _ in 0..100 {
         tokio::task::yield_now().await;
         let ahead = store.handle.bytes_read_ahead();
-        assert!(ahead <= full(100), "{ahead} bytes ahead");
+        assert!(ahead <= PLENTY + few, "{ahead} bytes ahead");
     }
     // They hold up nobody.
     let (kvs, _) = read(store.handle.list(everything()).await.unwrap())
@@ -139,7 +139,7 @@ async fn a_hundred_lists_that_nobody_reads_hold_a_bounded_piece_each_and_no_thre
     // One of them goes on where it was, the others leave.
     let last = lists.pop().unwrap();
     drop(lists);
-    until(|| store.handle.bytes_read_ahead() <= full(1)).await;
+    until(|| store.handle.bytes_read_ahead() <= (AHEAD * PIECE) as u64).await;
     let (kvs, _) = read(last).await.unwrap();
     assert_eq!(kvs.last().unwrap().key, key(1499));
     until(|| !store.has_pins()).await;
@@ -169,7 +169,8 @@ async fn a_list_ends_compacted_when_the_patience_of_compaction_ends() {
     let mut store = Store::filled(1000, 1000);
     let mut list = store.handle.list(everything()).await.unwrap();
     list.next().await.unwrap().unwrap();
-    until(|| store.handle.bytes_read_ahead() > (PIECE * AHEAD * 9 / 10) as u64).await;
+    // One of them was taken.
+    until(|| store.handle.bytes_read_ahead() > (PIECE * (AHEAD - 1) * 9 / 10) as u64).await;
     for number in 0..1000 {
         store.put(key(number), "newer");
     }

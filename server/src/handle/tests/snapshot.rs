@@ -48,7 +48,7 @@ async fn the_file_is_the_state_of_its_moment() {
 }
 
 #[tokio::test]
-async fn who_does_not_read_costs_two_pieces_and_who_leaves_nothing() {
+async fn who_does_not_read_costs_some_pieces_and_who_leaves_nothing() {
     let store = Store::filled(ROWS, VALUE);
     let mut snapshot = snapshot(&store).await;
     snapshot.next().await.unwrap().unwrap();
