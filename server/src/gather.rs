@@ -15,8 +15,8 @@ use std::task::{Context, Poll, ready};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Writes from this length on are not copied (bytes). The frames of long answers are, 16 KiB as most
-/// clients have it: a copy costs less than a system call.
+/// Writes from this length on are not copied (bytes). Frames of long answers are shorter, 16 KiB with
+/// most clients, and are copied: that costs less than a system call for each.
 const LARGE: usize = 32 * 1024;
 
 /// What is gathered before it is written without waiting for more (bytes): as much as one pass through

@@ -171,11 +171,7 @@ async fn comes_back(
     let mut began = fleet.members[victim].says(&RECEIVING);
     let mut begun = Instant::now();
     fleet.members[victim].launch()?;
-    let kills = match harm {
-        Harm::None => 0,
-        Harm::Sender => 1,
-        Harm::Receiver => KILLS,
-    };
+    let kills = if harm == Harm::Receiver { KILLS } else { 1 };
     for _ in 0..kills {
         if !receives(fleet, victim, began).await? {
             break;
