@@ -27,6 +27,7 @@ use ferrite_api::Version;
 use crate::error::Error;
 use crate::mvcc::hash::{HashError, Hashing, KeyValueHash};
 use crate::mvcc::index::KeyIndex;
+use crate::mvcc::pins::Pins;
 use crate::mvcc::recent::RecentRows;
 use crate::page::{
     self, Batch, Meta, MetaUpdate, PageFile, Rebuild, RebuildOutcome, RebuildStep, Rebuilt, RowId,
@@ -84,6 +85,9 @@ pub(crate) struct Progress {
     running: bool,
     /// The defragmentation under way, between two of its steps.
     rebuild: Option<Box<Rebuild>>,
+    /// It begins after the rows of the compaction to this revision are removed, see
+    /// [`State::compaction_goes_first`].
+    rebuild_after: i64,
     /// Bytes that its next steps copy before there is another checkpoint.
     rebuild_due: usize,
 }
@@ -121,6 +125,9 @@ const LONG_PATIENCE: u32 = 360;
 /// each pair of the two less is left to be copied than before, so it ends however much is written.
 const CATCH_UP: usize = 2;
 
+/// In place of a revision that was compacted to: less than any.
+const NOTHING: i64 = i64::MIN;
+
 #[derive(Debug)]
 enum Phase {
     /// The doomed rows are not known yet.
@@ -142,6 +149,13 @@ impl Compaction {
             hash: previous.map_or(Hash::Settled, |previous| Hash::Due { previous }),
         }
     }
+
+    /// Whether readers below the target still need rows, and are given time.
+    fn awaits(&self, pins: &Pins) -> bool {
+        let below = |oldest: Option<i64>| oldest.is_some_and(|pin| pin < self.target);
+        below(pins.oldest()) && self.waited < PATIENCE
+            || below(pins.oldest_long()) && self.waited < LONG_PATIENCE
+    }
 }
 
 impl Progress {
@@ -156,6 +170,7 @@ impl Progress {
             finished: meta.finished_compact,
             running: false,
             rebuild: None,
+            rebuild_after: NOTHING,
             rebuild_due: 0,
         }
     }
@@ -352,7 +367,11 @@ impl State {
     }
 
     fn rebuild_step(&mut self, policy: &Policy) -> Option<Job> {
+        if self.compaction_goes_first() {
+            return None;
+        }
         let rebuild = self.checkpoint.rebuild.take()?;
+        self.checkpoint.rebuild_after = NOTHING;
         self.checkpoint.running = true;
         let due = &mut self.checkpoint.rebuild_due;
         *due = due.saturating_sub(policy.rebuild_bytes);
@@ -368,24 +387,15 @@ impl State {
         let due = self.checkpoint.aged || self.store().recent().bytes() >= policy.max_bytes;
         let mut remove = Vec::new();
         let mut finishes = None;
-        let oldest_pin = self.store().pins().oldest();
-        let oldest_long_pin = self.store().pins().oldest_long();
-        if let Some(Compaction {
-            target,
-            phase,
-            waited,
-            hash,
-        }) = &mut self.checkpoint.compaction
-        {
-            let target = *target;
-            let hashing = *hash != Hash::Settled;
-            let below = |oldest: Option<i64>| oldest.is_some_and(|pin| pin < target);
-            let awaited = below(oldest_pin) && *waited < PATIENCE
-                || below(oldest_long_pin) && *waited < LONG_PATIENCE;
+        let pins = self.store().pins().clone();
+        if let Some(compaction) = &mut self.checkpoint.compaction {
+            let target = compaction.target;
+            let hashing = compaction.hash != Hash::Settled;
+            let awaited = compaction.awaits(&pins);
             if awaited && !hashing && reason == Reason::Aged {
-                *waited += 1;
+                compaction.waited += 1;
             }
-            match phase {
+            match &mut compaction.phase {
                 Phase::Collect => {
                     self.checkpoint.running = true;
                     return Some(Job::Collect {
@@ -407,7 +417,7 @@ impl State {
         if !remove.is_empty()
             && let Some(compaction) = &self.checkpoint.compaction
         {
-            self.store().pins().begin_removal(compaction.target);
+            pins.begin_removal(compaction.target);
         }
         let compacting = finishes.is_some() || !remove.is_empty();
         if !due && !compacting {
@@ -457,10 +467,23 @@ impl State {
     }
 
     /// Begins to rebuild the page file, which is at `path`, unless that is under way: the jobs that
-    /// follow do it, between checkpoints.
+    /// follow do it, between checkpoints. Compactions that were scheduled before come first.
     pub fn defragment(&mut self, path: PathBuf) {
-        let rebuild = &mut self.checkpoint.rebuild;
-        rebuild.get_or_insert_with(|| Box::new(Rebuild::new(path)));
+        if self.checkpoint.rebuild.is_none() {
+            self.checkpoint.rebuild = Some(Box::new(Rebuild::new(path)));
+            self.checkpoint.rebuild_after = self.checkpoint.scheduled;
+        }
+    }
+
+    /// Whether a defragmentation that has not begun waits for a compaction. Who asks for the two in a row
+    /// wants room in the file: rows that were copied before they are removed would keep theirs. A backup
+    /// that holds the compaction up for longer than other readers may is not waited for.
+    pub fn compaction_goes_first(&self) -> bool {
+        let Some(compaction) = &self.checkpoint.compaction else {
+            return false;
+        };
+        let held_up = compaction.waited >= PATIENCE && compaction.awaits(self.store().pins());
+        self.checkpoint.finished < self.checkpoint.rebuild_after && !held_up
     }
 
     /// Whether a defragmentation is between two of its steps.
@@ -528,6 +551,7 @@ impl State {
                     (&mut self.checkpoint.rebuild, &error)
                 {
                     rebuild.give_up(page::Error::NoSpace { needed, reserved });
+                    self.checkpoint.rebuild_after = NOTHING;
                     self.checkpoint.rebuild_due = 1;
                 }
                 let newer = std::mem::replace(&mut self.checkpoint.tables, checkpoint.tables);

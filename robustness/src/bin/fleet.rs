@@ -7,7 +7,7 @@
 //! | `rolling-restart`: SIGTERM of one member after the other | `members` (3), `rounds` (3), `between` (500) |
 //! | `partitions`: members cut off from each other, in a network of their own (needs root and iproute2) | `members` (3), `hold` (30 s) |
 //! | `replace`: a learner is added and promoted and a member removed, until all are others | `members` (3), `keys` (1000000) |
-//! | `lagging`: a member comes back by snapshot; sender and receiver killed meanwhile | `members` (3), `keys` (200000), `rounds` (6), `value` (1000 bytes) |
+//! | `lagging`: a member comes back by snapshot; sender and receiver killed meanwhile, unless `harm` is 0 | `members` (3), `keys` (200000), `rounds` (6), `value` (1000 bytes), `harm` (1) |
 //! | `downgrade`: to the version before and up again, kill -9 at each step (`previous=PATH`, by default the `etcd-previous` beside this program) | `members` (3), `between` (100) |
 //!
 //! `between`: acknowledged writes between two events. Of every load: `clients` (8), `pace-ms` (10),
@@ -178,6 +178,7 @@ async fn scenario_result(
                 keys: numbers.count("keys", 200_000)?,
                 value_bytes: numbers.size("value", 1_000)?,
                 rounds: numbers.count("rounds", 6)?,
+                harm: numbers.take("harm", 1) != 0,
                 load,
             };
             numbers.finish()?;

@@ -44,6 +44,8 @@ pub struct Plan {
     /// Rounds: an undisturbed one, one in which the sender is killed, one in which the receiver is
     /// killed some times, and so on.
     pub rounds: u32,
+    /// Whether harm is done at all; else every round is an undisturbed one.
+    pub harm: bool,
     /// The load.
     pub load: load::Plan,
 }
@@ -59,7 +61,7 @@ pub struct Report {
     pub receiver_killed: Times,
     /// Transfers that began.
     pub transfers: usize,
-    /// Writes before, and during undisturbed transfers.
+    /// Writes before and during undisturbed transfers, and how many times slower the slow ones are.
     pub writes: Vec<String>,
     /// The end.
     pub agreement: Agreement,
@@ -106,11 +108,15 @@ pub async fn run(
         let endpoint = fleet.members[victim].endpoint();
         let from = load.now();
         load.more(QUIET).await?;
-        quiet.push((endpoint.clone(), from, load.now()));
+        let before_it = Window::new(&endpoint, from, load.now());
         fleet.members[victim].kill()?;
         load.more(MISSED).await?;
         let before = fleet.members[victim].says(&RECEIVING);
-        let harm = [Harm::None, Harm::Sender, Harm::Receiver][(round as usize - 1) % 3];
+        let harm = match round % 3 {
+            2 if plan.harm => Harm::Sender,
+            0 if plan.harm => Harm::Receiver,
+            _ => Harm::None,
+        };
         let took = if harm == Harm::None {
             let begun = Instant::now();
             fleet.members[victim].launch()?;
@@ -121,7 +127,8 @@ pub async fn run(
             let took = begun.elapsed();
             if transfer {
                 usual = took;
-                busy.push((endpoint, from, load.now()));
+                busy.push(Window::new(&endpoint, from, load.now()));
+                quiet.push(before_it);
             }
             took
         } else {
@@ -152,6 +159,7 @@ pub async fn run(
         writes: vec![
             writes("before", &outcome.attempts, &quiet),
             writes("during a transfer", &outcome.attempts, &busy),
+            times_slower(&outcome.attempts, &quiet, &busy),
         ],
         agreement,
         load: describe(&outcome),
@@ -215,22 +223,59 @@ async fn receives(fleet: &Fleet, victim: usize, before: usize) -> anyhow::Result
     }
 }
 
-/// The writes of clients of other members than the one named in each window.
-fn writes(what: &str, attempts: &[Attempt], windows: &[(String, Duration, Duration)]) -> String {
-    let mut times = Times::default();
-    let mut silence = Duration::ZERO;
-    for (endpoint, from, to) in windows {
+/// A time in which somebody writes at members other than one.
+struct Window {
+    not_at: String,
+    from: Duration,
+    to: Duration,
+}
+
+impl Window {
+    fn new(not_at: &str, from: Duration, to: Duration) -> Self {
+        let not_at = not_at.to_owned();
+        Self { not_at, from, to }
+    }
+
+    /// How long those writes took, and the longest time without one.
+    fn writes(&self, attempts: &[Attempt]) -> (Times, Duration) {
         let others = attempts
             .iter()
-            .filter(|it| it.endpoint.as_ref() != Some(endpoint));
-        let others: Vec<_> = others.cloned().collect();
-        times.extend(acknowledged(&others, *from, *to));
-        silence = silence.max(longest_silence(&others, *from, *to));
+            .filter(|it| it.endpoint.as_deref() != Some(&*self.not_at))
+            .cloned();
+        let others: Vec<_> = others.collect();
+        (
+            acknowledged(&others, self.from, self.to),
+            longest_silence(&others, self.from, self.to),
+        )
+    }
+}
+
+fn writes(what: &str, attempts: &[Attempt], windows: &[Window]) -> String {
+    let mut times = Times::default();
+    let mut silence = Duration::ZERO;
+    for window in windows {
+        let (found, silent) = window.writes(attempts);
+        times.extend(found);
+        silence = silence.max(silent);
     }
     let (p50, p99) = (ms(times.at(50)), ms(times.at(99)));
     format!(
         "writes at other members, {what}: p50 {p50}, p99 {p99}; no write for at most {}",
         ms(silence)
+    )
+}
+
+/// The p99 of writes during each transfer by that before it, and the median of those.
+fn times_slower(attempts: &[Attempt], before: &[Window], during: &[Window]) -> String {
+    let p99 = |window: &Window| window.writes(attempts).0.at(99).as_secs_f64();
+    let pairs = before.iter().zip(during);
+    let mut times: Vec<f64> = pairs.map(|(it, then)| p99(then) / p99(it)).collect();
+    let each: Vec<_> = times.iter().map(|it| format!("{it:.2}")).collect();
+    times.sort_unstable_by(f64::total_cmp);
+    format!(
+        "p99 during a transfer, by that before: {}; median {:.2}",
+        each.join(", "),
+        times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
     )
 }
 

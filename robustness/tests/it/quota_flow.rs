@@ -92,8 +92,9 @@ async fn a_full_store_is_writable_again_after_compact_defrag_and_disarm() {
     assert!(alarms.contains("alarm:NOSPACE"), "{alarms}");
 
     let revision = tool.status("revision").unwrap().to_string();
-    tool.run(&["compact", &revision, "--physical"]).unwrap();
     let full = tool.status("dbSize").unwrap();
+    // It returns before the rows are gone; what follows has their room all the same.
+    tool.run(&["compact", &revision]).unwrap();
     tool.run(&["defrag"]).unwrap();
     let after = tool.status("dbSize").unwrap();
     assert!(after < full / 2, "{full} bytes before, {after} after");

@@ -60,6 +60,7 @@ impl<T> Member<T> {
         tracing::info!(
             "current-db-size-bytes" = sizes.allocated,
             "current-db-size-in-use-bytes" = sizes.in_use,
+            "compaction-first" = self.state.compaction_goes_first(),
             "defragmenting"
         );
         self.defragmentation.running = std::mem::take(&mut self.defragmentation.waiting);

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use bytes::Bytes;
-use ferrite_api::pb::etcdserverpb::{InternalRaftRequest, PutRequest};
+use ferrite_api::pb::etcdserverpb::{CompactionRequest, InternalRaftRequest, PutRequest};
 use ferrite_disk::Disk;
 use ferrite_storage::checkpoint::{Finished, Job, Policy, Reason};
-use ferrite_storage::page::Error;
+use ferrite_storage::page::{Error, Rebuilt};
 
 use crate::harness::{Harness, PATH};
 
@@ -32,6 +32,43 @@ impl Harness {
             };
             self.apply(request).unwrap();
         }
+    }
+
+    /// Two versions of some keys, in the page file, and a compaction that dooms the older.
+    fn with_doomed_rows() -> Self {
+        let mut store = Self::new();
+        store.put_many(0..50, 4_000);
+        store.put_many(0..50, 4_000);
+        store.job(Reason::Changed).unwrap().1.unwrap();
+        let revision = store.state.store().revision();
+        let compaction = CompactionRequest {
+            revision,
+            physical: false,
+        };
+        let request = InternalRaftRequest {
+            compaction: Some(compaction),
+            ..Default::default()
+        };
+        store.apply(request).unwrap();
+        store
+    }
+
+    fn hash_due(&mut self) {
+        let hash = self.state.next_hash().unwrap();
+        self.state.finish_hash(hash.run()).unwrap().unwrap();
+    }
+
+    /// Runs jobs until none is due: what the defragmentation among them came to, and whether rows were
+    /// removed after it had begun.
+    fn jobs(&mut self) -> (Option<Result<Rebuilt, String>>, bool) {
+        let (mut outcome, mut begun, mut removed) = (None, false, false);
+        while let Some((step, finished)) = self.job(Reason::Changed) {
+            let finished = finished.unwrap();
+            begun |= step;
+            removed |= begun && finished.compacted.is_some();
+            outcome = finished.defragmented.or(outcome);
+        }
+        (outcome, removed)
     }
 
     /// Runs the next job: whether it was a step of a defragmentation, and what it came to.
@@ -124,4 +161,44 @@ fn a_checkpoint_that_was_due_while_a_step_ran_is_the_next_job() {
     store.state.finish_job(step.run()).unwrap();
     let next = store.state.next_job(&lazy, Reason::Changed);
     assert!(matches!(next, Some(Job::Checkpoint(_))), "{next:?}");
+}
+
+/// An operator asks for the two in a row, for room: what a copy took of the doomed rows would stay room
+/// of the new file.
+#[test]
+fn the_rows_of_a_compaction_that_was_asked_for_before_go_first() {
+    let mut store = Harness::with_doomed_rows();
+    store.state.defragment(PATH.into());
+    assert_eq!(store.jobs(), (None, false), "the hash is not known");
+    store.hash_due();
+    let (outcome, removed_later) = store.jobs();
+    let after = outcome.unwrap().unwrap().after;
+    assert!(!removed_later);
+    assert_eq!(store.state.store().page().meta().rows, 50);
+    // Nothing is left for another.
+    store.state.defragment(PATH.into());
+    let (outcome, _) = store.jobs();
+    assert_eq!(outcome.unwrap().unwrap().after, after);
+}
+
+/// As compactions, it waits for a reader that goes on, but not for half an hour for a backup.
+#[test]
+fn a_backup_that_holds_a_compaction_back_holds_it_back_for_a_minute() {
+    let mut store = Harness::with_doomed_rows();
+    let pins = store.state.store().pins().clone();
+    let (reader, backup) = (pins.pin(60), pins.pin_long(60));
+    store.job(Reason::Changed).unwrap().1.unwrap();
+    store.hash_due();
+    store.state.defragment(PATH.into());
+    for _ in 0..11 {
+        // What was applied is checkpointed meanwhile.
+        assert!(!matches!(store.job(Reason::Aged), Some((true, _))));
+        assert!(store.job(Reason::Changed).is_none());
+    }
+    store.job(Reason::Aged);
+    let (outcome, _) = store.jobs();
+    outcome.unwrap().unwrap();
+    assert!(store.state.compacting());
+    assert_eq!(store.state.store().page().meta().rows, 100);
+    drop((reader, backup));
 }
