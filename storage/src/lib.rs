@@ -12,6 +12,7 @@ pub mod auth;
 pub mod bolt;
 pub mod checkpoint;
 pub mod cluster_version;
+mod courtesy;
 pub mod error;
 pub mod etcd;
 pub mod founding;

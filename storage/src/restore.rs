@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 
 use ferrite_api::types::{LeaseId, Revision};
 
+use crate::courtesy::Courtesy;
 use crate::error::Error;
 use crate::leases::Leases;
 use crate::mvcc::index::{Builder, KeyIndex, Row};
@@ -70,10 +71,13 @@ struct Part {
     leased: Vec<Leased>,
     rows: u64,
     digest: u64,
+    /// A received snapshot is restored while the member may serve, and others on its machine.
+    courtesy: Courtesy,
 }
 
 impl Part {
     fn add(&mut self, id: RowId, digest: u64, record: &[u8]) -> Result<(), Error> {
+        self.courtesy.worked();
         self.rows += 1;
         self.digest = self.digest.wrapping_add(digest);
         let head = record_head(id.revision, record)?;

@@ -56,6 +56,9 @@ const WAL: wal::Options = wal::Options {
 /// Bytes of page file that redb keeps in memory, for commits and scans: single rows are read past it.
 const PAGE_CACHE_BYTES: usize = 16 << 20;
 
+/// Bytes of a second at which a received snapshot or a defragmentation is written at most.
+const FILL_RATE: u64 = 256 << 20;
+
 /// A member whose threads run.
 pub(super) struct Started {
     pub(super) handle: Handle,
@@ -265,6 +268,7 @@ fn bootstrap_options(config: &Config, origin: Origin, seed: u64) -> bootstrap::O
         seed,
         page: page::Options {
             cache_bytes: PAGE_CACHE_BYTES,
+            fill_rate: Some(FILL_RATE),
             ..page::Options::default()
         },
         wal: WAL,

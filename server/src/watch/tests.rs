@@ -219,6 +219,7 @@ fn options() -> bootstrap::Options {
         page: page::Options {
             cache_bytes: 1 << 20,
             headroom_bytes: 1 << 20,
+            ..page::Options::default()
         },
         wal: wal::Options {
             segment_bytes: 16 << 10,

@@ -274,12 +274,16 @@ impl Pages {
     }
 
     /// From now on, or no longer, the file counts for nothing: what is written is [`Gathered`], and a
-    /// sync does not make it durable. Whoever ends it commits afterwards, which does.
+    /// sync does not make it durable; `rate` limits the bytes of a second. Whoever ends it commits
+    /// afterwards, which does.
     ///
     /// # Errors
     /// What was gathered cannot be written.
-    pub(super) fn fill(&self, filling: bool) -> io::Result<()> {
-        self.gathered.lock().write(&*self.file)?;
+    pub(super) fn fill(&self, filling: bool, rate: Option<u64>) -> io::Result<()> {
+        let mut gathered = self.gathered.lock();
+        gathered.limit(rate);
+        gathered.write(&*self.file)?;
+        drop(gathered);
         self.filling.store(filling, Ordering::Release);
         Ok(())
     }

@@ -21,6 +21,7 @@ use super::space;
 use super::tables;
 use super::verify::Scrub;
 use super::write;
+use crate::courtesy::Courtesy;
 
 /// How a page file is run.
 #[derive(Clone, Debug)]
@@ -32,6 +33,10 @@ pub struct Options {
     /// the disk is full (compaction above all, which gives space back). A commit that may need more
     /// reserves more, or is refused. Default: 64 MiB.
     pub headroom_bytes: u64,
+    /// Bytes of a second, at most, when a file is filled: by a rebuild or a received snapshot. Who syncs
+    /// other files of the disk waits for what was written just before, so there is a pause after each
+    /// piece. Default: no limit, for tools that nobody waits beside.
+    pub fill_rate: Option<u64>,
 }
 
 impl Default for Options {
@@ -39,6 +44,7 @@ impl Default for Options {
         Self {
             cache_bytes: 64 << 20,
             headroom_bytes: 64 << 20,
+            fill_rate: None,
         }
     }
 }
@@ -256,8 +262,9 @@ impl PageFile {
             .make_room(batch, old.rows)
             .map_err(|error| shared.fail(error))?;
         let mut scrub = shared.scrub.lock();
+        let courtesy = shared.pages.filling().then(Courtesy::default);
         let result = guard::run(Mode::Fail, "page tree", || {
-            write::transact(shared.database(), batch, old, scrub.as_mut())
+            write::transact(shared.database(), batch, old, scrub.as_mut(), courtesy)
         });
         let meta = match result {
             Ok(meta) => meta,
@@ -278,7 +285,8 @@ impl PageFile {
     /// # Errors
     /// [`Error::Io`].
     pub(super) fn fill(&self, filling: bool) -> Result<(), Error> {
-        let filled = self.shared.pages.fill(filling);
+        let rate = self.shared.options.fill_rate;
+        let filled = self.shared.pages.fill(filling, rate);
         filled.map_err(Error::io("write what was gathered"))
     }
 

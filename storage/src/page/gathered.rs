@@ -8,11 +8,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::thread;
+use std::time::Duration;
 
 use ferrite_disk::DiskFile;
 
-use super::courtesy::Courtesy;
 use super::layout::PAGE;
+use crate::courtesy::Courtesy;
 
 /// Bytes that are written at once.
 const PIECE_BYTES: usize = 256 << 10;
@@ -32,11 +34,18 @@ pub(super) struct Gathered {
     pages: BTreeMap<u64, Box<[u8]>>,
     /// Bytes written since the last sync.
     unsynced: u64,
+    /// See [`Options::fill_rate`](super::file::Options::fill_rate).
+    rate: Option<u64>,
     /// Taking a commit's pages is long work.
     courtesy: Courtesy,
 }
 
 impl Gathered {
+    /// Limits the bytes of a second.
+    pub(super) fn limit(&mut self, rate: Option<u64>) {
+        self.rate = rate;
+    }
+
     /// Takes whole pages that belong at `offset`.
     pub(super) fn put(&mut self, bytes: &[u8], offset: u64) {
         let pages = bytes.chunks_exact(PAGE as usize);
@@ -90,6 +99,10 @@ impl Gathered {
             file.write_at(&piece, start)?;
             file.start_writing(start, start + piece.len() as u64);
             self.unsynced += piece.len() as u64;
+            if let Some(rate) = self.rate {
+                let seconds = piece.len() as f64 / rate as f64;
+                thread::sleep(Duration::from_secs_f64(seconds));
+            }
         }
         Ok(())
     }

@@ -76,7 +76,6 @@
 
 mod backend;
 mod batch;
-mod courtesy;
 mod error;
 mod fetch;
 mod file;

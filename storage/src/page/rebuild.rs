@@ -23,7 +23,6 @@ use ferrite_api::types::Revision;
 use ferrite_disk::Disk;
 
 use super::batch::{MetaUpdate, RowId, RowWrite, Table};
-use super::courtesy::Courtesy;
 use super::error::Error;
 use super::file::{Options, PageFile, Sizes};
 use super::fill::{self, Filling};
@@ -212,13 +211,11 @@ impl Rebuild {
     ) -> Result<ControlFlow<()>, Error> {
         let (mut copied, mut result) = (0, Ok(ControlFlow::Continue(())));
         let before = self.last;
-        let mut courtesy = Courtesy::default();
         reader.scan(before, &mut |revision, tombstone, record| {
             if revision <= before {
                 return ControlFlow::Continue(());
             }
             copied += record.len();
-            courtesy.worked();
             self.last = revision;
             let row = RowWrite {
                 revision,

@@ -11,6 +11,7 @@ use super::meta::Meta;
 use super::row::{self, Key, MAX_RECORD_BYTES, Part, REVISIONS, Sequence, Summary};
 use super::tables::{self, META, META_KEY, ROWS};
 use super::verify::Scrub;
+use crate::courtesy::Courtesy;
 
 /// Doomed rows whose main revisions are at most this far apart are removed in one pass over the
 /// range between them. A pass over 4 KiB pages of small rows costs 0.1 us for each row it leaves; a
@@ -48,12 +49,14 @@ pub(super) fn check(batch: &Batch) -> Result<(), Error> {
 }
 
 /// Writes `batch` and the meta record that results from `meta`, durably. `scrub` is kept up to date
-/// with what changes in the rows that it has seen.
+/// with what changes in the rows that it has seen. With `courtesy`, clients go first: not what they wait
+/// for may have it.
 pub(super) fn transact(
     database: &Database,
     batch: &Batch,
     meta: Meta,
     scrub: Option<&mut Scrub>,
+    courtesy: Option<Courtesy>,
 ) -> Result<Meta, Error> {
     let mut transaction = database.begin_write()?;
     transaction
@@ -66,6 +69,7 @@ pub(super) fn transact(
         meta,
         value: Vec::new(),
         scrub,
+        courtesy,
     };
     match change.apply(&transaction, batch) {
         Ok(()) => {
@@ -87,6 +91,7 @@ struct Change<'s> {
     /// Scratch space for values.
     value: Vec<u8>,
     scrub: Option<&'s mut Scrub>,
+    courtesy: Option<Courtesy>,
 }
 
 impl Change<'_> {
@@ -144,6 +149,9 @@ impl Change<'_> {
         row: &RowWrite,
         mut insert: impl FnMut(&Key, &[u8]) -> Result<bool, Error>,
     ) -> Result<(), Error> {
+        if let Some(courtesy) = &mut self.courtesy {
+            courtesy.worked();
+        }
         let id = id(row);
         let first = row::key(id, 0)?;
         let corrupt =

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use ferrite_api::types::Revision;
 
 use super::{Error, Limits};
+use crate::courtesy::Courtesy;
 use crate::mvcc::index::KeyIndex;
 use crate::mvcc::pins::Pin;
 use crate::mvcc::recent::{RecentRows, Row};
@@ -157,6 +158,7 @@ impl Rows {
         let (mut rows, mut bytes) = (0, 0);
         let mut failure = None;
         let reader = self.view.page.reader()?;
+        let mut courtesy = Courtesy::default();
         let from = self.next;
         // Past everything, unless the visitor says otherwise.
         self.next = Revision::new(stored + 1, 0);
@@ -171,6 +173,7 @@ impl Rows {
                     return ControlFlow::Break(());
                 }
             };
+            courtesy.worked();
             rows += 1;
             bytes += record.len();
             if !enough && rows < limits.step_rows && bytes < limits.step_bytes {

@@ -74,6 +74,7 @@ impl Store {
         let options = Options {
             cache_bytes: 0,
             headroom_bytes: 0,
+            ..Options::default()
         };
         let page = PageFile::create(&shared, Path::new(PATH), options, &initial).unwrap();
         let state = State::restore(Arc::new(page)).unwrap();

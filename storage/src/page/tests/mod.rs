@@ -26,6 +26,7 @@ fn options() -> Options {
     Options {
         cache_bytes: 256 << 10,
         headroom_bytes: 1 << 20,
+        ..Options::default()
     }
 }
 

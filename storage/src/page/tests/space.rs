@@ -193,6 +193,7 @@ fn commits_reserve_more_than_they_use() {
         Options {
             cache_bytes: 4 << 20,
             headroom_bytes: 0,
+            ..Options::default()
         },
         &initial(),
     )

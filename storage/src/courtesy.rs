@@ -10,11 +10,11 @@ const PIECES: u32 = 16;
 
 /// Counts the work.
 #[derive(Default, Debug)]
-pub(super) struct Courtesy(u32);
+pub(crate) struct Courtesy(u32);
 
 impl Courtesy {
     /// A row or a page is done.
-    pub(super) fn worked(&mut self) {
+    pub(crate) fn worked(&mut self) {
         self.0 += 1;
         if self.0 == PIECES {
             self.0 = 0;
