@@ -56,7 +56,7 @@ const WAL: wal::Options = wal::Options {
 /// Bytes of page file that redb keeps in memory, for commits and scans: single rows are read past it.
 const PAGE_CACHE_BYTES: usize = 16 << 20;
 
-/// Bytes of a second at which a received snapshot or a defragmentation is written at most.
+/// Bytes of a second at which a received snapshot is written at most.
 const FILL_RATE: u64 = 256 << 20;
 
 /// A member whose threads run.
@@ -131,7 +131,10 @@ pub(super) async fn start(
         Place {
             disk: Arc::clone(&disk),
             page_path: page_path.clone(),
-            options: options.page,
+            options: page::Options {
+                fill_rate: Some(FILL_RATE),
+                ..options.page
+            },
             cluster_id,
             member_id,
         },
@@ -268,7 +271,6 @@ fn bootstrap_options(config: &Config, origin: Origin, seed: u64) -> bootstrap::O
         seed,
         page: page::Options {
             cache_bytes: PAGE_CACHE_BYTES,
-            fill_rate: Some(FILL_RATE),
             ..page::Options::default()
         },
         wal: WAL,

@@ -33,9 +33,10 @@ pub struct Options {
     /// the disk is full (compaction above all, which gives space back). A commit that may need more
     /// reserves more, or is refused. Default: 64 MiB.
     pub headroom_bytes: u64,
-    /// Bytes of a second, at most, when a file is filled: by a rebuild or a received snapshot. Who syncs
-    /// other files of the disk waits for what was written just before, so there is a pause after each
-    /// piece. Default: no limit, for tools that nobody waits beside.
+    /// Bytes of a second, at most, when a file is filled, unless that is a rebuild, which keeps up with
+    /// writes. Who syncs other files of the disk waits for what was written just before, so there is a
+    /// pause after each piece; and the processor is yielded every few rows. Default: no limit, for tools
+    /// that nobody waits beside.
     pub fill_rate: Option<u64>,
 }
 
@@ -262,7 +263,8 @@ impl PageFile {
             .make_room(batch, old.rows)
             .map_err(|error| shared.fail(error))?;
         let mut scrub = shared.scrub.lock();
-        let courtesy = shared.pages.filling().then(Courtesy::default);
+        let courteous = shared.pages.filling() && shared.options.fill_rate.is_some();
+        let courtesy = courteous.then(Courtesy::default);
         let result = guard::run(Mode::Fail, "page tree", || {
             write::transact(shared.database(), batch, old, scrub.as_mut(), courtesy)
         });

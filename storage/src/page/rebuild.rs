@@ -29,6 +29,7 @@ use super::fill::{self, Filling};
 use super::meta::Meta;
 use super::reader::Reader;
 use super::tables::META_NAME;
+use crate::courtesy::Courtesy;
 
 /// What a rebuild has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -173,7 +174,11 @@ impl Rebuild {
                 remove_remains(disk, &self.path)?;
                 let (cluster_id, member_id) = (meta.cluster_id, meta.member_id);
                 let fresh = fresh_path(&self.path);
-                Filling::create(disk, &fresh, options.clone(), cluster_id, member_id)?
+                let options = Options {
+                    fill_rate: None,
+                    ..options.clone()
+                };
+                Filling::create(disk, &fresh, options, cluster_id, member_id)?
             }
         };
         new.remove(std::mem::take(&mut self.removed))?;
@@ -211,11 +216,13 @@ impl Rebuild {
     ) -> Result<ControlFlow<()>, Error> {
         let (mut copied, mut result) = (0, Ok(ControlFlow::Continue(())));
         let before = self.last;
+        let mut courtesy = Courtesy::default();
         reader.scan(before, &mut |revision, tombstone, record| {
             if revision <= before {
                 return ControlFlow::Continue(());
             }
             copied += record.len();
+            courtesy.worked();
             self.last = revision;
             let row = RowWrite {
                 revision,
