@@ -250,6 +250,7 @@ impl Window {
     }
 }
 
+/// Those of all windows together.
 fn writes(what: &str, attempts: &[Attempt], windows: &[Window]) -> String {
     let mut times = Times::default();
     let mut silence = Duration::ZERO;

@@ -1,7 +1,7 @@
 //! Maintenance.Snapshot: the state of this member as a file that etcd's tools take.
 //!
 //! The file is made while it is sent, from what a moment in the member's life has pinned, in pieces of
-//! which two are read ahead of the client. Whoever does not read costs these, and holds a compaction
+//! which a few are read ahead of the client. Whoever does not read costs these, and holds a compaction
 //! back for as long as its patience lasts: a minute, and half an hour for who does.
 
 use bytes::Bytes;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -57,7 +58,7 @@ const WAL: wal::Options = wal::Options {
 const PAGE_CACHE_BYTES: usize = 16 << 20;
 
 /// Bytes of a second at which a received snapshot is written at most.
-const FILL_RATE: u64 = 256 << 20;
+const FILL_RATE: Option<NonZeroU64> = NonZeroU64::new(256 << 20);
 
 /// A member whose threads run.
 pub(super) struct Started {
@@ -132,7 +133,7 @@ pub(super) async fn start(
             disk: Arc::clone(&disk),
             page_path: page_path.clone(),
             options: page::Options {
-                fill_rate: Some(FILL_RATE),
+                fill_rate: FILL_RATE,
                 ..options.page
             },
             cluster_id,

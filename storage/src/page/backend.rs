@@ -13,6 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -279,7 +280,7 @@ impl Pages {
     ///
     /// # Errors
     /// What was gathered cannot be written.
-    pub(super) fn fill(&self, filling: bool, rate: Option<u64>) -> io::Result<()> {
+    pub(super) fn fill(&self, filling: bool, rate: Option<NonZeroU64>) -> io::Result<()> {
         let mut gathered = self.gathered.lock();
         gathered.limit(rate);
         gathered.write(&*self.file)?;

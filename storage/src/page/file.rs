@@ -1,6 +1,7 @@
 //! [`PageFile`]: creating, opening, committing.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +38,7 @@ pub struct Options {
     /// writes. Who syncs other files of the disk waits for what was written just before, so there is a
     /// pause after each piece; and the processor is yielded every few rows. Default: no limit, for tools
     /// that nobody waits beside.
-    pub fill_rate: Option<u64>,
+    pub fill_rate: Option<NonZeroU64>,
 }
 
 impl Default for Options {

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::num::NonZeroU64;
 use std::thread;
 use std::time::Duration;
 
@@ -35,14 +36,14 @@ pub(super) struct Gathered {
     /// Bytes written since the last sync.
     unsynced: u64,
     /// See [`Options::fill_rate`](super::file::Options::fill_rate).
-    rate: Option<u64>,
+    rate: Option<NonZeroU64>,
     /// Taking a commit's pages is long work.
     courtesy: Courtesy,
 }
 
 impl Gathered {
     /// Limits the bytes of a second.
-    pub(super) fn limit(&mut self, rate: Option<u64>) {
+    pub(super) fn limit(&mut self, rate: Option<NonZeroU64>) {
         self.rate = rate;
     }
 
@@ -100,7 +101,8 @@ impl Gathered {
             file.start_writing(start, start + piece.len() as u64);
             self.unsynced += piece.len() as u64;
             if let Some(rate) = self.rate {
-                let seconds = piece.len() as f64 / rate as f64;
+                // Others' syncs come in between. What is written does not depend on it.
+                let seconds = piece.len() as f64 / rate.get() as f64;
                 thread::sleep(Duration::from_secs_f64(seconds));
             }
         }

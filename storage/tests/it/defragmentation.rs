@@ -181,6 +181,25 @@ fn the_rows_of_a_compaction_that_was_asked_for_before_go_first() {
     assert_eq!(outcome.unwrap().unwrap().after, after);
 }
 
+/// The compaction cannot go on without room, so what waits for it would wait for ever.
+#[test]
+fn a_checkpoint_without_room_ends_the_wait_for_a_compaction() {
+    let mut store = Harness::with_doomed_rows();
+    store.job(Reason::Changed).unwrap().1.unwrap();
+    store.hash_due();
+    store.state.defragment(PATH.into());
+    store.disk.set_capacity(Some(store.disk.used_bytes()));
+    // More than any headroom holds.
+    store.put_many(0..70, 1 << 20);
+    let (step, refused) = store.job(Reason::Changed).unwrap();
+    assert!(!step);
+    assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+    let (step, finished) = store.job(Reason::Changed).unwrap();
+    let outcome = finished.unwrap().defragmented.unwrap();
+    assert!(step && outcome.unwrap_err().contains("space"));
+    assert!(store.state.compacting());
+}
+
 /// As compactions, it waits for a reader that goes on, but not for half an hour for a backup.
 #[test]
 fn a_backup_that_holds_a_compaction_back_holds_it_back_for_a_minute() {
