@@ -20,6 +20,8 @@
 mod auth;
 mod defragmentation;
 mod hashes;
+mod interface;
+mod jobs;
 mod leadership;
 mod leases;
 mod links;
@@ -29,29 +31,21 @@ mod published;
 mod reads;
 mod schema;
 mod snapshots;
+mod space;
 mod versions;
 mod waiters;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use ferrite_api::Version;
-use ferrite_api::pb::etcdserverpb::alarm_request::AlarmAction;
-use ferrite_api::pb::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest};
-use ferrite_api::types::{LeaseId, MemberId, RequestId};
+use ferrite_api::types::{MemberId, RequestId};
 use ferrite_disk::wal::Position;
 use ferrite_raft::{Append, Driver, EntryKind, Ticket};
 use ferrite_storage::apply::outcome::Response;
-use ferrite_storage::checkpoint::{CompactionHash, Done, Hashed, Job, Policy, Reason};
-use ferrite_storage::etcd::Backup;
-use ferrite_storage::membership::MembershipChange;
-use ferrite_storage::mvcc::pins::Pin;
-use ferrite_storage::mvcc::view::View;
-use ferrite_storage::page;
-use ferrite_storage::snapshot::{self, Export};
+use ferrite_storage::checkpoint::{Job, Policy, Reason};
+use ferrite_storage::snapshot::Export;
 use ferrite_storage::state::State;
 use parking_lot::Mutex;
 use tonic::Code;
@@ -61,7 +55,6 @@ use crate::error::Error;
 use crate::lessor::{self, Lessor};
 use crate::peer::{Message, Peer};
 use crate::quota::Quota;
-use crate::release::InvalidDowngrade;
 use crate::request_id::RequestIds;
 use defragmentation::Defragmentation;
 use leadership::Transfer;
@@ -76,6 +69,7 @@ use waiters::{Expired, Waiters};
 
 pub use auth::LeaseCheck;
 pub use hashes::Hashes;
+pub use interface::{Applied, Effects, Fatal, Input, Others, Reply};
 pub use leases::LeaseCounts;
 pub use published::{Cluster, Published, Roots};
 pub use reads::{ReadCounts, Reads, ReadsDo};
@@ -122,215 +116,6 @@ pub struct Options {
     pub lessor: lessor::Options,
     /// How long a simple token lives that nobody uses here.
     pub token_ttl: Duration,
-}
-
-/// What happens to a member. `T` is the shell's way to reach the client that waits.
-#[derive(Debug)]
-pub enum Input<T> {
-    /// A heartbeat interval has passed.
-    Tick,
-    /// A client's write: an encoded `InternalRaftRequest` with this id in its header.
-    Propose {
-        /// The id in the header.
-        id: RequestId,
-        /// The encoded request.
-        payload: Bytes,
-        /// Whether it is taken while others are refused because too much is not applied yet.
-        urgent: bool,
-        /// Who waits.
-        waiter: T,
-    },
-    /// A client wants to change the membership.
-    ChangeMembers {
-        /// The change.
-        change: MembershipChange,
-        /// Who waits.
-        waiter: T,
-    },
-    /// A client wants another member to lead.
-    MoveLeader {
-        /// The member.
-        to: MemberId,
-        /// Who waits.
-        waiter: T,
-    },
-    /// Messages of another member, in the order in which they arrived.
-    Peer {
-        /// The member.
-        from: MemberId,
-        /// The messages.
-        messages: Vec<Message>,
-    },
-    /// Another member can be reached, or cannot any more.
-    Reachable {
-        /// The member.
-        peer: MemberId,
-        /// Whether it can.
-        reachable: bool,
-    },
-    /// A client waits until a compaction has removed its rows.
-    AwaitCompaction {
-        /// The revision compacted to.
-        revision: i64,
-        /// Who waits.
-        waiter: T,
-    },
-    /// A client wants the page file to have no more room than it needs. Answered with [`Reply::Done`].
-    Defragment {
-        /// Where the page file is.
-        path: PathBuf,
-        /// Who waits.
-        waiter: T,
-    },
-    /// A client asks for the keys of a lease.
-    LeaseKeys {
-        /// The lease.
-        id: LeaseId,
-        /// Who waits.
-        waiter: T,
-    },
-    /// A client wants to do something to the keys of a lease. Answered with [`Reply::Done`] if it may.
-    CheckLease {
-        /// Who and what.
-        check: LeaseCheck,
-        /// Who waits.
-        waiter: T,
-    },
-    /// A client wants a snapshot of the state as it is now.
-    Backup {
-        /// Who waits.
-        waiter: T,
-    },
-    /// A leader wants to send a snapshot. Answered with [`Reply::Done`] if its content is wanted.
-    SnapshotOffered {
-        /// What consensus says of it.
-        message: Bytes,
-        /// Who waits.
-        waiter: T,
-    },
-    /// The content of a snapshot was received. Answered with [`Reply::Done`] when it is this member's
-    /// state, with [`Reply::Discard`] if it was not needed any more.
-    SnapshotReceived {
-        /// The snapshot.
-        snapshot: Incoming,
-        /// Who waits.
-        waiter: T,
-    },
-    /// What became of [`Effects::snapshots`].
-    SnapshotSent {
-        /// The member that needs it.
-        to: MemberId,
-        /// Whether it has it now.
-        taken: bool,
-    },
-    /// Another member says that this one was removed from the cluster.
-    Removed {
-        /// The other one.
-        by: MemberId,
-    },
-    /// A job has ended.
-    JobDone(Done),
-    /// The hash of a compaction has ended.
-    HashDone(Hashed),
-}
-
-/// The end of a request.
-#[derive(Debug)]
-pub enum Reply {
-    /// Applied: the verdict, and what is needed to turn it into a response.
-    Applied(Applied),
-    /// A view that is fresh enough for the read.
-    View(Arc<View>),
-    /// The keys attached to a lease, in byte order; `None` if there is no such lease.
-    LeaseKeys(Option<Vec<Bytes>>),
-    /// The state, for a client.
-    Backup(Box<Backup>),
-    /// What was asked for has happened.
-    Done,
-    /// The content of the snapshot is not needed.
-    Discard,
-    /// The request has failed, or its outcome is not known here.
-    Failed(Error),
-}
-
-/// A verdict of apply.
-#[derive(Debug)]
-pub struct Applied {
-    /// The answer.
-    pub result: Result<Response, ferrite_api::Error>,
-    /// A view that holds every row which the answer names.
-    pub view: Arc<View>,
-    /// Keeps those rows from being compacted away.
-    pub pin: Option<Pin>,
-}
-
-/// The other members.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Others {
-    /// Those that are members now.
-    pub peers: Vec<Peer>,
-    /// Those that were, and will not be again.
-    pub removed: Vec<MemberId>,
-}
-
-/// What the owner has to do, in the order of the fields.
-#[derive(Debug)]
-pub struct Effects<T> {
-    /// Who the other members are, if that has changed.
-    pub peers: Option<Others>,
-    /// Messages to other members.
-    pub send: Vec<(MemberId, Message)>,
-    /// Snapshots to be sent to other members.
-    pub snapshots: Vec<Outgoing>,
-    /// Clients to answer.
-    pub replies: Vec<(T, Reply)>,
-    /// Put the received page file in the place of the one in use, then [`Member::installed`].
-    pub install: bool,
-    /// A job to run.
-    pub job: Option<Job>,
-    /// A hash to compute, in steps beside the jobs.
-    pub hash: Option<CompactionHash>,
-    /// Log segments below this number are not needed any more.
-    pub release_before: Option<u64>,
-    /// The member has what its log had lost: [`BallotFile::recovered`](ferrite_raft::BallotFile::recovered).
-    pub recovered: bool,
-    /// Records to append to the log and to sync, and a promise to keep in the ballot after that; then
-    /// [`Member::appended`].
-    pub append: Option<Append>,
-}
-
-/// Why a member cannot go on. Its process stops; its disk tells the rest.
-#[derive(Debug, thiserror::Error)]
-pub enum Fatal {
-    /// The state machine or the page file.
-    #[error(transparent)]
-    Storage(#[from] ferrite_storage::Error),
-    /// Consensus.
-    #[error(transparent)]
-    Raft(#[from] ferrite_raft::Error),
-    /// The log.
-    #[error(transparent)]
-    Wal(#[from] ferrite_disk::wal::Error),
-    /// A received snapshot could not be put in place.
-    #[error(transparent)]
-    Snapshot(#[from] snapshot::Error),
-    /// The cluster's version is above the program's.
-    #[error(transparent)]
-    InvalidDowngrade(#[from] InvalidDowngrade),
-    /// A committed entry that this build cannot apply.
-    #[error("raft entry {index}: {why}")]
-    Entry {
-        /// The index of the entry.
-        index: u64,
-        /// Why.
-        why: String,
-    },
-}
-
-impl From<page::Error> for Fatal {
-    fn from(error: page::Error) -> Self {
-        Fatal::Storage(error.into())
-    }
 }
 
 /// A member of a cluster.
@@ -789,35 +574,6 @@ impl<T> Member<T> {
         Ok(())
     }
 
-    /// etcd's second look at the quota. What was applied stays, but its client learns that there is
-    /// no room for more, and the cluster by an alarm. Entries that are applied again at the start
-    /// had their look when they were new.
-    fn check_quota(&mut self, allocated: u64, cost: u64) -> Result<(), ferrite_api::Error> {
-        let quota = self.options.quota;
-        if !self.published.ready() || quota.admits(allocated, cost) {
-            return Ok(());
-        }
-        let raised = self.state.alarms().is_active(AlarmType::Nospace);
-        if !raised && self.now >= self.alarm_at {
-            self.alarm_at = self.now + self.options.request_ticks;
-            tracing::warn!(
-                "quota-size-bytes" = quota.bytes,
-                "quota-size" = quota.text(),
-                error = "etcdserver: no space",
-                "message exceeded backend quota; raising alarm"
-            );
-            self.propose_own(InternalRaftRequest {
-                alarm: Some(AlarmRequest {
-                    action: AlarmAction::Activate as i32,
-                    member_id: self.state.member_id().get(),
-                    alarm: AlarmType::Nospace as i32,
-                }),
-                ..InternalRaftRequest::default()
-            });
-        }
-        Err(ferrite_api::Error::NoSpace)
-    }
-
     /// Tells what consensus says, before anything leaves that follows from it, and after what is applied
     /// was published.
     fn publish_raft(&mut self) {
@@ -837,175 +593,6 @@ impl<T> Member<T> {
 
     fn fail(&mut self, waiter: T, error: ferrite_api::Error) {
         self.replies.push((waiter, Reply::Failed(error.into())));
-    }
-
-    fn want_job(&mut self, reason: Reason) {
-        // A state that is to be replaced needs no checkpoint. After a full disk only time brings the
-        // next attempt, unless a defragmentation is to give its room back.
-        if self.installing.is_none()
-            && self.job.is_none()
-            && (!self.page_full || reason == Reason::Aged || self.state.defragmenting())
-        {
-            self.job = self.migration_job();
-            if self.job.is_none() {
-                self.job = self.state.next_job(&self.options.checkpoint, reason);
-            }
-        }
-    }
-
-    fn next_job(&mut self) -> Option<Job> {
-        let job = self.job.take();
-        self.job_running |= job.is_some();
-        job
-    }
-
-    fn next_hash(&mut self) -> Option<CompactionHash> {
-        // One of a state that was replaced must be back before the next one begins.
-        if self.hash_running {
-            return None;
-        }
-        let hash = self.state.next_hash();
-        self.hash_running = hash.is_some();
-        hash
-    }
-
-    fn job_done(&mut self, done: Done) -> Result<(), Fatal> {
-        self.job_running = false;
-        let finished = match self.state.finish_job(done) {
-            Ok(finished) => finished,
-            Err(error @ page::Error::NoSpace { .. }) => {
-                if !self.page_full {
-                    tracing::error!(%error, "no space for a checkpoint; refusing writes until there is");
-                }
-                self.page_full = true;
-                self.publish_space();
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if let Some(index) = finished.consistent_index {
-            self.checkpointed = index;
-            if self.page_full {
-                tracing::info!("space for checkpoints is back; accepting writes again");
-            }
-            self.page_full = false;
-            self.publish_space();
-            self.compact_log();
-            // Readers drop the rows that are in the page file now.
-            self.published.set_view(self.state.view());
-        }
-        if let Some(outcome) = finished.defragmented {
-            self.defragmented(outcome);
-            if self.page_full {
-                // The checkpoint that found no room may have it now: not only when its time comes.
-                self.want_job(Reason::Aged);
-            }
-        }
-        if let Some(version) = finished.migrated {
-            self.migrated(version);
-        }
-        if let Some(revision) = finished.compacted {
-            let sizes = self.published.view().page.sizes();
-            tracing::info!(
-                "compact-revision" = revision,
-                "current-db-size-bytes" = sizes.allocated,
-                "current-db-size-in-use-bytes" = sizes.in_use,
-                "finished scheduled compaction"
-            );
-            self.prune = true;
-            self.answer_compactions();
-        }
-        Ok(())
-    }
-
-    fn hash_done(&mut self, hashed: Hashed) {
-        self.hash_running = false;
-        if std::mem::take(&mut self.hash_stale) {
-            return;
-        }
-        match self.state.finish_hash(hashed) {
-            Ok(Some(hash)) => {
-                tracing::info!(
-                    hash = hash.hash,
-                    revision = hash.revision,
-                    "compact-revision" = hash.compact_revision,
-                    "storing new hash"
-                );
-                self.published.hashes().store(hash);
-            }
-            Ok(None) => tracing::warn!("a compaction was not hashed"),
-            // The compaction goes on: what it removes is not what is damaged, or it will say so.
-            Err(error) => tracing::error!(%error, "failed to hash a compaction"),
-        }
-    }
-
-    fn answer_compactions(&mut self) {
-        let removed = self.state.removed_through();
-        let view = self.published.view();
-        let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.compactions)
-            .into_iter()
-            .partition(|(revision, _)| *revision <= removed);
-        self.compactions = waiting;
-        self.replies.extend(
-            ready
-                .into_iter()
-                .map(|(_, waiter)| (waiter, Reply::View(Arc::clone(&view)))),
-        );
-    }
-
-    /// Drops raft entries that the page file has absorbed, and the segments that held them.
-    fn compact_log(&mut self) {
-        let to = ferrite_raft::should_compact(
-            self.driver.status().first_index.saturating_sub(1),
-            self.state.applied().get(),
-            self.checkpointed,
-            self.options.snapshot_count,
-            self.options.catchup_entries,
-        );
-        if let Some(to) = to
-            && self.driver.compact(to)
-        {
-            tracing::info!(
-                to,
-                applied = self.state.applied().get(),
-                "compacted the raft log"
-            );
-        }
-    }
-
-    fn next_append(&mut self) -> Option<Append> {
-        if self.log_full && !std::mem::take(&mut self.retry_append) {
-            return None;
-        }
-        self.append.pop_front()
-    }
-
-    /// Segments that no entry of the log needs any more, if there are new ones.
-    fn next_release(&mut self) -> Option<u64> {
-        let releasable = self.driver.releasable_before();
-        if releasable <= self.released {
-            return None;
-        }
-        self.released = releasable;
-        Some(releasable)
-    }
-
-    fn set_log_full(&mut self, full: bool) {
-        if self.log_full != full {
-            self.log_full = full;
-            if full {
-                tracing::error!(
-                    "no space for the next log segment; refusing writes until there is"
-                );
-            } else {
-                tracing::info!("the log has space again; accepting writes");
-            }
-            self.publish_space();
-        }
-    }
-
-    fn publish_space(&self) {
-        self.published.set_no_space(self.page_full || self.log_full);
     }
 }
 
