@@ -62,15 +62,21 @@ impl Target {
             let address = Address::Unix(PathBuf::from(path));
             (address, security, "localhost".to_owned())
         } else {
-            let (security, rest) = match endpoint.split_once("://") {
-                Some(("http", rest)) => (Security::None, rest),
-                Some(("https", rest)) => (Security::Required, rest),
+            let url = endpoint.split_once("://");
+            let url = url.map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
+            let (security, rest) = match &url {
+                Some((scheme, rest)) if scheme == "http" => (Security::None, *rest),
+                Some((scheme, rest)) if scheme == "https" => (Security::Required, *rest),
                 Some((scheme, _)) => return Err(invalid(&format!("unknown scheme {scheme:?}"))),
                 None => (Security::Open, endpoint),
             };
             let rest = match security {
                 Security::Open => rest,
-                _ => rest.split(['/', '?', '#']).next().unwrap_or_default(),
+                _ => {
+                    let rest = rest.split(['/', '?', '#']).next().unwrap_or_default();
+                    // A name and a password in a URL are not used, as in etcd's client.
+                    rest.rsplit_once('@').map_or(rest, |(_, rest)| rest)
+                }
             };
             let (host, port) = split_host_port(rest).ok_or_else(|| invalid("missing port"))?;
             let port = port.parse().map_err(|_| invalid("bad port"))?;
@@ -157,6 +163,11 @@ mod tests {
         );
         check(
             "http://etcd-0:2379/",
+            tcp("etcd-0", 2379),
+            "http://etcd-0:2379/",
+        );
+        check(
+            "HTTP://name:p@ss@etcd-0:2379",
             tcp("etcd-0", 2379),
             "http://etcd-0:2379/",
         );

@@ -112,8 +112,8 @@ impl Leases {
     ///
     /// # Errors
     ///
-    /// [`EtcdError::LeaseNotFound`] if it has ended. Repeated while members are unavailable, as
-    /// long as the client's time limits allow.
+    /// [`EtcdError::LeaseNotFound`] if it has ended, and what else a member answers. Repeated while none
+    /// can be reached, as long as the client's time limits allow.
     pub async fn keep_alive_once(&self, id: LeaseId) -> Result<pb::LeaseKeepAliveResponse, Error> {
         let deadline = self.client.scope.limit.deadline();
         let attempts = async {
@@ -157,9 +157,11 @@ impl Leases {
     }
 }
 
-/// Whether another attempt to renew may do better.
+/// Whether another attempt to renew may do better: no member has answered. (One that says that there is
+/// no leader has waited for one.)
 fn is_passing(error: &Error) -> bool {
-    matches!(error.code(), Some(Code::Unavailable | Code::Internal))
+    let unreachable = matches!(error.code(), Some(Code::Unavailable | Code::Internal));
+    unreachable && !matches!(error, Error::Etcd(_))
 }
 
 /// A lease being renewed: see [`Leases::keep_alive`]. Dropping it stops the renewal.

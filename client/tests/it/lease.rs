@@ -128,6 +128,11 @@ async fn renewing_once_waits_as_long_as_the_client_may() {
     fake.fail_with((0..3).map(|_| Status::unavailable("later")));
     let renewed = client.leases().keep_alive_once(lease).await;
     renewed.expect("the fourth time");
+    // What a member has answered is an answer.
+    fake.fail_with([EtcdError::NoLeader.into()]);
+    let error = client.leases().keep_alive_once(lease).await;
+    let error = error.expect_err("no leader");
+    assert_eq!(error.etcd(), Some(EtcdError::NoLeader));
     drop(fake);
     let client = client.with_timeout(Duration::from_millis(50));
     let error = client.leases().keep_alive_once(lease).await;

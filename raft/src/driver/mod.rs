@@ -531,24 +531,20 @@ impl Driver {
         true
     }
 
-    /// The voter that would take over leadership fastest, if this member leads and there is
-    /// another.
-    pub fn transfer_target(&self) -> Option<u64> {
+    /// The voter that would take over leadership fastest, of those that are `fit`, if this member leads
+    /// and there is one. Who was heard from lately comes first: where nothing is written, the log of a
+    /// dead member is as long as any.
+    pub fn transfer_target(&self, fit: impl Fn(u64) -> bool) -> Option<u64> {
         self.leading?;
-        let matched = |id: &u64| {
-            self.node
-                .raft
-                .prs()
-                .get(*id)
-                .map_or(0, |progress| progress.matched)
+        let speed = |id: u64| {
+            let progress = self.node.raft.prs().get(id);
+            progress.map_or((false, 0), |progress| {
+                (progress.recent_active, progress.matched)
+            })
         };
-        let others = self
-            .conf
-            .voters
-            .iter()
-            .copied()
-            .filter(|id| *id != self.config.id);
-        others.max_by_key(|id| (matched(id), std::cmp::Reverse(*id)))
+        let voters = self.conf.voters.iter().copied();
+        let others = voters.filter(|id| *id != self.config.id && fit(*id));
+        others.max_by_key(|id| (speed(*id), std::cmp::Reverse(*id)))
     }
 
     /// A message from a peer.

@@ -40,7 +40,7 @@ impl Driver {
             return Err(ProposeError::Dropped(DropReason::ConfChangePending));
         }
         let removes_self = change.changes.contains(&Change::Remove(self.config.id));
-        if removes_self && self.transfer_target().is_some() {
+        if removes_self && self.transfer_target(|_| true).is_some() {
             return Err(ProposeError::Dropped(DropReason::RemovesLeader));
         }
         let raft_change = change.to_raft();

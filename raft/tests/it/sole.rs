@@ -267,7 +267,7 @@ fn a_leader_that_applied_its_own_removal_does_nothing_any_more() {
         member.driver.propose_conf_change(&removal),
         Err(ProposeError::Dropped(DropReason::RemovesLeader))
     );
-    assert_eq!(member.driver.transfer_target(), Some(2));
+    assert_eq!(member.driver.transfer_target(|_| true), Some(2));
     member.propose(payload(1, 20));
     let mut outcome = Outcome::default();
     member.turn(&mut outcome);

@@ -57,6 +57,7 @@ pub use auth::Auths;
 pub use body::Body;
 pub use cluster::Clusters;
 pub use lease::Leases;
+pub(crate) use reply::gzip;
 pub(crate) use status::CONTENT_TYPE_GRPC;
 
 use call::Call;

@@ -106,7 +106,8 @@ pub(super) fn compressed(message: &[u8]) -> Body {
     Body::message(framed.freeze())
 }
 
-pub(super) fn gzip(message: &[u8]) -> Vec<u8> {
+/// Compresses, fast rather than well.
+pub(crate) fn gzip(message: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder
         .write_all(message)

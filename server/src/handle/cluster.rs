@@ -1,6 +1,6 @@
 //! Changes of the membership and of the leadership (spec cluster.md section 3).
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ferrite_api::Error as ApiError;
 use ferrite_api::pb::etcdserverpb as pb;
@@ -112,22 +112,27 @@ impl Handle {
         request: pb::MemberPromoteRequest,
     ) -> Result<pb::MemberPromoteResponse, Error> {
         self.check_admin().await?;
-        let leader = self.leader();
-        if leader == 0 {
-            return Err(ApiError::NoLeader.into());
-        }
-        if self.leads() {
-            return self.promote_here(request.id).await;
-        }
-        let question = Question::Promote(request.id);
-        let patience = self.inner.limits.request_timeout;
-        match self.ask_leader(leader, question, patience).await? {
-            Some(Answer::Promoted(mut response)) => {
-                response.header = Some(self.header(0));
-                Ok(response)
+        let give_up = Instant::now() + self.inner.limits.request_timeout;
+        loop {
+            let leader = self.leader();
+            if self.leads() {
+                return self.promote_here(request.id).await;
             }
-            Some(_) => Err(mixed_up()),
-            None => Err(ApiError::Timeout.into()),
+            if leader != 0 {
+                let left = give_up.saturating_duration_since(Instant::now());
+                let question = Question::Promote(request.id);
+                match self.ask_leader(leader, question, left).await {
+                    Ok(Some(Answer::Promoted(mut response))) => {
+                        response.header = Some(self.header(0));
+                        return Ok(response);
+                    }
+                    Ok(Some(_)) => return Err(mixed_up()),
+                    // Another one leads by now, or will.
+                    Ok(None) | Err(Error::Api(ApiError::NotLeader)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            self.look_again(give_up).await?;
         }
     }
 
@@ -135,12 +140,19 @@ impl Handle {
     pub(super) async fn promote_here(&self, id: u64) -> Result<pb::MemberPromoteResponse, Error> {
         let id = MemberId::new(id);
         self.await_applied().await?;
-        let members = self
-            .change_members(MembershipAction::Promote { id })
-            .await?;
+        let promoted = self.change_members(MembershipAction::Promote { id }).await;
+        let metrics = &self.inner.metrics.server;
+        match &promoted {
+            Ok(_) => metrics.learner_promote_successes.inc(),
+            Err(Error::Api(ApiError::NotLeader)) => {}
+            Err(error) => {
+                let failures = &metrics.learner_promote_failures;
+                failures.with_label_values(&[&reason(error)]).inc();
+            }
+        }
         Ok(pb::MemberPromoteResponse {
             header: Some(self.header(0)),
-            members,
+            members: promoted?,
         })
     }
 
@@ -181,5 +193,17 @@ impl Handle {
             Reply::Failed(error) => Err(error),
             _ => Err(mixed_up()),
         }
+    }
+}
+
+/// Why a promotion has failed, in the words of etcd's metric: those of its error before it gets the text of
+/// the API.
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Api(ApiError::MemberNotLearner) => {
+            "membership: can only promote a learner member".to_owned()
+        }
+        Error::Api(ApiError::MemberNotFound) => "membership: ID not found".to_owned(),
+        error => error.to_string(),
     }
 }

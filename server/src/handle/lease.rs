@@ -168,7 +168,7 @@ impl Handle {
     ///
     /// # Errors
     /// `NoLeader` or `Timeout` when it is time to give up; `Stopped`.
-    async fn look_again(&self, give_up: Instant) -> Result<(), Error> {
+    pub(super) async fn look_again(&self, give_up: Instant) -> Result<(), Error> {
         if self.inner.inbox.is_closed() {
             return Err(ApiError::Stopped.into());
         }

@@ -27,14 +27,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
+use http::header::CONTENT_ENCODING;
 use http::request::Parts;
-use http::{Method, StatusCode, Uri};
+use http::{HeaderValue, Method, StatusCode, Uri};
 
 pub use access::Access;
 pub use gateway::Gateway;
 pub use source::{RaftProgress, RaftStatus, Source};
 
 use crate::config::Config;
+use crate::grpc::gzip;
 use crate::handle::Versions;
 use crate::logging;
 use crate::metrics::{Metrics, TEXT_FORMAT};
@@ -174,7 +176,7 @@ impl<S: Source> Endpoints<S> {
         let get = request.method == Method::GET;
         let client = self.listener == Listener::Client;
         match path {
-            "/metrics" => self.scrape().await,
+            "/metrics" => self.scrape(reply::takes_gzip(&request.headers)).await,
             "/health" if !get => health::refuse_method("/health error", path),
             "/health" => self.health(query).await,
             "/version" if client && !get => reply::method_not_allowed(),
@@ -202,15 +204,26 @@ impl<S: Source> Endpoints<S> {
     }
 
     /// Reading `/proc` and encoding a few thousand series is for a thread that may block.
-    async fn scrape(&self) -> Response {
+    async fn scrape(&self, compress: bool) -> Response {
         let metrics = self.metrics.clone();
-        let scraped = tokio::task::spawn_blocking(move || metrics.scrape()).await;
-        let text = match scraped {
-            Ok(Ok(text)) => text,
-            Ok(Err(error)) => return scrape_failed(&error),
-            Err(error) => return scrape_failed(&error.to_string()),
+        let scraped = tokio::task::spawn_blocking(move || {
+            let text = metrics.scrape()?;
+            Ok(match compress {
+                true => gzip(&text),
+                false => text,
+            })
+        });
+        let body = match scraped.await {
+            Ok(Ok(body)) => body,
+            Ok(Err(error)) => return scrape_failed(error),
+            Err(error) => return scrape_failed(error.to_string()),
         };
-        reply::with_type(StatusCode::OK, TEXT_FORMAT, text)
+        let mut response = reply::with_type(StatusCode::OK, TEXT_FORMAT, body);
+        if compress {
+            let gzip = HeaderValue::from_static("gzip");
+            response.headers_mut().insert(CONTENT_ENCODING, gzip);
+        }
+        response
     }
 }
 
@@ -231,7 +244,7 @@ fn from_beta(uri: &mut Uri) {
     }
 }
 
-fn scrape_failed(error: &str) -> Response {
+fn scrape_failed(error: String) -> Response {
     tracing::error!(error, "failed to gather metrics");
     let text = format!("An error has occurred while serving metrics:\n\n{error}");
     reply::error(StatusCode::INTERNAL_SERVER_ERROR, &text)

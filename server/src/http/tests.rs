@@ -1,4 +1,5 @@
 use std::future::pending;
+use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -422,6 +423,35 @@ async fn metrics_take_any_method() {
                 .body
                 .contains("\netcd_server_version{server_version=\"3.7.1\"} 1\n")
         );
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_compressed_for_who_takes_it() {
+    for (accept, compressed) in [
+        ("gzip", true),
+        ("deflate, GZIP;q=0.5", true),
+        ("gzip;q=0", false),
+        ("identity", false),
+        ("x-gzip", false),
+    ] {
+        let metrics = Metrics::new(Default::default());
+        let router = client_router(Fake::default(), metrics, options(), None);
+        let mut request = request("GET", "/metrics");
+        let accept_encoding = accept.parse().unwrap();
+        request
+            .headers_mut()
+            .insert("accept-encoding", accept_encoding);
+        let (parts, body) = router.oneshot(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        assert_eq!(parts.headers.contains_key("content-encoding"), compressed);
+        let mut text = String::new();
+        match compressed {
+            true => flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut text),
+            false => (&body[..]).read_to_string(&mut text),
+        }
+        .unwrap();
+        assert!(text.contains("\netcd_server_version{"), "{accept}");
     }
 }
 

@@ -1,6 +1,8 @@
 //! What follows from who leads: the member introduces itself, the leader takes over what is the leader's,
 //! leadership is handed over.
 
+use std::collections::BTreeSet;
+
 use ferrite_api::pb::etcdserverpb::InternalRaftRequest;
 use ferrite_api::pb::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 use ferrite_api::types::{MemberId, RequestId};
@@ -19,6 +21,16 @@ pub(super) struct Transfer<T> {
     waiter: T,
 }
 
+/// How a leader gets rid of its leadership.
+#[derive(Debug, Default)]
+pub(super) struct HandOver {
+    /// Who was asked to take it, in this term.
+    asked: BTreeSet<u64>,
+    /// Nobody else is asked before this tick, because of a removal: while a transfer is on its way
+    /// nothing is proposed, and what waits has its turn before the next one.
+    next: u64,
+}
+
 impl<T> Member<T> {
     /// Whether this member leads, as far as it knows.
     pub fn is_leader(&self) -> bool {
@@ -33,6 +45,7 @@ impl<T> Member<T> {
         self.links.leads(now.leader, self.now);
         self.queue.release();
         self.survey.give_up();
+        self.hand_over = HandOver::default();
         let transfers = std::mem::take(&mut self.transfers).into_iter();
         let (done, waiting): (Vec<_>, Vec<_>) =
             transfers.partition(|transfer| transfer.to.get() == now.leader);
@@ -152,13 +165,28 @@ impl<T> Member<T> {
         transfers.map(|transfer| transfer.waiter)
     }
 
-    /// Hands leadership to the voter that is furthest, because this member is about to stop. False
-    /// if it does not lead or nobody else can: then there is nothing to wait for.
+    /// Hands leadership to the voter that is fittest, because this member is about to stop or to be
+    /// removed. Each call asks another one, if there is one. False if this member does not lead or
+    /// nobody else can be reached: then there is nothing to wait for.
     pub fn hand_over(&mut self) -> bool {
-        let Some(to) = self.driver.transfer_target() else {
+        let reachable = |id| self.links.is_up(MemberId::new(id));
+        let asked = &self.hand_over.asked;
+        let other = self
+            .driver
+            .transfer_target(|id| reachable(id) && !asked.contains(&id));
+        let Some(to) = other.or_else(|| self.driver.transfer_target(reachable)) else {
             return false;
         };
-        tracing::info!(to = %MemberId::new(to), "handing leadership over before stopping");
+        self.hand_over.asked.insert(to);
+        tracing::info!(to = %MemberId::new(to), "handing leadership over");
         self.driver.transfer_leader(to)
+    }
+
+    /// As [`Member::hand_over`], because this member is to be removed, if it is time.
+    pub(super) fn hand_over_to_be_removed(&mut self) {
+        if self.now >= self.hand_over.next {
+            self.hand_over.next = self.now + 2 * self.options.election_ticks;
+            self.hand_over();
+        }
     }
 }

@@ -67,11 +67,14 @@ impl<T> Member<T> {
                 }
             }
             MembershipAction::Remove { id } => {
-                if !members.voters().any(|member| member.id == id.get()) {
+                let known = members.get(*id);
+                let is_voter = members.voters().any(|member| member.id == id.get());
+                if known.is_some() && !is_voter {
                     return Ok(());
                 }
+                // Of somebody unknown, too, as etcd: the answer does not wait for a leader.
                 let rest = started.filter(|member| member.id != id.get()).count();
-                if rest < quorum(voters - 1) {
+                if rest < quorum(voters - usize::from(is_voter)) {
                     return Err(ferrite_api::Error::MemberNotEnoughStarted);
                 }
                 let here = *id == self.state.member_id();
@@ -123,7 +126,7 @@ impl<T> Member<T> {
     pub(super) fn propose_changes(&mut self) {
         let term = self.driver.status().term;
         while let Some(proposal) = self.queue.changes().front() {
-            if proposal.is_stale(term) {
+            if proposal.is_stale(term) || proposal.is_late(self.now) {
                 if let Some(proposal) = self.queue.changes().pop_front() {
                     self.give_up(&proposal);
                 }
@@ -148,7 +151,7 @@ impl<T> Member<T> {
                 }
                 // This member is to be removed: somebody else leads first, and proposes it.
                 Err(ProposeError::Dropped(DropReason::RemovesLeader)) => {
-                    self.hand_over();
+                    self.hand_over_to_be_removed();
                     return;
                 }
                 Err(
@@ -205,6 +208,7 @@ impl<T> Member<T> {
         if applied.result.is_ok() {
             tracing::info!(change = ?change.action, "applied a change of the membership");
             self.peers_changed = true;
+            self.farewell |= matches!(change.action, MembershipAction::Remove { .. });
             if !matches!(change.action, MembershipAction::Update { .. }) {
                 let conf = self.driver.apply_conf_change(raft)?;
                 self.state.set_conf_state(page::ConfState {
@@ -219,9 +223,13 @@ impl<T> Member<T> {
         Ok(applied)
     }
 
-    /// Whether this member was removed from the cluster: it takes part no more.
+    /// Whether this member was removed from the cluster: it takes part no more. As long as somebody waits
+    /// here, perhaps for that, a member that was told so has an election timeout to hear it from the log.
     pub fn is_removed(&self) -> bool {
-        self.told_removed || self.driver.status().removed
+        let told = self.told_removed.is_some_and(|told| {
+            self.waiters.len() == 0 || self.now >= told + self.options.election_ticks
+        });
+        told || self.driver.status().removed
     }
 }
 

@@ -57,7 +57,7 @@ use crate::peer::{Message, Peer};
 use crate::quota::Quota;
 use crate::request_id::RequestIds;
 use defragmentation::Defragmentation;
-use leadership::Transfer;
+use leadership::{HandOver, Transfer};
 use leases::LeaseChange;
 use links::Links;
 use proposals::{Origin, Proposal, Queue};
@@ -143,11 +143,14 @@ pub struct Member<T> {
     compactions: Vec<(i64, T)>,
     defragmentation: Defragmentation<T>,
     transfers: Vec<Transfer<T>>,
+    hand_over: HandOver,
     survey: Survey,
     migration: Migration,
     links: Links,
     /// The other members have changed, and the owner does not know it yet.
     peers_changed: bool,
+    /// One of them was removed: it is to hear so from the log before its link goes.
+    farewell: bool,
     /// States that are offered to followers.
     exports: BTreeMap<u64, Export>,
     snapshots: Vec<Outgoing>,
@@ -160,8 +163,8 @@ pub struct Member<T> {
     hash_stale: bool,
     /// It has caught up with what its log had lost, and the owner does not know it yet.
     recovered: bool,
-    /// Another member has said that this one was removed.
-    told_removed: bool,
+    /// The tick at which another member has said that this one was removed.
+    told_removed: Option<u64>,
     /// The requests by which it has introduced itself in this run.
     introductions: Vec<RequestId>,
     /// One of them has been applied.
@@ -225,10 +228,12 @@ impl<T> Member<T> {
             compactions: Vec::new(),
             defragmentation: Defragmentation::default(),
             transfers: Vec::new(),
+            hand_over: HandOver::default(),
             survey: Survey::default(),
             migration: Migration::default(),
             links: Links::default(),
             peers_changed: true,
+            farewell: false,
             exports: BTreeMap::new(),
             snapshots: Vec::new(),
             installing: None,
@@ -237,7 +242,7 @@ impl<T> Member<T> {
             hash_running: false,
             hash_stale: false,
             recovered: false,
-            told_removed: false,
+            told_removed: None,
             introductions: Vec::new(),
             caught_up: false,
             introduce_at: 0,
@@ -321,7 +326,7 @@ impl<T> Member<T> {
             Input::SnapshotSent { to, taken } => self.driver.report_snapshot(to.get(), taken),
             Input::Removed { by } => {
                 tracing::warn!(%by, "another member says that this one was removed from the cluster");
-                self.told_removed = true;
+                self.told_removed.get_or_insert(self.now);
             }
             Input::JobDone(done) => self.job_done(done)?,
             Input::HashDone(hashed) => self.hash_done(hashed),
@@ -347,9 +352,11 @@ impl<T> Member<T> {
         self.want_job(Reason::Changed);
         let append = self.next_append();
         // Who was removed is told so as soon as the owner knows, and is gone then: not before this
-        // member's log has that it is so.
+        // member's log has that it is so, and what says so has left with other effects. Then it is the
+        // removed member that answers who has asked it for that.
         let noted = append.is_none() && self.append.is_empty();
-        let peers = (noted && std::mem::take(&mut self.peers_changed)).then(|| self.peers());
+        let known = noted && !std::mem::take(&mut self.farewell);
+        let peers = (known && std::mem::take(&mut self.peers_changed)).then(|| self.peers());
         Ok(Effects {
             peers,
             send: std::mem::take(&mut self.send),
@@ -366,7 +373,8 @@ impl<T> Member<T> {
 
     /// Whether [`Member::effects`] has work to do without a new input.
     pub fn busy(&self) -> bool {
-        self.driver.has_effects() || self.prune || self.leases_behind()
+        let peers_due = self.peers_changed && self.append.is_empty();
+        self.driver.has_effects() || self.prune || self.leases_behind() || peers_due
     }
 
     /// An append is durable, or written if it needed no sync.

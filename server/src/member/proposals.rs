@@ -46,6 +46,12 @@ impl Proposal {
             Origin::Peer { term: of, .. } | Origin::Leader { term: of, .. } => of != term,
         }
     }
+
+    /// Whether its client was told that it has timed out. (A client of this member is told here, and its
+    /// proposal goes with it.) It shall not happen long after, to everybody's surprise.
+    pub(super) fn is_late(&self, now: u64) -> bool {
+        matches!(self.origin, Origin::Peer { until, .. } if now >= until)
+    }
 }
 
 /// Where a proposal comes from, and so what becomes of it when this member does not lead.
@@ -59,6 +65,8 @@ pub(super) enum Origin {
         from: MemberId,
         /// The term.
         term: u64,
+        /// The tick from which on nobody waits for it any more.
+        until: u64,
     },
     /// This member as the leader of a term: it is dropped. Such a proposal is good for that term
     /// only: what the leader saw may not be true any more (etcd #15247).
@@ -150,12 +158,13 @@ impl<T> Member<T> {
             self.say(from, Message::Refused { term, ids });
             return;
         }
+        let until = self.now + self.options.request_ticks;
         for proposal in proposals {
             self.queue.push(Proposal {
                 id: proposal.id,
                 changes_members: proposal.changes_members,
                 payload: proposal.payload,
-                origin: Origin::Peer { from, term },
+                origin: Origin::Peer { from, term, until },
             });
         }
     }
@@ -189,7 +198,7 @@ impl<T> Member<T> {
         let term = self.driver.status().term;
         while let Some(proposal) = self.queue.entries.front() {
             let id = proposal.id;
-            if proposal.is_stale(term) {
+            if proposal.is_stale(term) || proposal.is_late(self.now) {
                 self.give_up_first();
                 continue;
             }
@@ -329,7 +338,7 @@ impl<T> Member<T> {
     /// A proposal that did not reach the log, and will not from here: its origin learns it.
     pub(super) fn give_up(&mut self, proposal: &Proposal) {
         match proposal.origin {
-            Origin::Peer { from, term } => {
+            Origin::Peer { from, term, .. } => {
                 let ids = vec![proposal.id];
                 self.say(from, Message::Refused { term, ids });
             }

@@ -64,8 +64,6 @@ enum Ended {
     Broken(io::Error),
     /// Heartbeats get no echo.
     Silent,
-    /// The peer has other URLs now.
-    Moved,
     /// Everything is written, and this member stops.
     Drained,
 }
@@ -90,10 +88,6 @@ impl Dialer<'_> {
                     }
                     match ended {
                         Ended::Drained => return,
-                        Ended::Moved => {
-                            self.moved();
-                            continue;
-                        }
                         ended => self.log_end(&ended),
                     }
                     false
@@ -210,7 +204,8 @@ impl Dialer<'_> {
         }
     }
 
-    /// Drives a stream to its end.
+    /// Drives a stream to its end. URLs that the peer gets meanwhile are for the next one: it may not listen
+    /// there before it has restarted, or ever, if they are wrong.
     async fn stream(&mut self, socket: Arc<Socket>) -> Ended {
         self.link.connected(Arc::clone(&socket));
         self.shared.established(self.link);
@@ -224,7 +219,6 @@ impl Dialer<'_> {
             tokio::select! {
                 biased;
                 () = self.shared.draining.cancelled() => return self.drain(&socket).await,
-                _ = self.urls.changed() => return Ended::Moved,
                 readable = socket.readable() => {
                     if let Err(error) = readable.and_then(|()| pulse.listen(&socket)) {
                         return Ended::Broken(error);

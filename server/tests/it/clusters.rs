@@ -251,11 +251,16 @@ impl Client {
 
 /// Members that have begun a cluster together and serve.
 pub(crate) fn begin_cluster(places: &[Place]) -> (Vec<Running>, String) {
+    begin_cluster_with(places, &[])
+}
+
+/// As [`begin_cluster`], with further flags.
+pub(crate) fn begin_cluster_with(places: &[Place], flags: &[&str]) -> (Vec<Running>, String) {
     let cluster: Vec<String> = places.iter().map(Place::entry).collect();
     let cluster = cluster.join(",");
     let mut running: Vec<Running> = places
         .iter()
-        .map(|place| place.begin(&["--initial-cluster", &cluster]))
+        .map(|place| place.begin(&[&["--initial-cluster", &cluster], flags].concat()))
         .collect();
     for (place, running) in places.iter().zip(&mut running) {
         place.serves(running, 1);

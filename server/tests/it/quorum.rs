@@ -7,7 +7,7 @@ use ferrite_api::pb::etcdserverpb as pb;
 use prost::Message;
 use tonic::{Code, Status};
 
-use crate::clusters::{Client, EXISTING, Place, begin_cluster};
+use crate::clusters::{Client, EXISTING, Place, begin_cluster, begin_cluster_with};
 
 /// Keeps a test that fails from hanging.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -152,6 +152,87 @@ async fn nobody_hands_over_to_a_member_that_is_dead() {
     let text = "etcdserver: request timed out, leader transfer took too long";
     assert_eq!(answer, (Code::Unknown, text.to_owned()));
     leading.put("k", "v").await;
+}
+
+/// In a cluster where nothing is written, a member that is dead has as much of the log as any.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_removed_hands_over_to_a_member_that_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = ["a", "b", "c", "d"].map(|name| Place::new(dir.path(), name));
+    let lenient = ["--strict-reconfig-check=false"];
+    let (mut running, _) = begin_cluster_with(&places, &lenient);
+    let mut followers = Vec::new();
+    let mut leader = 0;
+    for (at, place) in places.iter().enumerate() {
+        let client = place.client().await;
+        let status = status(&client).await;
+        leader = status.leader;
+        let id = status.header.unwrap().member_id;
+        if id != leader {
+            followers.push((id, at, client));
+        }
+    }
+    // Of equals, the one with the lowest id would be asked.
+    followers.sort_by_key(|(id, ..)| *id);
+    let (_, dead, _) = followers.remove(0);
+    drop(running.remove(dead));
+    let (_, _, client) = &followers[0];
+    let path = "/etcdserverpb.Cluster/MemberRemove";
+    let request = pb::MemberRemoveRequest { id: leader };
+    let answer: pb::MemberRemoveResponse = client.call(path, request).await.unwrap();
+    assert_eq!(answer.members.len(), 3);
+    client.put("k", "v").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_asked_to_remove_itself_answers_before_it_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = ["a", "b", "c", "d"].map(|name| Place::new(dir.path(), name));
+    let (_running, _) = begin_cluster_with(&places, &["--strict-reconfig-check=false"]);
+    let mut clients = Vec::new();
+    for place in &places {
+        clients.push(place.client().await);
+    }
+    let first = status(&clients[0]).await;
+    let leads = |status: &pb::StatusResponse| {
+        status.header.as_ref().map(|header| header.member_id) == Some(status.leader)
+    };
+    // A follower, then the leader.
+    let mut order = Vec::new();
+    for client in clients {
+        let status = status(&client).await;
+        order.push((leads(&status), status.header.unwrap().member_id, client));
+    }
+    order.sort_by_key(|(leads, ..)| *leads);
+    let (_, follower, client) = order.remove(0);
+    let (_, leader, leading) = order.pop().unwrap();
+    assert_eq!(leader, first.leader);
+    let path = "/etcdserverpb.Cluster/MemberRemove";
+    for (id, client, left) in [(follower, client, 3), (leader, leading, 2)] {
+        let request = pb::MemberRemoveRequest { id };
+        let answer: pb::MemberRemoveResponse = client.call(path, request).await.unwrap();
+        assert_eq!(answer.members.len(), left);
+    }
+}
+
+/// As etcd: what nobody is cannot be removed either while too few have started.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_removal_of_somebody_unknown_does_not_wait_for_a_quorum() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = Place::new(dir.path(), "a");
+    let (_running, _) = begin_cluster(std::slice::from_ref(&place));
+    let client = place.client().await;
+    let add = pb::MemberAddRequest {
+        peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()],
+        is_learner: false,
+    };
+    let path = "/etcdserverpb.Cluster/MemberAdd";
+    let _: pb::MemberAddResponse = client.call(path, add).await.unwrap();
+    let path = "/etcdserverpb.Cluster/MemberRemove";
+    let remove = pb::MemberRemoveRequest { id: 123 };
+    let answer = refused::<pb::MemberRemoveResponse>(&client, path, remove).await;
+    let text = "etcdserver: re-configuration failed due to not enough started members";
+    assert_eq!(answer, (Code::Unknown, text.to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,7 @@ pub enum Error {
     #[error("snapshot missing hash but --skip-hash-check=false")]
     NoChecksum,
     /// The checksum is that of another content.
-    #[error("expected sha256 {expected:?}, got {found:?}")]
+    #[error("expected sha256 {}, got {}", numbers(expected), numbers(found))]
     Checksum {
         /// What the file says.
         expected: [u8; 32],
@@ -60,4 +60,10 @@ impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         Self::Bolt(error.into())
     }
+}
+
+/// As etcd's tool shows bytes.
+fn numbers(bytes: &[u8]) -> String {
+    let numbers: Vec<String> = bytes.iter().map(u8::to_string).collect();
+    format!("[{}]", numbers.join(" "))
 }
