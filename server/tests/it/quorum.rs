@@ -215,6 +215,27 @@ async fn who_is_asked_to_remove_itself_answers_before_it_goes() {
     }
 }
 
+/// An address may be wrong, or one at which the member listens only after its next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_are_connected_stay_so_when_an_address_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = ["a", "b"].map(|name| Place::new(dir.path(), name));
+    let (_running, _) = begin_cluster(&places);
+    let client = places[0].client().await;
+    let id = status(&places[1].client().await)
+        .await
+        .header
+        .unwrap()
+        .member_id;
+    let path = "/etcdserverpb.Cluster/MemberUpdate";
+    for url in ["http://127.0.0.1:1", &places[1].peer] {
+        let peer_ur_ls = vec![url.to_owned()];
+        let update = pb::MemberUpdateRequest { id, peer_ur_ls };
+        let _: pb::MemberUpdateResponse = client.call(path, update).await.unwrap();
+        client.put("k", url).await;
+    }
+}
+
 /// As etcd: what nobody is cannot be removed either while too few have started.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_removal_of_somebody_unknown_does_not_wait_for_a_quorum() {
