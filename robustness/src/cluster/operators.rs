@@ -147,6 +147,12 @@ impl World {
         MembershipAction::Add { member }
     }
 
+    /// A removal is committed.
+    pub(super) fn note_removed(&mut self, id: MemberId) {
+        let new = self.removed.insert(id);
+        self.counts.add("members removed", u64::from(new));
+    }
+
     /// A process whose member was removed ends in order. Perhaps somebody starts it again.
     pub(super) fn retire(&mut self, at: usize) -> anyhow::Result<()> {
         let node = &mut self.nodes[at];
@@ -155,6 +161,16 @@ impl World {
         };
         shell.stop()?;
         let id = node.id;
+        // It may have it from the log before anybody's list of members says so.
+        let from_log = shell
+            .member
+            .state()
+            .members()
+            .removed()
+            .any(|gone| gone == id);
+        if from_log {
+            self.note_removed(id);
+        }
         ensure!(
             self.removed.contains(&id),
             "it was removed, and nobody has removed it"

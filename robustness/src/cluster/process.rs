@@ -116,8 +116,7 @@ impl World {
         } = outcome;
         if let Some(others) = peers {
             for id in &others.removed {
-                let new = self.removed.insert(*id);
-                self.counts.add("members removed", u64::from(new));
+                self.note_removed(*id);
             }
             self.nodes[at].roster = others;
             self.probe_soon(at);
