@@ -120,7 +120,12 @@ async fn serve(config: config::Config) -> Result<End, Error> {
     };
     notify(NotifyState::Ready);
     let (received, name) = tokio::select! {
-        error = server.ended() => return Err(error),
+        error = server.ended() => {
+            if matches!(error, Error::Removed) {
+                server.leave().await;
+            }
+            return Err(error);
+        }
         _ = interrupt.recv() => (SignalKind::interrupt(), "interrupt"),
         _ = terminate.recv() => (SignalKind::terminate(), "terminated"),
     };

@@ -33,6 +33,9 @@ use assemble::Started;
 use listeners::Certificates;
 pub use origin::{DiscoveryError, Error as OriginError, SrvError};
 
+/// How long calls have for their answers when the member has ended. As long as etcd's waits before it stops.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How long the last messages to other members may take to leave.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -207,6 +210,14 @@ impl Server {
     /// Cancel safety: may be dropped and called again.
     pub async fn ended(&mut self) -> Error {
         why((&mut self.ended).await)
+    }
+
+    /// After [`Server::ended`]: the calls that have their answer, such as the one that has removed the
+    /// member, get the time to send it.
+    pub async fn leave(self) {
+        if !self.clients.shutdown(LEAVE_PATIENCE).await {
+            tracing::warn!(patience = ?LEAVE_PATIENCE, "calls in flight did not finish in time");
+        }
     }
 
     /// Stops in order and returns when everything is on the disk.
