@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::backoff::Backoff;
@@ -28,12 +28,18 @@ const LASTED: Duration = Duration::from_secs(1);
 /// Bytes written before others get their turn.
 const TURN: usize = 1 << 20;
 
-/// Keeps a peer connected until the link ends.
-pub(super) async fn keep_connected(shared: Arc<Shared>, link: Arc<Link>) {
+/// Keeps a peer connected until the link ends. Of `offers` come streams that the peer has opened to be
+/// written to: they will do while none can be opened from here.
+pub(super) async fn keep_connected(
+    shared: Arc<Shared>,
+    link: Arc<Link>,
+    offers: mpsc::Receiver<Socket>,
+) {
     let dialer = Dialer {
         shared: &shared,
         link: &link,
         urls: link.urls.subscribe(),
+        offers,
         backoff: Backoff::new(),
         next_url: 0,
         said: None,
@@ -49,12 +55,22 @@ struct Dialer<'a> {
     shared: &'a Shared,
     link: &'a Link,
     urls: watch::Receiver<Vec<Url>>,
+    offers: mpsc::Receiver<Socket>,
     backoff: Backoff,
     /// Which of the URLs is next.
     next_url: usize,
     /// The last failure, to say each only once.
     said: Option<String>,
     told_removed: bool,
+}
+
+/// What comes of an attempt to connect.
+enum Attempt {
+    /// There is a stream.
+    Connected(Socket),
+    Failed(CallError),
+    /// The peer has other URLs.
+    Moved,
 }
 
 /// Why a stream has ended.
@@ -76,7 +92,7 @@ impl Dialer<'_> {
                 attempt = self.attempt() => attempt,
             };
             let failed = match attempt {
-                Some(Ok(socket)) => {
+                Attempt::Connected(socket) => {
                     self.said = None;
                     let begun = Instant::now();
                     let ended = self.stream(Arc::new(socket)).await;
@@ -92,12 +108,12 @@ impl Dialer<'_> {
                     }
                     false
                 }
-                Some(Err(error)) => {
+                Attempt::Failed(error) => {
                     self.next_url += 1;
                     self.failed(&error);
                     true
                 }
-                None => {
+                Attempt::Moved => {
                     self.moved();
                     continue;
                 }
@@ -123,25 +139,31 @@ impl Dialer<'_> {
         self.said = None;
     }
 
-    /// Tries the next URL; `None` if there are other URLs meanwhile.
-    async fn attempt(&mut self) -> Option<Result<Socket, CallError>> {
+    /// Tries the next URL, unless the peer offers a stream.
+    async fn attempt(&mut self) -> Attempt {
         let urls = self.urls.borrow_and_update().clone();
-        let Some(url) = urls.get(self.next_url % urls.len().max(1)) else {
-            let nowhere = io::Error::other("no usable URL is known");
-            return Some(Err(CallError::Connect(nowhere)));
+        let url = urls.get(self.next_url % urls.len().max(1));
+        let (shared, link) = (self.shared, self.link);
+        let dialing = async {
+            let Some(url) = url else {
+                let nowhere = io::Error::other("no usable URL is known");
+                return Err(CallError::Connect(nowhere));
+            };
+            let dialed = timeout(shared.dial_timeout, dial(shared, link, url)).await;
+            let socket = dialed.unwrap_or(Err(CallError::TimedOut))?;
+            *link.url.lock() = Some(url.clone());
+            tracing::info!(peer = %link.peer, %url, "connected to a peer");
+            Ok(socket)
         };
-        let dialing = timeout(self.shared.dial_timeout, dial(self.shared, self.link, url));
         tokio::select! {
             biased;
-            _ = self.urls.changed() => None,
-            dialed = dialing => {
-                let dialed = dialed.unwrap_or(Err(CallError::TimedOut));
-                if dialed.is_ok() {
-                    *self.link.url.lock() = Some(url.clone());
-                    tracing::info!(peer = %self.link.peer, %url, "connected to a peer");
-                }
-                Some(dialed)
+            _ = self.urls.changed() => Attempt::Moved,
+            Some(socket) = self.offers.recv() => {
+                let remote = socket.remote();
+                tracing::info!(peer = %link.peer, remote, "connected to a peer by a stream that it has opened");
+                Attempt::Connected(socket)
             }
+            dialed = dialing => dialed.map_or_else(Attempt::Failed, Attempt::Connected),
         }
     }
 
@@ -310,27 +332,50 @@ impl Dialer<'_> {
 
 /// Opens a stream to a peer.
 async fn dial(shared: &Shared, link: &Link, url: &Url) -> Result<Socket, CallError> {
+    let session = shared.next_session();
+    let opened = open(shared, link, url, STREAM_PATH, session).await?;
+    // The other side says nothing before it is asked: nothing has come early.
+    Ok(opened.socket)
+}
+
+/// A connection that a peer has made a stream.
+pub(super) struct Opened {
+    /// The session in the answer, if there is one.
+    pub(super) session: Option<u64>,
+    pub(super) socket: Socket,
+    /// What was read behind the answer.
+    pub(super) early: Bytes,
+}
+
+/// Has a peer upgrade a request to a stream.
+pub(super) async fn open(
+    shared: &Shared,
+    link: &Link,
+    url: &Url,
+    path: &'static str,
+    session: u64,
+) -> Result<Opened, CallError> {
     let mut caller = Caller::connect(url, &shared.via).await?;
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = http::Uri::from_static(STREAM_PATH);
-    *request.headers_mut() = stream_headers(shared, link);
+    *request.uri_mut() = http::Uri::from_static(path);
+    let headers = request.headers_mut();
+    *headers = shared.identity.headers_to(link.peer);
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
+    headers.insert(SESSION, HeaderValue::from(session));
     let response = caller.send(request).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(call::refusal(response).await);
     }
+    let session = identity::session(response.headers());
     let upgraded = hyper::upgrade::on(response).await?;
     let parts = upgraded
         .downcast::<TokioIo<Socket>>()
         .map_err(|_| CallError::Nonsense("the stream is no socket".to_owned()))?;
-    // The other side says nothing before it is asked: `read_buf` is empty.
-    Ok(parts.io.into_inner())
-}
-
-fn stream_headers(shared: &Shared, link: &Link) -> HeaderMap {
-    let mut headers = shared.identity.headers_to(link.peer);
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
-    headers.insert(SESSION, HeaderValue::from(shared.next_session()));
-    headers
+    Ok(Opened {
+        session,
+        socket: parts.io.into_inner(),
+        early: parts.read_buf,
+    })
 }

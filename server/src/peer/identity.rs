@@ -10,7 +10,7 @@ pub(super) const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluste
 pub(super) const SERVER_VERSION: HeaderName = HeaderName::from_static("x-server-version");
 pub(super) const MIN_CLUSTER_VERSION: HeaderName = HeaderName::from_static("x-min-cluster-version");
 pub(super) const PEER_URLS: HeaderName = HeaderName::from_static("x-peerurls");
-/// The number of a stream; in a refusal, the newest that was seen.
+/// The number of a stream; in a refusal and in an offer, the newest that was seen.
 pub(super) const SESSION: HeaderName = HeaderName::from_static("x-ferrite-session");
 
 /// What a server without the header counts as.
@@ -43,6 +43,8 @@ pub(super) enum Refusal {
     OldSession(u64),
     /// Not a stream of this kind.
     NoStream,
+    /// The caller is written to already.
+    Connected,
 }
 
 impl Refusal {
@@ -53,7 +55,7 @@ impl Refusal {
             }
             Refusal::NoSender | Refusal::UnknownSender => StatusCode::NOT_FOUND,
             Refusal::Removed => StatusCode::GONE,
-            Refusal::OldSession(_) => StatusCode::CONFLICT,
+            Refusal::OldSession(_) | Refusal::Connected => StatusCode::CONFLICT,
             Refusal::NoStream => StatusCode::BAD_REQUEST,
         }
     }
@@ -68,6 +70,7 @@ impl Refusal {
             Refusal::NotMe => "to field mismatch",
             Refusal::OldSession(_) => "a newer session has been seen",
             Refusal::NoStream => "not a stream of this version",
+            Refusal::Connected => "there is a stream to the caller",
         }
     }
 }

@@ -17,7 +17,7 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 use ferrite_api::types::MemberId;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -54,6 +54,8 @@ pub(super) struct Link {
     pub(super) answering: TaskTracker,
     /// The streams from the peer.
     pub(super) sessions: Sessions,
+    /// For the peer's task: a stream that the peer has opened to be written to.
+    pub(super) offered: mpsc::Sender<Socket>,
     pub(super) metrics: PeerMetrics,
     /// Where the stream to the peer goes, or went last.
     pub(super) url: Mutex<Option<Url>>,
@@ -112,6 +114,7 @@ impl Link {
     pub(super) fn new(
         peer: MemberId,
         urls: Vec<Url>,
+        offered: mpsc::Sender<Socket>,
         first_question: u64,
         bound: usize,
         metrics: PeerMetrics,
@@ -132,6 +135,7 @@ impl Link {
             questions: Questions::new(first_question),
             answering: TaskTracker::new(),
             sessions: Sessions::default(),
+            offered,
             metrics,
             url: Mutex::new(None),
             sending: Sending::default(),

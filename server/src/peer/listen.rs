@@ -23,7 +23,7 @@ use super::link::Link;
 use super::receive;
 use super::shared::Shared;
 use super::socket::Socket;
-use super::{PROTOCOL, STREAM_PATH, hash_kv, pages, probe, snapshot};
+use super::{OFFER_PATH, PROTOCOL, STREAM_PATH, hash_kv, pages, probe, snapshot};
 use crate::http::reply;
 use crate::serve::{Admitted, Listener, Serves, Stream, Tls, Transport};
 
@@ -91,7 +91,7 @@ async fn serve(shared: Arc<Shared>, socket: Socket) {
 impl Shared {
     async fn answer(self: &Arc<Self>, request: Request<Incoming>, remote: &str) -> Response {
         let method = match request.uri().path() {
-            STREAM_PATH | snapshot::PATH => Method::POST,
+            STREAM_PATH | OFFER_PATH | snapshot::PATH => Method::POST,
             "/members" | "/version" | "/downgrade/enabled" | hash_kv::PATH => Method::GET,
             probe::PATH => request.method().clone(),
             _ => return reply::not_found(),
@@ -100,7 +100,8 @@ impl Shared {
             return not_allowed(&method);
         }
         match request.uri().path() {
-            STREAM_PATH => self.begin_stream(request, remote),
+            STREAM_PATH => self.or_refuse(self.accept_stream(request), remote),
+            OFFER_PATH => self.or_refuse(self.accept_offer(request), remote),
             snapshot::PATH => self.take_snapshot(request, remote).await,
             "/members" => pages::members(self.identity.cluster, &self.directory.members()),
             "/version" => crate::http::version_reply(&self.directory.versions()),
@@ -136,51 +137,85 @@ impl Shared {
         }
     }
 
-    fn begin_stream(self: &Arc<Self>, request: Request<Incoming>, remote: &str) -> Response {
-        match self.accept_stream(request) {
-            Ok(answer) => answer,
-            Err((refusal, headers)) => {
-                self.refused.log(self, refusal, &headers, remote);
-                self.refuse(refusal)
-            }
-        }
+    fn or_refuse(
+        &self,
+        accepted: Result<Response, (Refusal, HeaderMap)>,
+        remote: &str,
+    ) -> Response {
+        accepted.unwrap_or_else(|(refusal, headers)| {
+            self.refused.log(self, refusal, &headers, remote);
+            self.refuse(refusal)
+        })
     }
 
+    /// A stream for the caller to write to.
     fn accept_stream(
         self: &Arc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response, (Refusal, HeaderMap)> {
-        let headers = request.headers();
-        let accepted = self.caller(headers).and_then(|link| {
-            let protocol = identity::text(headers, UPGRADE);
-            let session = identity::session(headers).ok_or(Refusal::NoStream)?;
-            if protocol != Some(PROTOCOL) {
-                return Err(Refusal::NoStream);
-            }
-            let end = link.sessions.begin(session);
-            let end = end.map_err(Refusal::OldSession)?;
-            Ok((link, session, end))
-        });
-        let (link, session, end) = accepted.map_err(|refusal| (refusal, headers.clone()))?;
-        // Whatever was on its way over an older stream is lost.
-        link.questions.fail_all();
+        let accepted = self
+            .streaming(request.headers())
+            .and_then(|(link, session)| {
+                let end = link.sessions.begin(session);
+                let end = end.map_err(Refusal::OldSession)?;
+                Ok((link, session, end))
+            });
+        let (link, session, end) =
+            accepted.map_err(|refusal| (refusal, request.headers().clone()))?;
         link.alive.notify_waiters();
         self.refused.forget(link.peer);
-        let shared = Arc::clone(self);
-        let stream = receive::Stream {
-            shared,
-            link,
-            session,
-            end,
-        };
+        let stream = receive::Stream::begin(Arc::clone(self), link, session, end);
         self.tasks.spawn(stream.upgraded(request));
-        let mut answer = reply::empty(StatusCode::SWITCHING_PROTOCOLS);
-        *answer.headers_mut() = self.identity.headers();
-        let upgrade = HeaderValue::from_static("upgrade");
-        answer.headers_mut().insert(CONNECTION, upgrade);
-        let protocol = HeaderValue::from_static(PROTOCOL);
-        answer.headers_mut().insert(UPGRADE, protocol);
+        Ok(self.switching())
+    }
+
+    /// A stream for this side to write to.
+    fn accept_offer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response, (Refusal, HeaderMap)> {
+        let accepted = self
+            .streaming(request.headers())
+            .and_then(|(link, newest)| {
+                if link.since.lock().is_some() {
+                    return Err(Refusal::Connected);
+                }
+                Ok((link, newest))
+            });
+        let (link, newest) = accepted.map_err(|refusal| (refusal, request.headers().clone()))?;
+        self.begin_sessions_after(newest);
+        let mut answer = self.switching();
+        let session = HeaderValue::from(self.next_session());
+        answer.headers_mut().insert(SESSION, session);
+        self.tasks.spawn(async move {
+            let upgraded = link.end.run_until_cancelled(upgraded(request)).await;
+            // The caller says nothing before it is asked: nothing has come early.
+            if let Some((socket, _)) = upgraded.flatten() {
+                // Another one may wait: then this one ends, and the caller knows.
+                let _superfluous = link.offered.try_send(socket);
+            }
+        });
         Ok(answer)
+    }
+
+    /// Who asks for a stream, and its session.
+    fn streaming(&self, headers: &HeaderMap) -> Result<(Arc<Link>, u64), Refusal> {
+        let link = self.caller(headers)?;
+        let session = identity::session(headers).ok_or(Refusal::NoStream)?;
+        if identity::text(headers, UPGRADE) != Some(PROTOCOL) {
+            return Err(Refusal::NoStream);
+        }
+        Ok((link, session))
+    }
+
+    /// The answer behind which a stream begins.
+    fn switching(&self) -> Response {
+        let mut answer = reply::empty(StatusCode::SWITCHING_PROTOCOLS);
+        let headers = answer.headers_mut();
+        *headers = self.identity.headers();
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
+        answer
     }
 
     /// The member that sends a request, if it may.
@@ -215,18 +250,21 @@ impl receive::Stream {
         let upgraded = tokio::select! {
             () = self.end.cancelled() => return,
             () = self.link.end.cancelled() => return,
-            upgraded = hyper::upgrade::on(request) => upgraded,
+            upgraded = upgraded(request) => upgraded,
         };
-        let parts = upgraded.map(|upgraded| upgraded.downcast::<TokioIo<Socket>>());
-        match parts {
-            Ok(Ok(parts)) => {
-                let early: Bytes = parts.read_buf;
-                self.receive(parts.io.into_inner(), early).await;
-            }
-            // The caller has hung up.
-            Ok(Err(_)) | Err(_) => self.over(),
+        match upgraded {
+            Some((socket, early)) => self.receive(socket, early).await,
+            None => self.over(),
         }
     }
+}
+
+/// The connection of a request that was answered with an upgrade, and what has come behind the request;
+/// `None` if the caller has hung up.
+async fn upgraded(request: Request<Incoming>) -> Option<(Socket, Bytes)> {
+    let upgraded = hyper::upgrade::on(request).await.ok()?;
+    let parts = upgraded.downcast::<TokioIo<Socket>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf))
 }
 
 /// 405, with the method that is allowed.
@@ -254,8 +292,9 @@ impl Refused {
         if last.len() >= Self::MOST {
             last.clear();
         }
-        let old_session = matches!(refusal, Refusal::OldSession(_));
-        let again = last.insert(from.clone(), refusal) == Some(refusal) || old_session;
+        // What may happen to any two members.
+        let usual = matches!(refusal, Refusal::OldSession(_) | Refusal::Connected);
+        let again = last.insert(from.clone(), refusal) == Some(refusal) || usual;
         drop(last);
         let own = &shared.identity;
         if again {

@@ -19,6 +19,7 @@ mod identity;
 mod link;
 mod listen;
 mod message;
+mod offer;
 mod pages;
 mod probe;
 mod pulse;
@@ -55,6 +56,9 @@ pub use via::Via;
 
 /// Where streams between members begin.
 const STREAM_PATH: &str = "/ferrite/stream";
+
+/// Where a member offers another a stream to write to.
+const OFFER_PATH: &str = "/ferrite/offer";
 
 /// What they speak.
 const PROTOCOL: &str = "ferrite-peer/1";

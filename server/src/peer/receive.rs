@@ -29,10 +29,10 @@ const MAX_QUESTIONS: usize = 10_000;
 
 /// A stream from a peer.
 pub(super) struct Stream {
-    pub(super) shared: Arc<Shared>,
+    shared: Arc<Shared>,
     /// The peer.
     pub(super) link: Arc<Link>,
-    pub(super) session: u64,
+    session: u64,
     /// A newer session has begun, or the peer is none any more.
     pub(super) end: CancellationToken,
 }
@@ -55,6 +55,23 @@ enum Ended {
 }
 
 impl Stream {
+    /// The stream of a session that has begun; `end` is what it began with.
+    pub(super) fn begin(
+        shared: Arc<Shared>,
+        link: Arc<Link>,
+        session: u64,
+        end: CancellationToken,
+    ) -> Self {
+        // Whatever was on its way over an older stream is lost.
+        link.questions.fail_all();
+        Self {
+            shared,
+            link,
+            session,
+            end,
+        }
+    }
+
     /// Takes everything in until the end. `early` was read already.
     pub(super) async fn receive(self, socket: Socket, early: Bytes) {
         // A question whose asker has lost the stream need not be answered.

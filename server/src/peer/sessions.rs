@@ -62,6 +62,11 @@ impl Sessions {
         self.newest.lock().connected
     }
 
+    /// The newest session that was seen, 0 before the first.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest.lock().session
+    }
+
     /// Ends the session, and begins none any more.
     pub(super) fn close(&self) {
         let mut newest = self.newest.lock();

@@ -8,12 +8,14 @@ use bytes::Bytes;
 use ferrite_api::Version;
 use ferrite_api::types::{ClusterId, MemberId};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
 use super::dial;
 use super::hash_kv::{self, NoHash, RemoteHash};
 use super::identity::Identity;
 use super::link::Link;
 use super::listen;
+use super::offer;
 use super::pages::Directory;
 use super::probe;
 use super::questions::AskError;
@@ -203,17 +205,22 @@ impl Sockets {
     fn connect(&self, peer: MemberId, urls: Vec<Url>) -> Sending {
         let shared = &self.shared;
         let network = &shared.metrics.network;
+        // One that waits is enough: the peer offers another when this one has broken meanwhile.
+        let (offered, offers) = mpsc::channel(1);
         let link = Arc::new(Link::new(
             peer,
             urls,
+            offered,
             shared.next_session(),
             shared.queue_bytes,
             network.peer(shared.identity.member, peer),
             shared.end.child_token(),
         ));
         link.metrics.known.set(1);
-        let task = dial::keep_connected(Arc::clone(shared), Arc::clone(&link));
+        let task = dial::keep_connected(Arc::clone(shared), Arc::clone(&link), offers);
         shared.tasks.spawn_on(task, &self.runtime);
+        let offering = offer::keep_offering(Arc::clone(shared), Arc::clone(&link));
+        shared.tasks.spawn_on(offering, &self.runtime);
         let probing = probe::keep_probing(Arc::clone(shared), Arc::clone(&link));
         shared.tasks.spawn_on(probing, &self.runtime);
         Sending {

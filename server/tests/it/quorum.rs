@@ -217,10 +217,10 @@ async fn who_is_asked_to_remove_itself_answers_before_it_goes() {
 
 /// An address may be wrong, or one at which the member listens only after its next start.
 #[tokio::test(flavor = "multi_thread")]
-async fn members_that_are_connected_stay_so_when_an_address_changes() {
+async fn members_reach_each_other_when_an_address_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let places = ["a", "b"].map(|name| Place::new(dir.path(), name));
-    let (_running, _) = begin_cluster(&places);
+    let (mut running, _) = begin_cluster(&places);
     let client = places[0].client().await;
     let id = status(&places[1].client().await)
         .await
@@ -228,12 +228,23 @@ async fn members_that_are_connected_stay_so_when_an_address_changes() {
         .unwrap()
         .member_id;
     let path = "/etcdserverpb.Cluster/MemberUpdate";
-    for url in ["http://127.0.0.1:1", &places[1].peer] {
-        let peer_ur_ls = vec![url.to_owned()];
-        let update = pb::MemberUpdateRequest { id, peer_ur_ls };
-        let _: pb::MemberUpdateResponse = client.call(path, update).await.unwrap();
-        client.put("k", url).await;
-    }
+    let update = |url: &str| pb::MemberUpdateRequest {
+        id,
+        peer_ur_ls: vec![url.to_owned()],
+    };
+    let wrong = update("http://127.0.0.1:1");
+    let _: pb::MemberUpdateResponse = client.call(path, wrong).await.unwrap();
+    // What is connected stays so.
+    client.put("k", "1").await;
+    // What is not is connected from the other side, which can.
+    running.remove(0);
+    running.push(places[0].begin(&[]));
+    places[0].serves(&mut running[1], 2);
+    let client = places[0].client().await;
+    client.put("k", "2").await;
+    let right = update(&places[1].peer);
+    let _: pb::MemberUpdateResponse = client.call(path, right).await.unwrap();
+    client.put("k", "3").await;
 }
 
 /// As etcd: what nobody is cannot be removed either while too few have started.

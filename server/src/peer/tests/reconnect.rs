@@ -71,7 +71,8 @@ async fn carry(from: TcpStream, to: TcpStream, mut budget: usize) {
 async fn cut(seed: u64) {
     let (mut a, mut b) = (Node::start(0xa).await, Node::start(0xb).await);
     let cutter = Cutter::start(&b, seed).await;
-    b.meet(&[a.peer()]);
+    // Who could reach `a` would offer it a stream that is not cut.
+    b.meet(&[a.at(&nowhere().await)]);
     a.meet(&[b.at(&cutter.url)]);
     let mut chance = StdRng::seed_from_u64(!seed);
     let (mut next, mut newest, mut reconnects) = (1, 0, 0);
@@ -166,10 +167,7 @@ async fn a_restarted_member_is_found_again() {
 async fn all_urls_of_a_peer_are_tried() {
     let (mut a, mut b) = (Node::start(0xa).await, Node::start(0xb).await);
     b.meet(&[a.peer()]);
-    // Nobody listens on a port that was just given back.
-    let unused = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let dead = format!("http://{}", unused.local_addr().unwrap());
-    drop(unused);
+    let dead = nowhere().await;
     let urls = vec![
         "https://localhost:1".to_owned(),
         "not a URL".to_owned(),
@@ -178,6 +176,41 @@ async fn all_urls_of_a_peer_are_tried() {
     ];
     a.meet(&[Peer { id: b.id, urls }]);
     a.wait_reachable(b.id, true).await;
+}
+
+/// A URL at which nobody listens: on a port that was just given back.
+async fn nowhere() -> String {
+    let unused = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", unused.local_addr().unwrap())
+}
+
+#[tokio::test]
+async fn who_cannot_be_dialled_is_written_to_over_a_stream_of_its_own() {
+    let (mut a, mut b) = (Node::start(0xa).await, Node::start(0xb).await);
+    b.meet(&[a.at(&nowhere().await)]);
+    a.meet(&[b.peer()]);
+    b.wait_reachable(a.id, true).await;
+    b.send(a.id, numbered(1, 100_000));
+    assert_eq!(number(&a.delivered().await.1), 1);
+    a.send(b.id, numbered(2, 100_000));
+    assert_eq!(number(&b.delivered().await.1), 2);
+    let asked = soon(a.peers.ask(b.id, "who am I? ".into())).await;
+    assert_eq!(asked.unwrap(), "who am I? a");
+    let asked = soon(b.peers.ask(a.id, "who am I? ".into())).await;
+    assert_eq!(asked.unwrap(), "who am I? b");
+
+    // One that breaks is followed by another.
+    a.meet(&[]);
+    b.wait_reachable(a.id, false).await;
+    a.meet(&[b.peer()]);
+    b.wait_reachable(a.id, true).await;
+    b.send(a.id, numbered(3, 0));
+    assert_eq!(number(&a.delivered().await.1), 3);
+
+    // Nor is one lost that goes on when there is another way.
+    b.meet(&[a.peer()]);
+    b.send(a.id, numbered(4, 0));
+    assert_eq!(number(&a.delivered().await.1), 4);
 }
 
 #[tokio::test]
