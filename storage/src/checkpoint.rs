@@ -50,7 +50,7 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            max_bytes: 32 << 20,
+            max_bytes: 16 << 20,
             remove_rows: 2000,
             rebuild_bytes: 1 << 20,
         }

@@ -60,6 +60,9 @@ const PAGE_CACHE_BYTES: usize = 16 << 20;
 /// Bytes of a second at which a received snapshot is written at most.
 const FILL_RATE: Option<NonZeroU64> = NonZeroU64::new(256 << 20);
 
+/// Bytes of a second at which a checkpoint is written, unless there is much of it.
+const COMMIT_RATE: Option<NonZeroU64> = NonZeroU64::new(200 << 20);
+
 /// A member whose threads run.
 pub(super) struct Started {
     pub(super) handle: Handle,
@@ -272,6 +275,7 @@ fn bootstrap_options(config: &Config, origin: Origin, seed: u64) -> bootstrap::O
         seed,
         page: page::Options {
             cache_bytes: PAGE_CACHE_BYTES,
+            commit_rate: COMMIT_RATE,
             ..page::Options::default()
         },
         wal: WAL,

@@ -26,6 +26,7 @@ use super::error::Error;
 use super::gathered::Gathered;
 use super::guard::{self, Mode, PageDamage};
 use super::layout::{self, GROUP, HEADER_BYTES, LAYOUT_VERSION, MAGIC, PAGE, REGION_PAGES};
+use super::pacing::Pacing;
 
 /// Where a fresh header says how many pages a region has, and what redb writes there by itself.
 const REGION_PAGES_AT: std::ops::Range<usize> = 20..24;
@@ -61,6 +62,8 @@ pub(super) struct Pages {
     filling: AtomicBool,
     /// What is not yet written of a file that is being filled.
     gathered: Mutex<Gathered>,
+    /// What was written to a file that is in use, and not synced yet.
+    pacing: Mutex<Pacing>,
     /// The first damaged page that was reported to redb as an IO error.
     damage: Mutex<Option<String>>,
 }
@@ -144,6 +147,7 @@ impl Pages {
             fenced: AtomicBool::new(false),
             filling: AtomicBool::new(false),
             gathered: Mutex::default(),
+            pacing: Mutex::default(),
             damage: Mutex::default(),
         })
     }
@@ -269,9 +273,15 @@ impl Pages {
             return Ok(());
         }
         if self.unsynced.swap(false, Ordering::AcqRel) {
+            self.pacing.lock().write(&*self.file);
             self.file.sync_data()?;
         }
         Ok(())
+    }
+
+    /// Limits the bytes of a second that commits write while the file is not filled.
+    pub(super) fn limit(&self, rate: Option<NonZeroU64>) {
+        self.pacing.lock().limit(rate);
     }
 
     /// From now on, or no longer, the file counts for nothing: what is written is [`Gathered`], and a
@@ -308,7 +318,9 @@ impl Pages {
             self.gathered.lock().put(bytes, offset);
             return Ok(());
         }
-        self.file.write_at(bytes, offset)
+        self.file.write_at(bytes, offset)?;
+        self.pacing.lock().written(offset, bytes.len() as u64);
+        Ok(())
     }
 
     fn writable(&self) -> io::Result<()> {

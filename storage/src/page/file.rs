@@ -39,6 +39,8 @@ pub struct Options {
     /// pause after each piece; and the processor is yielded every few rows. Default: no limit, for tools
     /// that nobody waits beside.
     pub fill_rate: Option<NonZeroU64>,
+    /// The same for commits to a file that is in use; a large one may be faster. Default: no limit.
+    pub commit_rate: Option<NonZeroU64>,
 }
 
 impl Default for Options {
@@ -47,6 +49,7 @@ impl Default for Options {
             cache_bytes: 64 << 20,
             headroom_bytes: 64 << 20,
             fill_rate: None,
+            commit_rate: None,
         }
     }
 }
@@ -264,8 +267,11 @@ impl PageFile {
             .make_room(batch, old.rows)
             .map_err(|error| shared.fail(error))?;
         let mut scrub = shared.scrub.lock();
-        let courteous = shared.pages.filling() && shared.options.fill_rate.is_some();
-        let courtesy = courteous.then(Courtesy::default);
+        let rate = match shared.pages.filling() {
+            true => shared.options.fill_rate,
+            false => shared.options.commit_rate,
+        };
+        let courtesy = rate.map(|_| Courtesy::default());
         let result = guard::run(Mode::Fail, "page tree", || {
             write::transact(shared.database(), batch, old, scrub.as_mut(), courtesy)
         });
@@ -321,6 +327,7 @@ impl Shared {
                         "page file was not left by one of our commits; checking all of it"
                     );
                 });
+            pages.limit(options.commit_rate);
             let database = builder.create_with_backend(Backend(pages.clone()))?;
             let meta = meta(&database)?;
             Ok((database, meta))

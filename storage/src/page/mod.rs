@@ -85,6 +85,7 @@ mod guard;
 mod layout;
 mod leaves;
 mod meta;
+mod pacing;
 mod places;
 mod reader;
 mod rebuild;
