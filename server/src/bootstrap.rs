@@ -260,6 +260,9 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
     disk.create_dir(&snap_dir).map_err(dir_error(&snap_dir))?;
     let lock = lock(disk, &options.data_dir, &member_dir.join("lock"))?;
     refuse_foreign(disk, &wal_dir)?;
+    for dir in [&snap_dir, &wal_dir] {
+        check_writable(disk, dir)?;
+    }
 
     let page_path = page_path(options);
     let storage = |source: ferrite_storage::Error| Error::Storage {
@@ -541,6 +544,19 @@ fn lock(disk: &Arc<dyn Disk>, data_dir: &Path, path: &Path) -> Result<Box<dyn Di
             source,
         },
     })
+}
+
+/// Makes and removes a file, as etcd does: a directory that takes none is better noticed now than when
+/// the log needs its next segment. One that has no room is another matter: compaction may make some.
+fn check_writable(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(), Error> {
+    use std::io::ErrorKind::{AlreadyExists, PermissionDenied, ReadOnlyFilesystem};
+    let touch = dir.join(".touch");
+    match disk.create(&touch).map_err(|error| (error.kind(), error)) {
+        // One that is there already was left by a start that ended in between.
+        Ok(_) | Err((AlreadyExists, _)) => disk.remove(&touch).map_err(dir_error(dir)),
+        Err((PermissionDenied | ReadOnlyFilesystem, error)) => Err(dir_error(dir)(error)),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Refuses a directory that etcd itself has written: the files have the same places and other

@@ -111,6 +111,11 @@ impl<T> Member<T> {
         self.replies.push((waiter, reply(wanted)));
     }
 
+    /// Whether a snapshot that was received is about to replace the state.
+    pub fn is_installing(&self) -> bool {
+        self.installing.is_some()
+    }
+
     /// The content of a snapshot was received.
     pub(super) fn snapshot_received(&mut self, incoming: Incoming, waiter: T) {
         if self.installing.is_some() {

@@ -181,6 +181,10 @@ impl Shell {
         if now < self.next_tick {
             return Ok(());
         }
+        let late = now - self.next_tick;
+        if late > self.parts.heartbeat && self.parts.member.is_leader() {
+            self.heartbeats_late(late);
+        }
         self.parts.member.step(Input::Tick)?;
         if std::mem::replace(&mut self.idle, true) {
             self.mark_log()?;
@@ -191,6 +195,21 @@ impl Shell {
             self.next_tick = now + self.parts.heartbeat;
         }
         Ok(())
+    }
+
+    /// The heartbeats of this tick come more than two intervals after the last.
+    fn heartbeats_late(&self, late: Duration) {
+        let followers = self.parts.member.state().members().iter().skip(1).count() as u64;
+        if followers == 0 {
+            return;
+        }
+        let failures = &self.parts.metrics.server.heartbeat_send_failures;
+        failures.inc_by(followers);
+        tracing::warn!(
+            "heartbeat-interval" = ?self.parts.heartbeat,
+            "exceeded-duration" = ?late,
+            "leader failed to send out heartbeat on time; took too long, leader is overloaded likely from slow disk"
+        );
     }
 
     /// Gets the next log segment ready, unless one is, or is likely to be released in time: a
@@ -334,6 +353,9 @@ impl Shell {
         } = &mut self.parts;
         let server = &metrics.server;
         server.proposals_pending.set(count(member.pending() as u64));
+        server
+            .snapshot_apply_in_progress
+            .set(i64::from(member.is_installing()));
         metrics.disk.wal_write_bytes.set(count(wal.bytes_written()));
         let leases = member.take_lease_counts();
         server.lease_expired.inc_by(leases.expired);
