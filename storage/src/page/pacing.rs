@@ -17,9 +17,9 @@ use super::layout::PAGE;
 /// Bytes that are begun at once.
 const PIECE_BYTES: u64 = 256 << 10;
 
-/// The pauses of one sync, all together: the more there is to write the faster it has to be, or what is
-/// applied meanwhile would be more each time.
-const LONGEST: Duration = Duration::from_millis(250);
+/// Beyond so much there are no pauses: writes come faster than checkpoints with pauses could keep up
+/// with, and each would have more to write than the last.
+const LARGE: usize = 32 << 20;
 
 /// The pages that were written since the last sync.
 #[derive(Debug, Default)]
@@ -51,13 +51,14 @@ impl Pacing {
         };
         self.pages.sort_unstable();
         self.pages.dedup();
-        let bytes = self.pages.len() as u64 * PAGE;
-        let longest = LONGEST.as_secs_f64() / bytes as f64;
-        let pause = longest.min(1.0 / rate.get() as f64);
+        let pauses = self.pages.len() <= LARGE / PAGE as usize;
         for (from, to) in pieces(&self.pages) {
             file.start_writing(from, to);
-            // Others' syncs come in between. What is written does not depend on it.
-            thread::sleep(Duration::from_secs_f64((to - from) as f64 * pause));
+            if pauses {
+                // Others' syncs come in between. What is written does not depend on it.
+                let seconds = (to - from) as f64 / rate.get() as f64;
+                thread::sleep(Duration::from_secs_f64(seconds));
+            }
         }
         self.pages.clear();
     }
