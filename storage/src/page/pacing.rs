@@ -8,7 +8,7 @@
 
 use std::num::NonZeroU64;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ferrite_disk::DiskFile;
 
@@ -17,9 +17,12 @@ use super::layout::PAGE;
 /// Bytes that are begun at once.
 const PIECE_BYTES: u64 = 256 << 10;
 
-/// Beyond so much there are no pauses: writes come faster than checkpoints with pauses could keep up
-/// with, and each would have more to write than the last.
-const LARGE: usize = 32 << 20;
+/// Beyond so much there are no pauses: writes come faster than checkpoints keep up with.
+const LARGE: u64 = 32 << 20;
+
+/// All pauses together take at most this part of the time since the sync before, for the same reason: what
+/// is applied meanwhile is what the next one has to write.
+const SHARE: u32 = 8;
 
 /// The pages that were written since the last sync.
 #[derive(Debug, Default)]
@@ -28,6 +31,8 @@ pub(super) struct Pacing {
     rate: Option<NonZeroU64>,
     /// Where they begin in the file.
     pages: Vec<u64>,
+    /// When the last sync was due that had some.
+    synced: Option<Instant>,
 }
 
 impl Pacing {
@@ -44,23 +49,29 @@ impl Pacing {
         }
     }
 
-    /// Has the disk write them.
+    /// Has the disk write them. What is written, and where, does not depend on the pauses.
     pub(super) fn write(&mut self, file: &dyn DiskFile) {
         let Some(rate) = self.rate else {
             return;
         };
+        if self.pages.is_empty() {
+            return;
+        }
         self.pages.sort_unstable();
         self.pages.dedup();
-        let pauses = self.pages.len() <= LARGE / PAGE as usize;
+        let bytes = self.pages.len() as u64 * PAGE;
+        let wanted = Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
+        let pauses = match self.synced {
+            _ if bytes > LARGE => Duration::ZERO,
+            Some(synced) => wanted.min(synced.elapsed() / SHARE),
+            None => wanted,
+        };
         for (from, to) in pieces(&self.pages) {
             file.start_writing(from, to);
-            if pauses {
-                // Others' syncs come in between. What is written does not depend on it.
-                let seconds = (to - from) as f64 / rate.get() as f64;
-                thread::sleep(Duration::from_secs_f64(seconds));
-            }
+            thread::sleep(pauses.mul_f64((to - from) as f64 / bytes as f64));
         }
         self.pages.clear();
+        self.synced = Some(Instant::now());
     }
 }
 
