@@ -39,7 +39,8 @@ pub struct Options {
     /// pause after each piece; and the processor is yielded every few rows. Default: no limit, for tools
     /// that nobody waits beside.
     pub fill_rate: Option<NonZeroU64>,
-    /// The same for commits to a file that is in use; a large one may be faster. Default: no limit.
+    /// The same for commits to a file that is in use, but for those of more than 24 MB: whoever has so much
+    /// is behind, and what waits meanwhile is in memory. Default: no limit.
     pub commit_rate: Option<NonZeroU64>,
 }
 
@@ -269,8 +270,9 @@ impl PageFile {
         let mut scrub = shared.scrub.lock();
         let rate = match shared.pages.filling() {
             true => shared.options.fill_rate,
-            false => shared.options.commit_rate,
+            false => shared.options.commit_rate.filter(|_| !is_large(batch)),
         };
+        shared.pages.limit(rate);
         let courtesy = rate.map(|_| Courtesy::default());
         let result = guard::run(Mode::Fail, "page tree", || {
             write::transact(shared.database(), batch, old, scrub.as_mut(), courtesy)
@@ -309,6 +311,13 @@ impl PageFile {
     }
 }
 
+/// See [`Options::commit_rate`].
+fn is_large(batch: &Batch) -> bool {
+    const LARGE: usize = 24 << 20;
+    let bytes = batch.rows.iter().map(|row| row.record.len());
+    bytes.sum::<usize>() > LARGE
+}
+
 impl Shared {
     fn start(
         disk: &Arc<dyn Disk>,
@@ -327,7 +336,6 @@ impl Shared {
                         "page file was not left by one of our commits; checking all of it"
                     );
                 });
-            pages.limit(options.commit_rate);
             let database = builder.create_with_backend(Backend(pages.clone()))?;
             let meta = meta(&database)?;
             Ok((database, meta))

@@ -17,11 +17,8 @@ use super::layout::PAGE;
 /// Bytes that are begun at once.
 const PIECE_BYTES: u64 = 256 << 10;
 
-/// Beyond so much there are no pauses: writes come faster than checkpoints keep up with.
-const LARGE: u64 = 32 << 20;
-
-/// All pauses together take at most this part of the time since the sync before, for the same reason: what
-/// is applied meanwhile is what the next one has to write.
+/// All pauses together take at most this part of the time since the sync before: what is applied meanwhile
+/// is what the next one has to write.
 const SHARE: u32 = 8;
 
 /// The pages that were written since the last sync.
@@ -36,9 +33,10 @@ pub(super) struct Pacing {
 }
 
 impl Pacing {
-    /// Limits the bytes of a second.
+    /// Limits the bytes of a second from now on.
     pub(super) fn limit(&mut self, rate: Option<NonZeroU64>) {
         self.rate = rate;
+        self.pages.clear();
     }
 
     /// Whole pages at `offset`, `len` bytes, were written.
@@ -62,7 +60,6 @@ impl Pacing {
         let bytes = self.pages.len() as u64 * PAGE;
         let wanted = Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
         let pauses = match self.synced {
-            _ if bytes > LARGE => Duration::ZERO,
             Some(synced) => wanted.min(synced.elapsed() / SHARE),
             None => wanted,
         };
