@@ -257,6 +257,7 @@ pub fn restore(disk: &Arc<dyn Disk>, options: &Options) -> Result<Restored, Erro
         .wal_dir
         .clone()
         .unwrap_or_else(|| member_dir.join("wal"));
+    refuse_half_restored(disk, options, &member_dir)?;
     disk.create_dir(&snap_dir).map_err(dir_error(&snap_dir))?;
     let lock = lock(disk, &options.data_dir, &member_dir.join("lock"))?;
     refuse_foreign(disk, &wal_dir)?;
@@ -543,6 +544,29 @@ fn lock(disk: &Arc<dyn Disk>, data_dir: &Path, path: &Path) -> Result<Box<dyn Di
             path: path.to_path_buf(),
             source,
         },
+    })
+}
+
+/// Where `etcdutl` makes a member, until that is complete.
+const RESTORING: &str = "member.restoring";
+
+/// Refuses to begin anew where a backup was about to be restored: its content would be missed.
+fn refuse_half_restored(
+    disk: &Arc<dyn Disk>,
+    options: &Options,
+    member_dir: &Path,
+) -> Result<(), Error> {
+    let attempt = options.data_dir.join(RESTORING);
+    let there = |path: &Path| disk.exists(path).map_err(dir_error(path));
+    if there(member_dir)? || !there(&attempt)? {
+        return Ok(());
+    }
+    Err(Error::Foreign {
+        path: options.data_dir.clone(),
+        what: format!(
+            "a restore was cut off here ({RESTORING} is left of it); restore the snapshot again, or remove \
+             the directory to begin without it"
+        ),
     })
 }
 

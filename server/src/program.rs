@@ -104,6 +104,11 @@ enum End {
 async fn serve(config: config::Config) -> Result<End, Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Thread)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Thread)?;
+    // What others use these for (to reopen a log file, say) is no reason to end; etcd ignores them, too.
+    for ignored in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
+        // Once there is a listener, the signal does nothing else, even when that is gone.
+        drop(signal(ignored).map_err(Error::Thread)?);
+    }
     let starting = Server::start(config.clone());
     let started = tokio::select! {
         started = starting => started,

@@ -173,13 +173,7 @@ impl Info {
         let allowed = match (&self.allowed_cns[..], &self.allowed_hostnames[..]) {
             ([], []) => Allowed::Everybody,
             (cns, []) => Allowed::CommonNames(cns.to_vec()),
-            // A name that no certificate can have lets nobody in.
-            ([], hosts) => Allowed::Hosts(
-                hosts
-                    .iter()
-                    .filter_map(|host| server_name(host).ok())
-                    .collect(),
-            ),
+            ([], hosts) => Allowed::Hosts(hosts.to_vec()),
             (cns, hostnames) => {
                 return Err(Error::TwoRules {
                     cns: cns.to_vec(),

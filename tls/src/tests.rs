@@ -282,7 +282,9 @@ async fn an_authority_counts_until_it_expires() {
 async fn names_that_may_connect() {
     let files = Files::new();
     let client = files.client(&Subject {
-        hosts: vec!["a.example".to_owned(), "10.0.0.1".to_owned()],
+        hosts: ["a.example", "10.0.0.1", "*.local"]
+            .map(str::to_owned)
+            .to_vec(),
         ..Subject::client("me")
     });
     let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
@@ -292,6 +294,11 @@ async fn names_that_may_connect() {
         (&[], &["b.example", "a.example"], true),
         (&[], &["10.0.0.1"], true),
         (&[], &["10.0.0.2", "me"], false),
+        (&[], &["m0.LOCAL"], true),
+        (&[], &["*.local"], true),
+        (&[], &["local"], false),
+        (&[], &["a.m0.local"], false),
+        (&[], &["*.example"], false),
     ] {
         let server = Info {
             allowed_cns: texts(cns),

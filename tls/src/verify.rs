@@ -17,6 +17,7 @@ use webpki::{
 use crate::certificate::{self, Certificate};
 use crate::lenient;
 use crate::roots::Roots;
+use crate::server_name;
 
 /// What a certificate is shown for.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +60,7 @@ impl ExtendedKeyUsageValidator for Purpose {
 pub(crate) enum Allowed {
     Everybody,
     CommonNames(Vec<String>),
-    Hosts(Vec<ServerName<'static>>),
+    Hosts(Vec<String>),
 }
 
 /// Verifies the other side's certificate, in either direction.
@@ -112,7 +113,11 @@ impl Verifier {
             _ if self.insecure => false,
             Allowed::CommonNames(names) => Certificate::parse(leaf)
                 .is_ok_and(|shown| names.iter().any(|name| **name == *shown.common_name)),
-            Allowed::Hosts(hosts) => hosts.iter().any(|host| is_for_host(leaf, host)),
+            // A name that no host can have may still be a pattern that the certificate shows.
+            Allowed::Hosts(hosts) => hosts.iter().any(|host| match server_name(host) {
+                Ok(host) => is_for_host(leaf, &host),
+                Err(_) => shows_name(leaf, |name| name.eq_ignore_ascii_case(host)),
+            }),
         };
         match is_allowed {
             true => Ok(()),
@@ -201,8 +206,29 @@ fn is_of_tls13(scheme: SignatureScheme) -> bool {
 }
 
 fn is_for_host(leaf: &CertificateDer<'_>, host: &ServerName<'_>) -> bool {
-    EndEntityCert::try_from(leaf)
-        .is_ok_and(|leaf| leaf.verify_is_valid_for_subject_name(host).is_ok())
+    let valid = EndEntityCert::try_from(leaf)
+        .is_ok_and(|leaf| leaf.verify_is_valid_for_subject_name(host).is_ok());
+    match host {
+        _ if valid => true,
+        ServerName::DnsName(host) => shows_name(leaf, |name| is_wildcard_for(name, host.as_ref())),
+        _ => false,
+    }
+}
+
+fn shows_name(leaf: &CertificateDer<'_>, matches: impl Fn(&str) -> bool) -> bool {
+    let shown = Certificate::parse(leaf);
+    shown.is_ok_and(|shown| shown.dns_names.iter().any(|name| matches(name)))
+}
+
+/// A star stands for the first label of a name, whatever comes after it: webpki wants two labels there, Go
+/// does not, and clusters have been given certificates for `*.local`.
+fn is_wildcard_for(pattern: &str, host: &str) -> bool {
+    let rest = |name: &str| {
+        name.split_once('.')
+            .map(|(_, rest)| rest.to_ascii_lowercase())
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    pattern.starts_with("*.") && !host.starts_with('.') && rest(pattern) == rest(host)
 }
 
 /// webpki's error as one of rustls, which decides about the alert that the other side gets.

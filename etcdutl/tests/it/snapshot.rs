@@ -82,6 +82,13 @@ async fn hash(server: &Server) -> u32 {
 
 /// Starts a member of this data directory.
 async fn start(dir: &Path, wal_dir: Option<PathBuf>) -> Server {
+    try_start(dir, wal_dir).await.unwrap()
+}
+
+async fn try_start(
+    dir: &Path,
+    wal_dir: Option<PathBuf>,
+) -> Result<Server, ferrite_server::server::Error> {
     let any = vec![Url::parse("http://127.0.0.1:0").unwrap()];
     let config = Config {
         data_dir: dir.to_owned(),
@@ -90,7 +97,7 @@ async fn start(dir: &Path, wal_dir: Option<PathBuf>) -> Server {
         listen_peer_urls: any,
         ..Config::default()
     };
-    Server::start(config).await.unwrap()
+    Server::start(config).await
 }
 
 #[tokio::test]
@@ -203,6 +210,12 @@ async fn what_is_damaged_is_refused_and_leaves_nothing() {
     // Nor would what a killed one has left be an obstacle.
     std::fs::create_dir_all(saved.path("new").join("member.restoring/snap")).unwrap();
     std::fs::write(saved.path("new").join("member.restoring/snap/db"), "half").unwrap();
+    // A member that began there would begin without what was to be restored.
+    let refused = try_start(&saved.path("new"), None).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("a restore was cut off here"),
+        "{refused}"
+    );
     let ran = saved.restore("bare", "new", skip);
     assert_eq!(ran.code, 0, "{}", ran.err);
     let server = start(&saved.path("new"), None).await;

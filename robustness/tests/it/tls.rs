@@ -316,8 +316,19 @@ async fn the_name_in_a_certificate_is_a_user() {
     assert_eq!(refused.to_string(), "etcdserver: permission denied");
     ca.issue(&Subject::client("")).write(dir, "client");
     let nameless = connect(&endpoint, &options(dir, "ca")).await;
+    // As with etcd, a user whom nobody knows; what needs no permission is answered.
     let refused = nameless.get("k", GetOptions::new()).await.unwrap_err();
-    assert_eq!(refused.to_string(), "etcdserver: user name is empty");
+    assert_eq!(refused.to_string(), "etcdserver: permission denied");
+    assert_eq!(
+        nameless
+            .cluster()
+            .member_list()
+            .await
+            .unwrap()
+            .members
+            .len(),
+        1
+    );
     server.stop().await.unwrap();
 }
 

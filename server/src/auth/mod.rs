@@ -49,14 +49,15 @@ impl fmt::Debug for Token {
 }
 
 /// The subject's common name in the verified certificate of a client: a user, if the client sends no
-/// token. Whoever makes one has verified the certificate.
+/// token. Whoever makes one has verified the certificate. An empty one is a user whom nobody knows: it may
+/// do what needs no permission, as with etcd.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommonName(Arc<str>);
 
 impl CommonName {
-    /// The name; `None` for an empty one, which says nothing.
-    pub fn new(name: &str) -> Option<Self> {
-        (!name.is_empty()).then(|| Self(name.into()))
+    /// The name.
+    pub fn new(name: &str) -> Self {
+        Self(name.into())
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -99,11 +100,5 @@ mod tests {
         }
         assert_eq!(Token::of_header(b"\xff").text(), "");
         assert_eq!(format!("{:?}", Token::of_header(b"abc")), "Token(..)");
-    }
-
-    #[test]
-    fn an_empty_common_name_is_none() {
-        assert_eq!(CommonName::new(""), None);
-        assert!(CommonName::new("u").is_some());
     }
 }

@@ -79,7 +79,7 @@ fn entry<'a>(mapping: &'a Yaml, key: &str) -> Option<&'a Yaml> {
 fn convert(flag: &Flag, found: &Yaml) -> Result<Option<Value>, Error> {
     let wrong = |go_type: &str| mismatch(found, flag.name, go_type);
     let value = match flag.kind {
-        Kind::Bool => Value::Bool(found.as_bool().ok_or_else(|| wrong("bool"))?),
+        Kind::Bool => Value::Bool(boolean(found).ok_or_else(|| wrong("bool"))?),
         Kind::Uint => Value::Uint(found.as_u64().ok_or_else(|| wrong("uint"))?),
         Kind::Uint32 => Value::Uint(
             found
@@ -135,6 +135,18 @@ fn convert(flag: &Flag, found: &Yaml) -> Result<Option<Value>, Error> {
         return Ok(None);
     }
     Ok(Some(value))
+}
+
+/// A boolean by the words of YAML 1.1, too, which etcd's files may have.
+fn boolean(value: &Yaml) -> Option<bool> {
+    match value {
+        Yaml::String(word) => match word.as_str() {
+            "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),
+            "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Some(false),
+            _ => None,
+        },
+        value => value.as_bool(),
+    }
 }
 
 /// A scalar as text: `name: 1` is the name "1".

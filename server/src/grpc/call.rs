@@ -39,6 +39,8 @@ pub(crate) struct Call {
     parent: Option<Box<HeaderValue>>,
     /// The token of the caller.
     pub(super) token: Option<Token>,
+    /// Whether a gateway has passed the call on: then the certificate is that of the gateway.
+    pub(super) through_gateway: bool,
 }
 
 /// The headers that matter here, the first of each name. Found in one pass: there are few headers,
@@ -53,6 +55,7 @@ struct Known<'a> {
     parent: Option<&'a HeaderValue>,
     token: Option<&'a HeaderValue>,
     authorization: Option<&'a HeaderValue>,
+    gateway: Option<&'a HeaderValue>,
 }
 
 impl<'a> Known<'a> {
@@ -68,6 +71,7 @@ impl<'a> Known<'a> {
                 "traceparent" => &mut known.parent,
                 "token" => &mut known.token,
                 "authorization" => &mut known.authorization,
+                "grpcgateway-accept" => &mut known.gateway,
                 _ => continue,
             };
             known.get_or_insert(value);
@@ -137,6 +141,7 @@ impl Call {
                 .token
                 .or(known.authorization)
                 .map(|value| Token::of_header(value.as_bytes())),
+            through_gateway: known.gateway.is_some(),
         })
     }
 
@@ -370,6 +375,21 @@ mod tests {
         ] {
             assert!(!is_grpc(other.as_bytes()), "{other}");
         }
+    }
+
+    #[test]
+    fn the_certificate_of_a_gateway_is_nobodys() {
+        let call = |name: &'static str| {
+            let (mut parts, ()) = http::Request::new(()).into_parts();
+            parts.method = HttpMethod::POST;
+            parts.uri = "/etcdserverpb.KV/Range".parse().unwrap();
+            let grpc = HeaderValue::from_static("application/grpc");
+            parts.headers.insert("content-type", grpc);
+            parts.headers.insert(name, HeaderValue::from_static("x"));
+            Call::read(&parts).ok().expect("a call")
+        };
+        assert!(call("grpcgateway-accept").through_gateway);
+        assert!(!call("grpcgateway-user-agent").through_gateway);
     }
 
     #[test]

@@ -356,12 +356,13 @@ impl<K: Kv> Server<K> {
 
     /// What the client shows of itself with a call, if anything.
     fn credentials(&self, call: &Call) -> Option<Credentials> {
-        if call.token.is_none() && self.common_name.is_none() {
+        let common_name = self.common_name.as_ref().filter(|_| !call.through_gateway);
+        if call.token.is_none() && common_name.is_none() {
             return None;
         }
         Some(Credentials {
             token: call.token.clone(),
-            common_name: self.common_name.clone(),
+            common_name: common_name.cloned(),
         })
     }
 

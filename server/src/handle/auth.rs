@@ -105,11 +105,14 @@ impl Handle {
     /// The user that credentials stand for, and as of which auth revision, if that is not the newest.
     async fn user(&self, credentials: &Credentials) -> Result<(String, Option<u64>), Error> {
         let Some(token) = &credentials.token else {
-            let name = credentials.common_name.as_ref();
-            return Ok((
-                name.map_or_else(String::new, |name| name.as_str().to_owned()),
-                None,
-            ));
+            return Ok(match &credentials.common_name {
+                // Whoever is known now is known as of now.
+                Some(name) => {
+                    let revision = self.inner.published.auth().revision();
+                    (name.as_str().to_owned(), Some(revision))
+                }
+                None => (String::new(), None),
+            });
         };
         let find = || self.inner.tokens.find(self.inner.clock.now(), token.text());
         let mut found = find();

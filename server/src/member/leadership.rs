@@ -26,7 +26,7 @@ pub(super) struct Transfer<T> {
 pub(super) struct HandOver {
     /// Who was asked to take it, in this term.
     asked: BTreeSet<u64>,
-    /// Nobody else is asked before this tick, because of a removal: while a transfer is on its way
+    /// Nobody else is asked before this tick by a member that goes on: while a transfer is on its way
     /// nothing is proposed, and what waits has its turn before the next one.
     next: u64,
 }
@@ -182,8 +182,9 @@ impl<T> Member<T> {
         self.driver.transfer_leader(to)
     }
 
-    /// As [`Member::hand_over`], because this member is to be removed, if it is time.
-    pub(super) fn hand_over_to_be_removed(&mut self) {
+    /// As [`Member::hand_over`] if it is time, because this member cannot lead: it is to be removed, or its
+    /// log has no room, so that it applies nothing and the leases of the whole cluster stand still.
+    pub(super) fn hand_over_when_due(&mut self) {
         if self.now >= self.hand_over.next {
             self.hand_over.next = self.now + 2 * self.options.election_ticks;
             self.hand_over();

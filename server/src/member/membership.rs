@@ -151,7 +151,7 @@ impl<T> Member<T> {
                 }
                 // This member is to be removed: somebody else leads first, and proposes it.
                 Err(ProposeError::Dropped(DropReason::RemovesLeader)) => {
-                    self.hand_over_to_be_removed();
+                    self.hand_over_when_due();
                     return;
                 }
                 Err(

@@ -414,6 +414,9 @@ impl<T> Member<T> {
     fn tick(&mut self) {
         self.now += 1;
         self.retry_append = self.log_full;
+        if self.log_full {
+            self.hand_over_when_due();
+        }
         self.driver.tick();
         self.queue.release();
         while let Some(Expired {

@@ -57,7 +57,8 @@ pub(crate) struct Secured {
 impl Secured {
     /// Tells a request of the connection.
     pub(crate) fn tell<B>(&self, request: &mut http::Request<B>) {
-        let is_named = self.common_name.is_some();
+        let name = self.common_name.as_ref();
+        let is_named = name.is_some_and(|name| !name.as_str().is_empty());
         request.extensions_mut().insert(OverTls { is_named });
     }
 }
@@ -122,7 +123,7 @@ impl Tls {
             });
         }
         let certificate = certificate.filter(|_| self.identifies);
-        let common_name = certificate.and_then(|shown| CommonName::new(&shown.common_name));
+        let common_name = certificate.map(|shown| CommonName::new(&shown.common_name));
         let secured = Secured { common_name };
         Ok(Admitted::Secure(Box::new(stream), secured))
     }

@@ -58,6 +58,10 @@ max-learners: 1
     assert!(config.new_cluster);
     assert_eq!(config.initial_cluster_token, "12");
 
+    for (word, value) in [("yes", true), ("Off", false)] {
+        assert_eq!(config_of_file(&format!("pre-vote: {word}")).pre_vote, value);
+    }
+
     let json = r#"{"name": "m1", "pre-vote": false, "listen-metrics-urls": "http://127.0.0.1:1"}"#;
     let config = config_of_file(json);
     assert_eq!((config.name.as_str(), config.pre_vote), ("m1", false));
