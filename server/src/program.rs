@@ -35,10 +35,12 @@ pub fn run_as(release: Version) -> ExitCode {
     for note in &loaded.notes {
         note.emit();
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // Whoever has set it knows better.
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        runtime.worker_threads(workers());
+    }
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start the runtime");
@@ -90,6 +92,15 @@ fn explain(error: &Error, config: &config::Config) {
         tracing::warn!("{hint}");
     }
     tracing::error!("zap.level" = "fatal", %error, "discovery failed");
+}
+
+/// Threads that serve clients: one processor is for the member's own thread, which every write waits for.
+/// More of them than find work wake each other for nothing: of two, on two processors, a tenth to a quarter
+/// of a call's time was spent so, with few clients or many (ARCHITECTURE.md, "What a lone writer costs").
+/// What takes long does not run on them.
+fn workers() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    processors.saturating_sub(1).max(1)
 }
 
 /// How a member that has not failed while it ran came to its end.
