@@ -386,7 +386,7 @@ mod tests {
             let grpc = HeaderValue::from_static("application/grpc");
             parts.headers.insert("content-type", grpc);
             parts.headers.insert(name, HeaderValue::from_static("x"));
-            Call::read(&parts).ok().expect("a call")
+            Call::read(&parts).expect("a call")
         };
         assert!(call("grpcgateway-accept").through_gateway);
         assert!(!call("grpcgateway-user-agent").through_gateway);

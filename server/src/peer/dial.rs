@@ -67,7 +67,7 @@ struct Dialer<'a> {
 /// What comes of an attempt to connect.
 enum Attempt {
     /// There is a stream.
-    Connected(Socket),
+    Connected(Arc<Socket>),
     Failed(CallError),
     /// The peer has other URLs.
     Moved,
@@ -95,7 +95,7 @@ impl Dialer<'_> {
                 Attempt::Connected(socket) => {
                     self.said = None;
                     let begun = Instant::now();
-                    let ended = self.stream(Arc::new(socket)).await;
+                    let ended = self.stream(socket).await;
                     // First this: what the member sends when it knows is for the next connection.
                     self.link.disconnected();
                     self.shared.lost(self.link);
@@ -153,7 +153,7 @@ impl Dialer<'_> {
             let socket = dialed.unwrap_or(Err(CallError::TimedOut))?;
             *link.url.lock() = Some(url.clone());
             tracing::info!(peer = %link.peer, %url, "connected to a peer");
-            Ok(socket)
+            Ok(Arc::new(socket))
         };
         tokio::select! {
             biased;
@@ -161,7 +161,7 @@ impl Dialer<'_> {
             Some(socket) = self.offers.recv() => {
                 let remote = socket.remote();
                 tracing::info!(peer = %link.peer, remote, "connected to a peer by a stream that it has opened");
-                Attempt::Connected(socket)
+                Attempt::Connected(Arc::new(socket))
             }
             dialed = dialing => dialed.map_or_else(Attempt::Failed, Attempt::Connected),
         }
