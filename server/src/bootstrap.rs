@@ -547,7 +547,8 @@ fn lock(disk: &Arc<dyn Disk>, data_dir: &Path, path: &Path) -> Result<Box<dyn Di
     })
 }
 
-/// Where `etcdutl` makes a member, until that is complete.
+/// Where `etcdutl` makes a member, until that is complete (`etcdutl/src/new_member.rs`, which does not know
+/// this crate; a test there holds both to one name).
 const RESTORING: &str = "member.restoring";
 
 /// Refuses to begin anew where a backup was about to be restored: its content would be missed.
